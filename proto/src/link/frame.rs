@@ -1,0 +1,203 @@
+//! Frames on a worker's channel: a header of [`HEADER_LEN`] bytes, little-endian, then `length` bytes of payload.
+//!
+//! ```text
+//!  0       4    5    6       8        12      16            32            48
+//!  | magic |ver |kind| flags | length | aux   | lease (16)  | label (16)  | payload ...
+//! ```
+//!
+//! With [`FLAG_MEMFD`] no payload follows: one descriptor, a memfd sealed against writing, growing and shrinking, travels
+//! with the header (SCM_RIGHTS) and `length` is its size. The receiver checks seals and size before it maps or reads it.
+//!
+//! The label tag is a keyed hash of the worker's pool key. A function echoes it in its answer: a frame with another
+//! lease or another tag is a protocol violation, and its worker is ended.
+
+/// "SBLT", read as a little-endian number.
+pub const MAGIC: u32 = u32::from_le_bytes(*b"SBLT");
+/// Version of the frame layout.
+pub const VERSION: u8 = 1;
+/// Bytes before the payload.
+pub const HEADER_LEN: usize = 48;
+/// Flag: the payload is in the attached sealed memfd.
+pub const FLAG_MEMFD: u16 = 1;
+/// Payloads above this many bytes travel as a sealed memfd: below it one copy through the socket is cheaper than
+/// creating, sealing, mapping and closing a file.
+pub const MEMFD_THRESHOLD: usize = 256 * 1024;
+/// No frame is ever larger, whatever a configuration says: 64 MiB.
+pub const PAYLOAD_LIMIT: u32 = 64 * 1024 * 1024;
+
+/// What a frame says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// Launcher to supervisor: every layer is on, nothing of the function has run. Payload empty.
+    Confined = 1,
+    /// Supervisor to launcher: start the function. Payload: `NAME=value` entries, each ended by a NUL byte.
+    Start = 2,
+    /// Function to supervisor: ready for calls. Payload empty.
+    Ready = 3,
+    /// Supervisor to function: one call. `aux`: milliseconds left until its deadline.
+    Request = 4,
+    /// Function to supervisor: the answer. `aux`: exit status for `exec` functions, else 0.
+    Response = 5,
+    /// Function to supervisor: the handler failed and the worker is fit for further calls. Payload: what it says.
+    Error = 6,
+}
+
+impl Kind {
+    /// The kind a byte means, if any.
+    pub const fn from_u8(byte: u8) -> Option<Self> {
+        Some(match byte {
+            1 => Self::Confined,
+            2 => Self::Start,
+            3 => Self::Ready,
+            4 => Self::Request,
+            5 => Self::Response,
+            6 => Self::Error,
+            _ => return None,
+        })
+    }
+}
+
+/// A frame's header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// What the frame says.
+    pub kind: Kind,
+    /// [`FLAG_MEMFD`] or 0.
+    pub flags: u16,
+    /// Payload size in bytes, in line or in the memfd.
+    pub length: u32,
+    /// Meaning depends on the kind.
+    pub aux: u32,
+    /// The lease the frame belongs to; zeros outside a lease.
+    pub lease: [u8; 16],
+    /// Tag of the worker's pool key; zeros before START.
+    pub label: [u8; 16],
+}
+
+/// Why bytes are not an acceptable header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// The first four bytes are not "SBLT".
+    #[error("frame magic is {seen:#010x}, expected {MAGIC:#010x}")]
+    Magic {
+        /// The bytes as a number.
+        seen: u32,
+    },
+    /// Another layout.
+    #[error("frame version is {seen}, expected {VERSION}")]
+    Version {
+        /// The version byte.
+        seen: u8,
+    },
+    /// Not one of [`Kind`].
+    #[error("frame kind {seen} is unknown")]
+    Kind {
+        /// The kind byte.
+        seen: u8,
+    },
+    /// Flags that mean nothing.
+    #[error("frame flags {seen:#06x} are unknown")]
+    Flags {
+        /// The flags.
+        seen: u16,
+    },
+    /// Larger than the receiver takes.
+    #[error("frame of {seen} bytes is over the limit of {limit}")]
+    TooLarge {
+        /// The length field.
+        seen: u32,
+        /// The receiver's limit in bytes.
+        limit: u32,
+    },
+}
+
+impl Header {
+    /// A header without payload, lease and label.
+    pub const fn bare(kind: Kind) -> Self {
+        Self { kind, flags: 0, length: 0, aux: 0, lease: [0; 16], label: [0; 16] }
+    }
+
+    /// The header's bytes.
+    pub fn encode(&self) -> [u8; HEADER_LEN] {
+        let mut out = [0; HEADER_LEN];
+        out[0..4].copy_from_slice(&MAGIC.to_le_bytes());
+        out[4] = VERSION;
+        out[5] = self.kind as u8;
+        out[6..8].copy_from_slice(&self.flags.to_le_bytes());
+        out[8..12].copy_from_slice(&self.length.to_le_bytes());
+        out[12..16].copy_from_slice(&self.aux.to_le_bytes());
+        out[16..32].copy_from_slice(&self.lease);
+        out[32..48].copy_from_slice(&self.label);
+        out
+    }
+
+    /// Reads a header and checks every field, `length` against `limit` bytes, so that a receiver may allocate what it says.
+    ///
+    /// # Errors
+    /// The first field that is wrong.
+    pub fn decode(bytes: &[u8; HEADER_LEN], limit: u32) -> Result<Self, FrameError> {
+        let u32_at = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let sixteen_at = |at: usize| {
+            let mut out = [0; 16];
+            out.copy_from_slice(&bytes[at..at + 16]);
+            out
+        };
+        let magic = u32_at(0);
+        if magic != MAGIC {
+            return Err(FrameError::Magic { seen: magic });
+        }
+        if bytes[4] != VERSION {
+            return Err(FrameError::Version { seen: bytes[4] });
+        }
+        let kind = Kind::from_u8(bytes[5]).ok_or(FrameError::Kind { seen: bytes[5] })?;
+        let flags = u16::from_le_bytes([bytes[6], bytes[7]]);
+        if flags & !FLAG_MEMFD != 0 {
+            return Err(FrameError::Flags { seen: flags });
+        }
+        let limit = limit.min(PAYLOAD_LIMIT);
+        let length = u32_at(8);
+        if length > limit {
+            return Err(FrameError::TooLarge { seen: length, limit });
+        }
+        Ok(Self { kind, flags, length, aux: u32_at(12), lease: sixteen_at(16), label: sixteen_at(32) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> Header {
+        Header { kind: Kind::Response, flags: FLAG_MEMFD, length: 77, aux: 3, lease: [7; 16], label: [9; 16] }
+    }
+
+    #[test]
+    fn header_survives_the_wire() {
+        assert_eq!(Header::decode(&header().encode(), 77), Ok(header()));
+    }
+
+    #[test]
+    fn length_one_past_the_limit_is_refused() {
+        assert_eq!(Header::decode(&header().encode(), 76), Err(FrameError::TooLarge { seen: 77, limit: 76 }));
+        let huge = Header { length: PAYLOAD_LIMIT + 1, ..header() };
+        assert_eq!(
+            Header::decode(&huge.encode(), u32::MAX),
+            Err(FrameError::TooLarge { seen: PAYLOAD_LIMIT + 1, limit: PAYLOAD_LIMIT })
+        );
+    }
+
+    #[test]
+    fn every_wrong_field_is_named() {
+        let wrong = |at: usize, byte: u8| {
+            let mut bytes = header().encode();
+            bytes[at] = byte;
+            Header::decode(&bytes, 100).unwrap_err()
+        };
+        assert!(matches!(wrong(0, 0), FrameError::Magic { .. }));
+        assert_eq!(wrong(4, 2), FrameError::Version { seen: 2 });
+        assert_eq!(wrong(5, 0), FrameError::Kind { seen: 0 });
+        assert_eq!(wrong(5, 7), FrameError::Kind { seen: 7 });
+        assert_eq!(wrong(6, 2), FrameError::Flags { seen: 2 });
+    }
+}

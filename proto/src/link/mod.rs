@@ -1,0 +1,14 @@
+//! The private link: fixed-header frames on a worker's channel, and typed messages between supervisor, nursery and init.
+//!
+//! | who | socket | what |
+//! |---|---|---|
+//! | supervisor, function | `SOCK_STREAM`, the function's descriptor [`CHANNEL_FD`] | [`frame`] |
+//! | supervisor, nursery | `SOCK_SEQPACKET` | [`nursery`], one JSON message per packet, descriptors attached |
+//! | supervisor, init | `SOCK_SEQPACKET` | [`nursery::InitReport`], init to supervisor only |
+
+pub mod frame;
+pub mod nursery;
+pub mod sandbox;
+
+/// The descriptor on which a function finds its channel. 0 is /dev/null, 1 and 2 are the log.
+pub const CHANNEL_FD: i32 = 3;

@@ -1,0 +1,185 @@
+//! Messages between supervisor, nursery and init: one JSON value per SEQPACKET packet, at most [`MESSAGE_LIMIT`] bytes.
+//!
+//! JSON, because these messages are rare (a handful per worker), small, and what an operator wants to read in a trace;
+//! and because its decoder refuses rather than guesses.
+
+use serde::{Deserialize, Serialize};
+
+use super::sandbox::{NurseryConfig, SandboxSpec};
+
+/// No packet is larger.
+pub const MESSAGE_LIMIT: usize = 64 * 1024;
+
+/// Supervisor to nursery.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "kebab-case")]
+pub enum Request {
+    /// The first message, and only the first.
+    Configure(NurseryConfig),
+    /// Make a sandbox. Answered by [`Event::Spawned`] or [`Event::Refused`], later by [`Event::Reaped`].
+    Spawn {
+        /// Chosen by the supervisor, names the sandbox from now on.
+        worker: u64,
+        /// What to make.
+        spec: Box<SandboxSpec>,
+    },
+    /// Look at a sandbox from outside. Answered by [`Event::Posture`].
+    Inspect {
+        /// Which.
+        worker: u64,
+    },
+    /// Ask what is left in the sandbox's /tmp. Answered by [`Event::Tmp`].
+    AskTmp {
+        /// Which.
+        worker: u64,
+    },
+    /// End every sandbox, remove the cgroups, exit. Answered by [`Event::Stopped`].
+    Stop,
+}
+
+/// Nursery to supervisor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// Ready for requests: the roots are prepared, the filters compiled.
+    Configured,
+    /// Answer to `Configure` when it cannot be done; the nursery exits.
+    ConfigureFailed {
+        /// What and why.
+        error: String,
+    },
+    /// A sandbox was born. Descriptors attached, in this order: pidfd of init, channel, control, log (read end).
+    Spawned {
+        /// Which.
+        worker: u64,
+        /// Process id of its init on the host.
+        pid: i32,
+    },
+    /// No sandbox was made.
+    Refused {
+        /// Which.
+        worker: u64,
+        /// What and why.
+        error: String,
+    },
+    /// What was seen from outside.
+    Posture {
+        /// Which.
+        worker: u64,
+        /// What was seen, or why it could not be.
+        result: Result<Box<Posture>, String>,
+    },
+    /// What is left in the sandbox's /tmp; none when it cannot be asked any more.
+    Tmp {
+        /// Which.
+        worker: u64,
+        /// What is left.
+        space: Option<TmpSpace>,
+    },
+    /// The sandbox's init is dead and reaped.
+    Reaped {
+        /// Which.
+        worker: u64,
+        /// Exit code of init, when it exited.
+        code: Option<i32>,
+        /// Signal that ended init, when one did.
+        signal: Option<i32>,
+    },
+    /// Everything is gone; the nursery exits now.
+    Stopped {
+        /// Things that could not be removed; empty when all is well.
+        left: Vec<String>,
+    },
+}
+
+/// What can be read about a sandboxed process from outside; the supervisor judges it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Posture {
+    /// Of the worker's init.
+    pub init: ProcessPosture,
+    /// Of the process that will become, or launch, the function.
+    pub function: ProcessPosture,
+}
+
+/// One process, as /proc shows it from outside.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessPosture {
+    /// Process id on the host.
+    pub pid: i32,
+    /// Its namespaces, by name ("user", "pid", …): inode numbers.
+    pub namespaces: Vec<(String, u64)>,
+    /// The nursery's own namespaces, read at the same moment.
+    pub host_namespaces: Vec<(String, u64)>,
+    /// Effective, permitted, inheritable, bounding and ambient capabilities, or-ed together.
+    pub capabilities: u64,
+    /// `NoNewPrivs` of /proc/PID/status.
+    pub no_new_privs: bool,
+    /// `Seccomp` of /proc/PID/status: 2 is filter mode.
+    pub seccomp_mode: u32,
+    /// `Seccomp_filters` of /proc/PID/status.
+    pub seccomp_filters: u32,
+    /// Real, effective, saved and filesystem uid.
+    pub uids: [u32; 4],
+    /// Real, effective, saved and filesystem gid.
+    pub gids: [u32; 4],
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+    /// Paths in /proc/PID/cgroup, as (controllers, path); v2 has controllers "".
+    pub cgroups: Vec<(String, String)>,
+    /// Mounts as (mount point, filesystem, options of the mount).
+    pub mounts: Vec<(String, String, String)>,
+    /// Open descriptors.
+    pub descriptors: Vec<i32>,
+}
+
+/// Init to supervisor, on the control socket. Everything before `Confined` is ours, everything after is the function's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "report", rename_all = "kebab-case")]
+pub enum InitReport {
+    /// A confinement step failed; nothing of the function has run. Init ends.
+    StepFailed {
+        /// The step, as the plan prints it.
+        step: String,
+        /// Why.
+        error: String,
+    },
+    /// The function could not be executed: missing, not executable, wrong format.
+    ExecFailed {
+        /// The program as configured.
+        program: String,
+        /// Why.
+        error: String,
+    },
+    /// The filter refused a system call; sent for the first 16 different ones.
+    SyscallRefused {
+        /// Number in the kernel's table for this architecture.
+        number: i64,
+        /// Name, when known.
+        name: String,
+    },
+    /// The function's own process ended; init ends next.
+    FunctionEnded {
+        /// Its exit code, when it exited.
+        code: Option<i32>,
+        /// The signal that ended it, when one did.
+        signal: Option<i32>,
+        /// What was left in /tmp at that moment, when it could be asked.
+        tmp: Option<TmpSpace>,
+    },
+}
+
+/// What is left in a worker's /tmp.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TmpSpace {
+    /// Bytes.
+    pub bytes_free: u64,
+    /// Files and directories.
+    pub inodes_free: u64,
+}
+
+impl TmpSpace {
+    /// Whether nothing more can be written or created.
+    pub const fn is_full(self) -> bool {
+        self.bytes_free == 0 || self.inodes_free == 0
+    }
+}

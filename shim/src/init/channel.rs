@@ -1,0 +1,153 @@
+//! The launcher's side of the channel: blocking frames on descriptor 3.
+
+use std::{
+    io::{self, IoSlice, IoSliceMut, Read},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+};
+
+use nix::{
+    cmsg_space,
+    fcntl::{FcntlArg, SealFlag, fcntl},
+    sys::{
+        memfd::{MFdFlags, memfd_create},
+        socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg},
+    },
+};
+use sublet_proto::link::frame::{FLAG_MEMFD, HEADER_LEN, Header, MEMFD_THRESHOLD};
+
+use crate::sys;
+
+/// What came with a header.
+#[derive(Debug)]
+pub enum Payload {
+    /// In line.
+    Bytes(Vec<u8>),
+    /// A sealed memfd of the header's length.
+    File(OwnedFd),
+}
+
+impl Payload {
+    /// The payload in memory.
+    pub fn into_bytes(self) -> io::Result<Vec<u8>> {
+        match self {
+            Self::Bytes(bytes) => Ok(bytes),
+            Self::File(fd) => {
+                let mut bytes = Vec::new();
+                std::fs::File::from(fd).read_to_end(&mut bytes)?;
+                Ok(bytes)
+            }
+        }
+    }
+
+    /// The payload as a file positioned at its start, to be somebody's stdin.
+    pub fn into_file(self) -> io::Result<OwnedFd> {
+        match self {
+            Self::File(fd) => Ok(fd),
+            Self::Bytes(bytes) => memory_file(&bytes),
+        }
+    }
+}
+
+/// A memfd that holds `bytes`, positioned at its start.
+fn memory_file(bytes: &[u8]) -> io::Result<OwnedFd> {
+    let fd = memfd_create(c"payload", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
+    let mut at = 0;
+    while at < bytes.len() {
+        at += nix::sys::uio::pwrite(&fd, &bytes[at..], at as libc::off_t)?;
+    }
+    Ok(fd)
+}
+
+/// A blocking channel.
+#[derive(Clone, Copy, Debug)]
+pub struct Channel(BorrowedFd<'static>);
+
+impl Channel {
+    /// The channel on `socket`.
+    pub fn new(socket: BorrowedFd<'static>) -> Self {
+        Self(socket)
+    }
+
+    /// Sends one frame; a large payload as a sealed memfd.
+    pub fn send(self, mut header: Header, payload: &[u8]) -> io::Result<()> {
+        header.length = u32::try_from(payload.len()).map_err(io::Error::other)?;
+        if payload.len() <= MEMFD_THRESHOLD {
+            return self.write(&header.encode(), payload, None);
+        }
+        header.flags |= FLAG_MEMFD;
+        let file = memory_file(payload)?;
+        let seals = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
+        fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
+        self.write(&header.encode(), &[], Some(file.as_fd()))
+    }
+
+    /// Announces a payload without sending it: how an answer over the limit is made known.
+    pub fn send_header(self, header: Header) -> io::Result<()> {
+        self.write(&header.encode(), &[], None)
+    }
+
+    fn write(self, header: &[u8], payload: &[u8], descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        let total = header.len() + payload.len();
+        let mut sent = 0;
+        while sent < total {
+            let slices = [
+                IoSlice::new(&header[sent.min(header.len())..]),
+                IoSlice::new(&payload[sent.saturating_sub(header.len())..]),
+            ];
+            let raw = descriptor.map(|fd| [fd.as_raw_fd()]);
+            let rights = raw.as_ref().filter(|_| sent == 0).map(|raw| [ControlMessage::ScmRights(raw)]);
+            let control: &[ControlMessage<'_>] = rights.as_ref().map_or(&[], |rights| rights);
+            match sendmsg::<()>(self.0.as_raw_fd(), &slices, control, MsgFlags::MSG_NOSIGNAL, None) {
+                Ok(bytes) => sent += bytes,
+                Err(nix::errno::Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// The next frame; none when the supervisor has closed the channel.
+    pub fn receive(self, limit: u32) -> io::Result<Option<(Header, Payload)>> {
+        let mut bytes = [0; HEADER_LEN];
+        let mut descriptor = None;
+        if self.fill(&mut bytes, &mut descriptor)? == 0 {
+            return Ok(None);
+        }
+        let header = Header::decode(&bytes, limit).map_err(io::Error::other)?;
+        if header.flags & FLAG_MEMFD != 0 {
+            let file = descriptor.ok_or_else(|| io::Error::other("frame announces a memfd and carries none"))?;
+            return Ok(Some((header, Payload::File(file))));
+        }
+        let mut payload = vec![0; header.length as usize];
+        if !payload.is_empty() && self.fill(&mut payload, &mut None)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(Some((header, Payload::Bytes(payload))))
+    }
+
+    /// Fills `buffer`; 0 when the other side closed before the first byte.
+    fn fill(self, buffer: &mut [u8], descriptor: &mut Option<OwnedFd>) -> io::Result<usize> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            let mut space = cmsg_space!([RawFd; 1]);
+            let mut slices = [IoSliceMut::new(&mut buffer[filled..])];
+            let message =
+                match recvmsg::<()>(self.0.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC) {
+                    Ok(message) => message,
+                    Err(nix::errno::Errno::EINTR) => continue,
+                    Err(error) => return Err(error.into()),
+                };
+            for control in message.cmsgs()? {
+                if let ControlMessageOwned::ScmRights(raw) = control {
+                    *descriptor = raw.into_iter().map(sys::received_fd).next_back();
+                }
+            }
+            match message.bytes {
+                0 if filled == 0 => return Ok(0),
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                bytes => filled += bytes,
+            }
+        }
+        Ok(filled)
+    }
+}

@@ -1,0 +1,156 @@
+//! `exec` functions: one process per call inside the warm sandbox. The launcher, fully confined itself, speaks the frames
+//! for them: payload on stdin, answer on stdout, stderr to the log.
+
+use std::{
+    ffi::CString,
+    io::{self, Read},
+    os::fd::{AsFd, OwnedFd},
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{FcntlArg, OFlag, fcntl},
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        signal::{Signal, kill},
+        wait::{WaitStatus, waitpid},
+    },
+    unistd::{Pid, execve, pipe2},
+};
+use sublet_proto::link::{
+    CHANNEL_FD,
+    frame::{Header, Kind},
+    sandbox::SandboxSpec,
+};
+
+use super::channel::Channel;
+use crate::sys::{self, Fork};
+
+/// Added to a signal's number where a frame's `aux` tells how a process ended.
+pub const ENDED_BY_SIGNAL: u32 = 0x100;
+/// Status of the child when execve itself failed, as shells have it.
+const EXEC_FAILED: i32 = 127;
+
+/// Serves calls until the supervisor closes the channel.
+pub fn serve(spec: &SandboxSpec, arguments: &[CString], environment: &[CString]) -> io::Result<()> {
+    let channel = Channel::new(sys::lasting_fd(CHANNEL_FD));
+    channel.send(Header::bare(Kind::Ready), &[])?;
+    while let Some((request, payload)) = channel.receive(spec.payload_max_bytes)? {
+        if request.kind != Kind::Request {
+            return Err(io::Error::other(format!("expected REQUEST, got {:?}", request.kind)));
+        }
+        let reply =
+            Header { kind: Kind::Response, flags: 0, length: 0, aux: 0, lease: request.lease, label: request.label };
+        match run_once(arguments, environment, payload.into_file()?, spec.answer_max_bytes) {
+            Ok(Outcome::Ended { answer, status }) => channel.send(Header { aux: status, ..reply }, &answer)?,
+            // The header alone: the supervisor refuses it for its length and names the limit.
+            Ok(Outcome::TooLarge) => {
+                channel.send_header(Header { length: spec.answer_max_bytes.saturating_add(1), ..reply })?
+            }
+            Err(error) => {
+                channel.send(Header { kind: Kind::Error, ..reply }, format!("start the program: {error}").as_bytes())?
+            }
+        }
+    }
+    sys::exit_now(0)
+}
+
+enum Outcome {
+    Ended { answer: Vec<u8>, status: u32 },
+    TooLarge,
+}
+
+fn run_once(
+    arguments: &[CString],
+    environment: &[CString],
+    stdin: OwnedFd,
+    answer_max_bytes: u32,
+) -> io::Result<Outcome> {
+    let (stdout, child_stdout) = pipe2(OFlag::O_CLOEXEC)?;
+    let child = match sys::fork()? {
+        Fork::Child => become_function(arguments, environment, &stdin, &child_stdout),
+        Fork::Parent(pid) => pid,
+    };
+    drop((child_stdout, stdin));
+    let read = read_answer(stdout, child, answer_max_bytes);
+    let status = end_all(child)?;
+    Ok(match read? {
+        Some(answer) => Outcome::Ended { answer, status },
+        None => Outcome::TooLarge,
+    })
+}
+
+fn become_function(arguments: &[CString], environment: &[CString], stdin: &OwnedFd, stdout: &OwnedFd) -> ! {
+    let prepare = || -> io::Result<()> {
+        let (stdin, stdout) = (sys::lift_fd(stdin.as_fd())?, sys::lift_fd(stdout.as_fd())?);
+        sys::place_fd(stdin.as_fd(), 0)?;
+        sys::place_fd(stdout.as_fd(), 1)?;
+        std::mem::forget((stdin, stdout));
+        // The channel is the launcher's alone.
+        sys::close_from(CHANNEL_FD)?;
+        sys::default_signal(Signal::SIGPIPE);
+        match execve(&arguments[0], arguments, environment)? {}
+    };
+    if let Err(error) = prepare() {
+        eprintln!("execve {}: {error}", arguments[0].to_string_lossy());
+    }
+    sys::exit_now(EXEC_FAILED)
+}
+
+/// Reads stdout until it ends or the child has ended and nothing is left in the pipe; a process the function left behind
+/// that holds the pipe open does not hold the answer up. None when there is more than `limit` bytes.
+fn read_answer(stdout: OwnedFd, child: Pid, limit: u32) -> io::Result<Option<Vec<u8>>> {
+    fcntl(&stdout, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    let child = sys::open_pidfd(child)?;
+    let mut stdout = std::fs::File::from(stdout);
+    let mut answer = Vec::new();
+    let mut ended = false;
+    loop {
+        let mut watched =
+            [PollFd::new(stdout.as_fd(), PollFlags::POLLIN), PollFd::new(child.as_fd(), PollFlags::POLLIN)];
+        let count = if ended { 1 } else { 2 };
+        let timeout = if ended { PollTimeout::ZERO } else { PollTimeout::NONE };
+        match poll(&mut watched[..count], timeout) {
+            Ok(0) => return Ok(Some(answer)),
+            Ok(_) => {}
+            Err(Errno::EINTR) => continue,
+            Err(error) => return Err(error.into()),
+        }
+        let readable = watched[0].any().unwrap_or(false);
+        ended |= watched[1].any().unwrap_or(false);
+        if readable {
+            let room = u64::from(limit) + 1 - answer.len() as u64;
+            match (&mut stdout).take(room).read_to_end(&mut answer) {
+                Ok(_) if answer.len() as u64 > u64::from(limit) => return Ok(None),
+                Ok(_) => return Ok(Some(answer)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+            if answer.len() as u64 > u64::from(limit) {
+                return Ok(None);
+            }
+        }
+    }
+}
+
+/// Ends everything of this call, waits for all of it, and returns how `child` ended.
+fn end_all(child: Pid) -> io::Result<u32> {
+    let mut status = None;
+    // The answer ended first; the function itself may still be on its way out, and its status counts.
+    while status.is_none() {
+        status = Some(match waitpid(child, None) {
+            Ok(WaitStatus::Exited(_, code)) => code as u32,
+            Ok(WaitStatus::Signaled(_, signal, _)) => ENDED_BY_SIGNAL + signal as u32,
+            Ok(_) | Err(Errno::EINTR) => continue,
+            Err(error) => return Err(error.into()),
+        });
+    }
+    loop {
+        // Everybody of this uid but ourselves: nothing of one call meets the next.
+        // ESRCH, when there is nobody, is as good.
+        kill(Pid::from_raw(-1), Signal::SIGKILL).or_else(|e| if e == Errno::ESRCH { Ok(()) } else { Err(e) })?;
+        if waitpid(Pid::from_raw(-1), None) == Err(Errno::ECHILD) {
+            return Ok(status.unwrap_or_default());
+        }
+    }
+}

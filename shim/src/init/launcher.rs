@@ -1,0 +1,186 @@
+//! The launcher: a copy of init that confines itself completely, says so, and only when the supervisor has looked at it
+//! from outside becomes the function (`stream`) or serves it (`exec`).
+
+use std::{
+    ffi::CString,
+    io,
+    os::fd::{AsFd, OwnedFd},
+};
+
+use nix::{
+    sys::{
+        prctl,
+        signal::{SigSet, Signal},
+        stat::{Mode, umask},
+    },
+    unistd::{AccessFlags, access, chdir, execve},
+};
+use serde::{Deserialize, Serialize};
+use sublet_proto::link::{
+    CHANNEL_FD,
+    frame::{Header, Kind},
+    sandbox::{Protocol, SandboxSpec},
+};
+
+use super::{Birth, channel::Channel, confine, exec};
+use crate::{
+    link,
+    plan::{Actor, FUNCTION_UID, Step},
+    sys,
+};
+
+/// The launcher's end of its socket to init, while it has one.
+const INIT_FD: i32 = 4;
+/// Largest START payload in bytes: the environment.
+const START_LIMIT: u32 = 64 * 1024;
+
+/// Launcher to init.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum FromLauncher {
+    /// The descriptor attached announces refused system calls.
+    Listener,
+    /// A step failed.
+    StepFailed {
+        /// As the plan prints it.
+        step: String,
+        /// Why.
+        error: String,
+    },
+}
+
+/// Runs the launcher to its end.
+pub fn run(birth: &Birth<'_>, init: OwnedFd) -> ! {
+    let mut init = Some(init);
+    for step in birth.steps.iter().filter(|step| step.actor() == Actor::Launcher) {
+        if let Err(error) = apply(birth, &mut init, step) {
+            let message = FromLauncher::StepFailed { step: step.to_string(), error: error.to_string() };
+            match init {
+                // Init ends the sandbox when it hears this; when it cannot hear, it is gone already.
+                Some(init) => drop(link::send(init.as_fd(), &message, &[])),
+                // Init has let go of us: tell the supervisor itself.
+                None => drop(
+                    Channel::new(sys::lasting_fd(CHANNEL_FD))
+                        .send(Header::bare(Kind::Error), format!("{step}: {error}").as_bytes()),
+                ),
+            }
+            sys::exit_now(1);
+        }
+    }
+    sys::exit_now(1)
+}
+
+fn apply(birth: &Birth<'_>, init: &mut Option<OwnedFd>, step: &Step) -> io::Result<()> {
+    match step {
+        Step::PlaceDescriptors => {
+            let from = init.take().ok_or_else(|| io::Error::other("init's socket is gone"))?;
+            *init = Some(place_descriptors(birth, &from)?);
+            std::mem::forget(from);
+            Ok(())
+        }
+        Step::SetRlimits { limits } => confine::set_rlimits(limits),
+        Step::SwitchUid => {
+            confine::switch_uid(FUNCTION_UID)?;
+            umask(Mode::from_bits_truncate(0o022));
+            Ok(chdir("/function")?)
+        }
+        Step::DropCapabilities => {
+            confine::drop_capabilities()?;
+            // Not even processes of its own uid may look into the launcher; execve of a function resets it.
+            prctl::set_dumpable(false)?;
+            // What an exec function leaves behind comes to the launcher, which ends it.
+            Ok(prctl::set_child_subreaper(birth.spec.protocol == Protocol::Exec)?)
+        }
+        Step::NoNewPrivs => Ok(prctl::set_no_new_privs()?),
+        Step::Landlock => confine::restrict_by_landlock().map(drop),
+        Step::Seccomp { .. } => {
+            for filter in &birth.filters.function {
+                sys::install_filter(filter, false)?;
+            }
+            let listener = sys::install_filter(&birth.filters.function_allowlist, true)?
+                .ok_or_else(|| io::Error::other("no listener"))?;
+            let to = init.as_ref().ok_or_else(|| io::Error::other("init's socket is gone"))?;
+            link::send(to.as_fd(), &FromLauncher::Listener, &[listener.as_fd()])?;
+            *init = None;
+            Ok(())
+        }
+        Step::AwaitStart => Ok(()),
+        Step::Run { protocol, command } => {
+            let environment = await_start()?;
+            run_function(birth.spec, *protocol, command, &environment)
+        }
+        Step::Birth { .. }
+        | Step::JoinV1Groups
+        | Step::MapIds { .. }
+        | Step::UnshareCgroupAndTime { .. }
+        | Step::PrivatePropagation
+        | Step::MountRoot { .. }
+        | Step::MountUsr
+        | Step::MountDev
+        | Step::MountFunction { .. }
+        | Step::MountProc
+        | Step::MountTmp { .. }
+        | Step::ForbidUserNamespaces
+        | Step::RaiseOomScore
+        | Step::PivotRoot
+        | Step::SetHostName
+        | Step::LoopbackUp
+        | Step::NewSession
+        | Step::ForkLauncher
+        | Step::ConfineInit => Ok(()),
+    }
+}
+
+fn place_descriptors(birth: &Birth<'_>, init: &OwnedFd) -> io::Result<OwnedFd> {
+    let lifted = [
+        (sys::lift_fd(birth.null.as_fd())?, 0),
+        (sys::lift_fd(birth.log.as_fd())?, 1),
+        (sys::lift_fd(birth.log.as_fd())?, 2),
+        (sys::lift_fd(birth.channel.as_fd())?, CHANNEL_FD),
+        (sys::lift_fd(init.as_fd())?, INIT_FD),
+    ];
+    for (fd, number) in &lifted {
+        sys::place_fd(fd.as_fd(), *number)?;
+    }
+    // Given up to close_from, which closes them.
+    std::mem::forget(lifted);
+    sys::close_from(INIT_FD + 1)?;
+    sys::inherited_fd(INIT_FD)
+}
+
+/// Says CONFINED and waits for START. Returns the environment.
+fn await_start() -> io::Result<Vec<String>> {
+    let channel = Channel::new(sys::lasting_fd(CHANNEL_FD));
+    channel.send(Header::bare(Kind::Confined), &[])?;
+    let Some((header, payload)) = channel.receive(START_LIMIT)? else {
+        // The supervisor let go of us before a start: nothing to report, nobody to report to.
+        sys::exit_now(0);
+    };
+    if header.kind != Kind::Start {
+        return Err(io::Error::other(format!("expected START, got {:?}", header.kind)));
+    }
+    let text = String::from_utf8(payload.into_bytes()?).map_err(io::Error::other)?;
+    Ok(text.split_terminator('\0').map(str::to_owned).collect())
+}
+
+fn run_function(spec: &SandboxSpec, protocol: Protocol, command: &[String], environment: &[String]) -> io::Result<()> {
+    let c_strings = |texts: &[String]| {
+        texts.iter().map(|text| CString::new(text.as_bytes())).collect::<Result<Vec<_>, _>>().map_err(io::Error::from)
+    };
+    let (arguments, environment) = (c_strings(command)?, c_strings(environment)?);
+    let program = arguments.first().ok_or_else(|| io::Error::other("the command is empty"))?;
+    access(program.as_c_str(), AccessFlags::X_OK)?;
+    reset_signals()?;
+    match protocol {
+        Protocol::Stream => {
+            // The Rust runtime of the nursery ignores SIGPIPE; a function expects the default.
+            sys::default_signal(Signal::SIGPIPE);
+            match execve(program, &arguments, &environment)? {}
+        }
+        Protocol::Exec => exec::serve(spec, &arguments, &environment),
+    }
+}
+
+/// The nursery blocks SIGCHLD; a function starts with nothing blocked.
+fn reset_signals() -> io::Result<()> {
+    Ok(SigSet::empty().thread_set_mask()?)
+}

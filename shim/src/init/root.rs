@@ -1,0 +1,132 @@
+//! The worker's root, built by descriptors only: no path of the host is resolved through a symlink, and no mount lands
+//! anywhere but on a plain directory.
+
+use std::{
+    ffi::CString,
+    io,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
+};
+
+use nix::{
+    fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2},
+    mount::{MntFlags, umount2},
+    unistd::{chdir, fchdir, pivot_root},
+};
+use sublet_proto::link::sandbox::Root;
+
+use crate::{
+    nursery::skeleton::{MOUNT_POINTS, Skeleton},
+    plan::FUNCTION_UID,
+    sys,
+};
+
+const READ_ONLY: u64 = libc::MOUNT_ATTR_RDONLY;
+const NO_SUID: u64 = libc::MOUNT_ATTR_NOSUID;
+const NO_DEV: u64 = libc::MOUNT_ATTR_NODEV;
+const NO_EXEC: u64 = libc::MOUNT_ATTR_NOEXEC;
+
+/// A root under construction: a mount of this namespace, not yet `/`.
+#[derive(Debug)]
+pub struct NewRoot(OwnedFd);
+
+impl NewRoot {
+    /// Mounts the layout's base, read-only.
+    pub fn mount(skeleton: &Skeleton, layout: &Root) -> io::Result<Self> {
+        let source = match layout {
+            Root::Host => open_dir(&skeleton.host)?,
+            Root::Static => open_dir(&skeleton.bare)?,
+            Root::Dir { path } => {
+                let root = open_dir(Path::new(path))?;
+                for name in MOUNT_POINTS {
+                    plain_directory_below(root.as_fd(), name)?;
+                }
+                root
+            }
+        };
+        let tree = sys::clone_mount(source.as_fd(), c"")?;
+        sys::set_mount_attributes(tree.as_fd(), READ_ONLY | NO_SUID | NO_DEV)?;
+        let target = open_dir(&skeleton.mount_point)?;
+        sys::attach_mount(tree.as_fd(), target.as_fd(), c"")?;
+        Ok(Self(tree))
+    }
+
+    /// Mounts a directory of the host on `name`, read-only.
+    pub fn bind(&self, source: &Path, name: &str) -> io::Result<()> {
+        self.bind_with(source, name, READ_ONLY | NO_SUID | NO_DEV)
+    }
+
+    /// Mounts the prepared device nodes. Not NO_DEV, or they would not open; read-only does not concern devices.
+    pub fn bind_dev(&self, skeleton: &Skeleton) -> io::Result<()> {
+        self.bind_with(&skeleton.dev, "dev", READ_ONLY | NO_SUID | NO_EXEC)
+    }
+
+    fn bind_with(&self, source: &Path, name: &str, attributes: u64) -> io::Result<()> {
+        let source = open_dir(source)?;
+        let tree = sys::clone_mount(source.as_fd(), c"")?;
+        sys::set_mount_attributes(tree.as_fd(), attributes)?;
+        self.attach(tree.as_fd(), name)
+    }
+
+    /// A proc of the sandbox's pid namespace: own processes, nothing of the machine.
+    pub fn mount_proc(&self) -> io::Result<()> {
+        let options = [(c"hidepid", c"invisible"), (c"subset", c"pid")];
+        let proc = sys::new_mount(c"proc", &options, READ_ONLY | NO_SUID | NO_DEV | NO_EXEC)?;
+        self.attach(proc.as_fd(), "proc")
+    }
+
+    /// The only writable place, owned by the function, charged to the worker's memory.
+    pub fn mount_tmp(&self, bytes: u64, inodes: u64) -> io::Result<()> {
+        let text = |value: String| CString::new(value).map_err(io::Error::from);
+        let (size, nr_inodes, id) =
+            (text(bytes.to_string())?, text(inodes.to_string())?, text(FUNCTION_UID.to_string())?);
+        let options =
+            [(c"size", size.as_c_str()), (c"nr_inodes", &nr_inodes), (c"mode", c"0700"), (c"uid", &id), (c"gid", &id)];
+        let tmp = sys::new_mount(c"tmpfs", &options, NO_SUID | NO_DEV | NO_EXEC)?;
+        self.attach(tmp.as_fd(), "tmp")
+    }
+
+    fn attach(&self, mount: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+        let target = plain_directory_below(self.0.as_fd(), name)?;
+        sys::attach_mount(mount, target.as_fd(), c"")
+    }
+
+    /// Makes it `/` and lets go of everything that was there before.
+    pub fn enter(self) -> io::Result<()> {
+        fchdir(&self.0)?;
+        // Old and new root at one place: the old one ends up on top and is detached from there (pivot_root(2), NOTES).
+        pivot_root(".", ".")?;
+        umount2(".", MntFlags::MNT_DETACH)?;
+        chdir("/")?;
+        // A working directory outside the root would show as an unreachable path (CVE-2024-21626).
+        let here = nix::unistd::getcwd()?;
+        if here != Path::new("/") {
+            return Err(io::Error::other(format!("working directory is {} after pivot_root", here.display())));
+        }
+        Ok(())
+    }
+}
+
+/// Opens a directory of the host; no component of the path may be a symlink.
+fn open_dir(path: &Path) -> io::Result<OwnedFd> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
+    openat2(AT_FDCWD, path, how).map_err(|error| named(error, &path.display().to_string()))
+}
+
+fn plain_directory_below(root: BorrowedFd<'_>, name: &str) -> io::Result<OwnedFd> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_SYMLINKS);
+    openat2(root, Path::new(std::ffi::OsStr::from_bytes(name.as_bytes())), how)
+        .map_err(|error| named(error, &format!("/{name} of the root must be a plain directory")))
+}
+
+fn named(error: nix::Error, what: &str) -> io::Error {
+    let error = io::Error::from(error);
+    io::Error::new(error.kind(), format!("{what}: {error}"))
+}

@@ -1,0 +1,127 @@
+//! Init's life after its confinement: reap, answer refused system calls, end when anybody it depends on has ended.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        signalfd::SignalFd,
+        statvfs::statvfs,
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
+    unistd::Pid,
+};
+use sublet_proto::link::nursery::{InitReport, TmpSpace};
+
+use super::launcher::FromLauncher;
+use crate::{link, seccomp::names, sys};
+
+/// Different refused calls reported per worker; further ones are refused in silence.
+const REFUSED_REPORTS_MAX: usize = 16;
+
+/// What init listens to.
+#[derive(Debug)]
+pub struct Ports {
+    /// To the supervisor; its end is our end.
+    pub control: OwnedFd,
+    /// From the launcher, until it has become the function.
+    pub launcher: OwnedFd,
+    /// SIGCHLD as a descriptor.
+    pub children: SignalFd,
+}
+
+/// Watches over the launcher `pid` until something ends. Never returns: the end of init ends the sandbox.
+pub fn run(Ports { control, launcher, children }: &Ports, pid: Pid, kill_on_refused: bool) -> ! {
+    let mut listener: Option<OwnedFd> = None;
+    let mut launcher_open = true;
+    let mut reported: Vec<i64> = Vec::new();
+    loop {
+        let mut watched =
+            vec![PollFd::new(control.as_fd(), PollFlags::empty()), PollFd::new(children.as_fd(), PollFlags::POLLIN)];
+        if launcher_open {
+            watched.push(PollFd::new(launcher.as_fd(), PollFlags::POLLIN));
+        }
+        if let Some(listener) = &listener {
+            watched.push(PollFd::new(listener.as_fd(), PollFlags::POLLIN));
+        }
+        // EINTR is a reason to look again, as is anything else.
+        let _polled: nix::Result<i32> = poll(&mut watched, PollTimeout::NONE);
+        let ready: Vec<PollFlags> = watched.iter().map(|fd| fd.revents().unwrap_or(PollFlags::empty())).collect();
+        if ready[0].intersects(PollFlags::POLLHUP | PollFlags::POLLERR) {
+            // The supervisor is gone, or has let go of this worker.
+            sys::exit_now(0);
+        }
+        let mut at = 2;
+        if launcher_open {
+            if !ready[at].is_empty() {
+                match link::receive::<FromLauncher>(launcher.as_fd(), true) {
+                    Ok(link::Received::Message(FromLauncher::Listener, mut descriptors)) => {
+                        listener = descriptors.pop()
+                    }
+                    Ok(link::Received::Message(FromLauncher::StepFailed { step, error }, _)) => {
+                        report(control.as_fd(), &InitReport::StepFailed { step, error });
+                        sys::exit_now(1);
+                    }
+                    Ok(link::Received::Nothing) => {}
+                    Ok(link::Received::Closed) | Err(_) => launcher_open = false,
+                }
+            }
+            at += 1;
+        }
+        if let Some(fd) = &listener
+            && at < ready.len()
+            && !ready[at].is_empty()
+        {
+            if ready[at].contains(PollFlags::POLLIN) {
+                answer(fd.as_fd(), control.as_fd(), &mut reported, kill_on_refused);
+            } else {
+                // Nobody under the filter is alive.
+                listener = None;
+            }
+        }
+        // Emptied before the children are looked at, so that one that ends in between is announced again.
+        while matches!(children.read_signal(), Ok(Some(_))) {}
+        reap(control.as_fd(), pid);
+    }
+}
+
+fn answer(listener: BorrowedFd<'_>, control: BorrowedFd<'_>, reported: &mut Vec<i64>, kill: bool) {
+    let Ok(Some(call)) = sys::next_refused_call(listener) else { return };
+    if !reported.contains(&call.number) && reported.len() < REFUSED_REPORTS_MAX {
+        reported.push(call.number);
+        let name = names::name(call.number);
+        report(control, &InitReport::SyscallRefused { number: call.number, name });
+    }
+    if kill {
+        // Before any answer: the call never returns.
+        sys::exit_now(0);
+    }
+    if sys::refuse_call(listener, call.id).is_err() {
+        // Without an answer the function would hang until its deadline for no stated reason.
+        sys::exit_now(1);
+    }
+}
+
+fn reap(control: BorrowedFd<'_>, launcher: Pid) {
+    loop {
+        let (ended, code, signal) = match waitpid(None, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL)) {
+            Ok(WaitStatus::Exited(pid, code)) => (pid, Some(code), None),
+            Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, None, Some(signal as i32)),
+            Ok(WaitStatus::StillAlive) | Err(_) => return,
+            Ok(_) => continue,
+        };
+        if ended == launcher {
+            let tmp = statvfs("/tmp").ok().map(|tmp| TmpSpace {
+                bytes_free: tmp.blocks_available() * tmp.fragment_size(),
+                inodes_free: tmp.files_free(),
+            });
+            report(control, &InitReport::FunctionEnded { code, signal, tmp });
+            sys::exit_now(0);
+        }
+    }
+}
+
+fn report(control: BorrowedFd<'_>, report: &InitReport) {
+    // A report that cannot be sent is no reason to live on or to die: the supervisor judges by what it sees.
+    drop(link::send(control, report, &[]));
+}

@@ -1,0 +1,28 @@
+//! The privileged half of sublet: the nursery, and the init of each sandbox.
+//!
+//! ```text
+//!  supervisor --SEQPACKET--> nursery            root, single-threaded, no network; makes sandboxes, nothing else
+//!                              | clone3 into the worker's cgroup and namespaces
+//!                              v
+//!                            init               pid 1 inside; applies the plan, then holds no right at all
+//!                              | fork
+//!                              v
+//!                            launcher           confines itself, says CONFINED, waits for START
+//!                              | execve (stream)  or  fork + execve per call (exec)
+//!                              v
+//!                            function
+//! ```
+//!
+//! Spec ([`sublet_proto::link::sandbox::SandboxSpec`]) -> checked ([`check`]) -> plan ([`plan`]) -> applied ([`init`]).
+//! The plan is a plain value: it can be printed without touching the kernel, and a failed step is reported by the words
+//! the plan prints. The library part exists so that the supervisor can print plans and judge postures; the program is
+//! `main.rs`.
+
+pub mod cgroups;
+pub mod check;
+pub mod init;
+pub mod link;
+pub mod nursery;
+pub mod plan;
+pub mod seccomp;
+mod sys;

@@ -1,0 +1,109 @@
+//! The nursery's side of a birth: descriptors, clone3 into the leaf cgroup, id maps.
+
+use std::{
+    fs, io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
+};
+
+use nix::{
+    fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2},
+    sys::socket::{AddressFamily, SockFlag, SockType, socketpair},
+    unistd::{Pid, pipe2},
+};
+use sublet_proto::link::sandbox::SandboxSpec;
+
+use super::Nursery;
+use crate::{
+    check,
+    init::{self, Birth},
+    plan::{self, FUNCTION_UID, HostFacts, INIT_UID},
+    sys::{self, Fork},
+};
+
+/// The supervisor's ends of a new sandbox.
+#[derive(Debug)]
+pub struct Born {
+    pub pid: Pid,
+    pub pidfd: OwnedFd,
+    pub channel: OwnedFd,
+    pub control: OwnedFd,
+    pub log: OwnedFd,
+}
+
+/// Makes a sandbox from a spec that has been checked.
+pub fn make(nursery: &Nursery, spec: &SandboxSpec) -> Result<Born, String> {
+    let host_init_uid = check::host_init_uid(&nursery.config, spec.slot).map_err(|e| e.to_string())?;
+    let facts = HostFacts {
+        host_init_uid,
+        v1_groups: !nursery.v1_pools.is_empty(),
+        missing_layers: &nursery.config.missing_layers,
+    };
+    let steps = plan::plan(spec, &facts);
+    let cgroup = open_below(nursery.pool.as_fd(), &spec.cgroup, OFlag::O_DIRECTORY | OFlag::O_RDONLY)
+        .map_err(|e| format!("open cgroup {}: {e}", spec.cgroup))?;
+    let mut v1_tasks = Vec::new();
+    for pool in &nursery.v1_pools {
+        let path = format!("{}/tasks", spec.cgroup);
+        v1_tasks
+            .push(open_below(pool.as_fd(), &path, OFlag::O_WRONLY).map_err(|e| format!("open v1 cgroup {path}: {e}"))?);
+    }
+    let pair = |kind| {
+        socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC)
+            .map_err(|e| format!("make a socket pair: {e}"))
+    };
+    let (channel, child_channel) = pair(SockType::Stream)?;
+    let (control, child_control) = pair(SockType::SeqPacket)?;
+    let pipe = || pipe2(OFlag::O_CLOEXEC).map_err(|e| format!("make a pipe: {e}"));
+    let (log, child_log) = pipe()?;
+    let (child_gate, gate) = pipe()?;
+    let null = nursery.null.try_clone().map_err(|e| format!("copy /dev/null: {e}"))?;
+    match sys::clone_into(cgroup.as_fd()).map_err(|e| format!("clone3 into {}: {e}", spec.cgroup))? {
+        Fork::Child => {
+            // The other ends would keep sockets open that must close with the supervisor.
+            drop((channel, control, log, gate));
+            init::run(Birth {
+                spec,
+                steps: &steps,
+                filters: &nursery.filters,
+                skeleton: &nursery.skeleton,
+                v1_tasks,
+                gate: child_gate,
+                control: child_control,
+                channel: child_channel,
+                log: child_log,
+                null,
+            })
+        }
+        Fork::Parent((pid, pidfd)) => {
+            // On failure the gate closes unread, and init ends.
+            write_maps(pid, host_init_uid).map_err(|e| format!("write the id maps of process {pid}: {e}"))?;
+            nix::unistd::write(&gate, &[1]).map_err(|e| format!("open the gate of process {pid}: {e}"))?;
+            Ok(Born { pid, pidfd, channel, control, log })
+        }
+    }
+}
+
+fn write_maps(pid: Pid, host_init: u32) -> io::Result<()> {
+    let map = format!("{INIT_UID} {host_init} 1\n{FUNCTION_UID} {} 1\n", host_init + 1);
+    fs::write(format!("/proc/{pid}/setgroups"), "deny")?;
+    fs::write(format!("/proc/{pid}/uid_map"), &map)?;
+    fs::write(format!("/proc/{pid}/gid_map"), &map)
+}
+
+fn open_below(dir: BorrowedFd<'_>, path: &str, flags: OFlag) -> nix::Result<OwnedFd> {
+    let how = OpenHow::new()
+        .flags(flags | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
+    openat2(dir, path, how)
+}
+
+/// Opens a directory by its absolute path.
+pub fn open_directory(path: &Path) -> nix::Result<OwnedFd> {
+    openat2(AT_FDCWD, path, OpenHow::new().flags(OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC))
+}
+
+/// Opens /dev/null for reading and writing.
+pub fn open_null() -> nix::Result<OwnedFd> {
+    openat2(AT_FDCWD, "/dev/null", OpenHow::new().flags(OFlag::O_RDWR | OFlag::O_CLOEXEC))
+}

@@ -1,0 +1,238 @@
+//! The nursery: a small privileged process that makes sandboxes, holds their pidfds, and cleans up behind everybody.
+//!
+//! One thread, one poll loop, one client: the supervisor, on descriptor 3. It is told its bounds once (`Configure`), then
+//! takes `Spawn` and `Inspect`. When the supervisor ends, however it ends, the nursery kills what is left, removes the
+//! cgroups and ends too; descriptor 4 is the lock of the state directory, which it holds until that is done.
+
+mod born;
+mod posture;
+pub mod skeleton;
+mod teardown;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
+};
+
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        prctl,
+        signal::{SigSet, Signal},
+        signalfd::{SfdFlags, SignalFd},
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
+    unistd::setgroups,
+};
+use sublet_proto::link::{
+    nursery::{Event, Request},
+    sandbox::{CGROUP_POOL, NurseryConfig, SandboxSpec},
+};
+
+use self::skeleton::Skeleton;
+use crate::{check, link, seccomp::Filters, sys};
+
+/// The supervisor's socket.
+const SUPERVISOR_FD: i32 = 3;
+/// The lock of the state directory.
+const LOCK_FD: i32 = 4;
+
+/// Why the nursery could not go on. Its sandboxes are gone by then.
+#[derive(Debug, thiserror::Error)]
+pub enum NurseryError {
+    /// Something of the host failed.
+    #[error("{what}: {error}")]
+    Os {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        error: io::Error,
+    },
+}
+
+fn os(what: &'static str) -> impl Fn(io::Error) -> NurseryError {
+    move |error| NurseryError::Os { what, error }
+}
+
+/// What the nursery knows once it is configured.
+struct Nursery {
+    config: NurseryConfig,
+    skeleton: Skeleton,
+    filters: Filters,
+    pool: OwnedFd,
+    v1_pools: Vec<OwnedFd>,
+    null: OwnedFd,
+    sandboxes: BTreeMap<u64, Sandbox>,
+}
+
+/// A living sandbox.
+#[derive(Debug)]
+struct Sandbox {
+    slot: u32,
+    pid: nix::unistd::Pid,
+    cgroup: String,
+}
+
+/// Runs the nursery until its supervisor ends or asks it to.
+///
+/// # Errors
+/// When the host refuses something it cannot do without.
+pub fn run() -> Result<(), NurseryError> {
+    let socket = sys::inherited_fd(SUPERVISOR_FD).map_err(os("take the supervisor's socket"))?;
+    // Absent in tests; held for as long as this process lives.
+    let _lock = sys::inherited_fd(LOCK_FD);
+    // Ctrl-C in a terminal goes to the whole group; the supervisor decides when we end.
+    nix::unistd::setsid().map_err(|e| os("start a session")(e.into()))?;
+    prctl::set_name(c"sublet-nursery").map_err(|e| os("set the process name")(e.into()))?;
+    let mut signals = SigSet::empty();
+    for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        signals.add(signal);
+    }
+    signals.thread_block().map_err(|e| os("block signals")(e.into()))?;
+    let children = SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
+        .map_err(|e| os("open a signalfd")(e.into()))?;
+    let Some(config) = await_configuration(&socket)? else { return Ok(()) };
+    let mut nursery = match Nursery::new(config.clone()) {
+        Ok(nursery) => nursery,
+        Err(error) => {
+            link::send(socket.as_fd(), &Event::ConfigureFailed { error }, &[]).map_err(os("answer the supervisor"))?;
+            teardown::remove(&config.cgroups);
+            return Ok(());
+        }
+    };
+    let served =
+        link::send(socket.as_fd(), &Event::Configured, &[]).and_then(|()| nursery.serve(socket.as_fd(), &children));
+    let left = teardown::remove(&nursery.config.cgroups);
+    for what in &left {
+        eprintln!("sublet nursery: left behind: {what}");
+    }
+    match served {
+        Ok(Stop::Asked) => {
+            link::send(socket.as_fd(), &Event::Stopped { left }, &[]).map_err(os("answer the supervisor"))
+        }
+        Ok(Stop::Abandoned) => Ok(()),
+        Err(error) => Err(os("serve the supervisor")(error)),
+    }
+}
+
+enum Stop {
+    Asked,
+    Abandoned,
+}
+
+fn await_configuration(socket: &OwnedFd) -> Result<Option<NurseryConfig>, NurseryError> {
+    match link::receive::<Request>(socket.as_fd(), false).map_err(os("receive the configuration"))? {
+        link::Received::Message(Request::Configure(config), _) => Ok(Some(config)),
+        link::Received::Closed => Ok(None),
+        other => Err(os("receive the configuration")(io::Error::other(format!("expected Configure, got {other:?}")))),
+    }
+}
+
+impl Nursery {
+    fn new(config: NurseryConfig) -> Result<Self, String> {
+        // Sandboxes inherit the groups, and inside they can never be given up (setgroups is denied there).
+        setgroups(&[]).map_err(|e| format!("give up supplementary groups: {e}"))?;
+        let skeleton = skeleton::prepare(Path::new(&config.scratch_dir))?;
+        let filters = Filters::compile().map_err(|e| e.to_string())?;
+        let open = |dir: &str| -> Result<OwnedFd, String> {
+            let path = Path::new(dir).join(CGROUP_POOL);
+            born::open_directory(&path).map_err(|e| format!("open {}: {e}", path.display()))
+        };
+        Ok(Self {
+            pool: open(&config.cgroups.unified)?,
+            v1_pools: config.cgroups.v1.iter().map(|dir| open(dir)).collect::<Result<_, _>>()?,
+            null: born::open_null().map_err(|e| format!("open /dev/null: {e}"))?,
+            config,
+            skeleton,
+            filters,
+            sandboxes: BTreeMap::new(),
+        })
+    }
+
+    fn serve(&mut self, socket: BorrowedFd<'_>, children: &SignalFd) -> io::Result<Stop> {
+        loop {
+            let mut watched =
+                [PollFd::new(socket, PollFlags::POLLIN), PollFd::new(children.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut watched, PollTimeout::NONE) {
+                Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            if watched[1].any().unwrap_or(true) {
+                // SIGTERM and SIGINT are taken off here and not obeyed: the supervisor decides when we end.
+                while matches!(children.read_signal(), Ok(Some(_))) {}
+                self.reap(socket)?;
+            }
+            if watched[0].any().unwrap_or(true) {
+                match link::receive::<Request>(socket, true) {
+                    Ok(link::Received::Message(Request::Spawn { worker, spec }, _)) => {
+                        self.spawn(socket, worker, &spec)?
+                    }
+                    Ok(link::Received::Message(Request::Inspect { worker }, _)) => {
+                        let result = self.inspect(worker).map(Box::new);
+                        send(socket, &Event::Posture { worker, result }, &[])?;
+                    }
+                    Ok(link::Received::Message(Request::AskTmp { worker }, _)) => {
+                        let space = self.sandboxes.get(&worker).and_then(|sandbox| posture::tmp_space(sandbox.pid));
+                        send(socket, &Event::Tmp { worker, space }, &[])?;
+                    }
+                    Ok(link::Received::Message(Request::Stop, _)) => return Ok(Stop::Asked),
+                    Ok(link::Received::Closed) => return Ok(Stop::Abandoned),
+                    Ok(link::Received::Nothing) => {}
+                    // The supervisor sends nothing else. Whoever does is not obeyed any further.
+                    Ok(link::Received::Message(Request::Configure(_), _)) => {
+                        return Err(io::Error::other("configured twice"));
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+    }
+
+    fn spawn(&mut self, socket: BorrowedFd<'_>, worker: u64, spec: &SandboxSpec) -> io::Result<()> {
+        let slots: BTreeSet<u32> = self.sandboxes.values().map(|sandbox| sandbox.slot).collect();
+        let made = if self.sandboxes.contains_key(&worker) {
+            Err(check::Refusal::WorkerExists { worker }.to_string())
+        } else {
+            check::check(&self.config, spec, &slots).map_err(|e| e.to_string()).and_then(|()| born::make(self, spec))
+        };
+        match made {
+            Ok(born) => {
+                let descriptors = [born.pidfd.as_fd(), born.channel.as_fd(), born.control.as_fd(), born.log.as_fd()];
+                self.sandboxes.insert(worker, Sandbox { slot: spec.slot, pid: born.pid, cgroup: spec.cgroup.clone() });
+                send(socket, &Event::Spawned { worker, pid: born.pid.as_raw() }, &descriptors)
+            }
+            Err(error) => send(socket, &Event::Refused { worker, error }, &[]),
+        }
+    }
+
+    fn inspect(&self, worker: u64) -> Result<sublet_proto::link::nursery::Posture, String> {
+        let sandbox = self.sandboxes.get(&worker).ok_or_else(|| format!("worker {worker} is not alive"))?;
+        posture::inspect(sandbox.pid, Path::new(&self.config.cgroups.unified).join(CGROUP_POOL).join(&sandbox.cgroup))
+    }
+
+    fn reap(&mut self, socket: BorrowedFd<'_>) -> io::Result<()> {
+        loop {
+            let (pid, code, signal) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(pid, code)) => (pid, Some(code), None),
+                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, None, Some(signal as i32)),
+                Ok(WaitStatus::StillAlive) | Err(_) => return Ok(()),
+                Ok(_) => continue,
+            };
+            let Some(worker) = self.sandboxes.iter().find(|(_, s)| s.pid == pid).map(|(worker, _)| *worker) else {
+                continue;
+            };
+            self.sandboxes.remove(&worker);
+            send(socket, &Event::Reaped { worker, code, signal }, &[])?;
+        }
+    }
+}
+
+/// A supervisor that is gone is seen by the next read, not here.
+fn send(socket: BorrowedFd<'_>, event: &Event, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    match link::send(socket, event, descriptors) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EPIPE | libc::ECONNRESET)) => Ok(()),
+        result => result,
+    }
+}

@@ -1,0 +1,140 @@
+//! What every sandbox's root is made of, prepared once: a tmpfs that only the nursery's mount namespace sees, with a
+//! skeleton per layout. Making a root then costs a handful of mounts and no file operation.
+
+use std::{
+    fs, io,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+    sys::stat::{Mode, SFlag, makedev, mknod},
+};
+
+use crate::plan::{FUNCTION_UID, INIT_UID};
+
+/// Where the parts are, in the nursery's mount namespace.
+#[derive(Clone, Debug)]
+pub struct Skeleton {
+    /// Root of the `host` layout.
+    pub host: PathBuf,
+    /// Root of the `static` layout.
+    pub bare: PathBuf,
+    /// /dev of every layout.
+    pub dev: PathBuf,
+    /// An empty directory to mount a root on.
+    pub mount_point: PathBuf,
+}
+
+/// Directories over which something is mounted, in every layout.
+pub const MOUNT_POINTS: [&str; 4] = ["dev", "proc", "tmp", "function"];
+
+/// Enters an own mount namespace and prepares the skeleton on a tmpfs at `scratch`.
+///
+/// # Errors
+/// The step that failed, in words.
+pub fn prepare(scratch: &Path) -> Result<Skeleton, String> {
+    unshare(CloneFlags::CLONE_NEWNS).map_err(|e| format!("unshare the mount namespace: {e}"))?;
+    let none = None::<&str>;
+    // Slave, not private: what the operator mounts or unmounts on the host still reaches us, nothing goes back.
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none)
+        .map_err(|e| format!("make all mounts slaves: {e}"))?;
+    mount(
+        Some("sublet"),
+        scratch,
+        Some("tmpfs"),
+        MsFlags::MS_NOSUID | MsFlags::MS_NOATIME,
+        Some("mode=0755,size=4m,nr_inodes=4k"),
+    )
+    .map_err(|e| format!("mount a tmpfs on {}: {e}", scratch.display()))?;
+    let skeleton = Skeleton {
+        host: scratch.join("host"),
+        bare: scratch.join("static"),
+        dev: scratch.join("dev"),
+        mount_point: scratch.join("root"),
+    };
+    let fill = || -> io::Result<()> {
+        dir(&skeleton.mount_point)?;
+        fill_root(&skeleton.bare)?;
+        fill_root(&skeleton.host)?;
+        fill_host(&skeleton.host)?;
+        fill_dev(&skeleton.dev)
+    };
+    fill().map_err(|e| format!("prepare the skeleton in {}: {e}", scratch.display()))?;
+    Ok(skeleton)
+}
+
+fn dir(path: &Path) -> io::Result<()> {
+    fs::create_dir(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755))
+}
+
+fn file(path: &Path, content: &[u8]) -> io::Result<()> {
+    fs::write(path, content)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o644))
+}
+
+fn fill_root(root: &Path) -> io::Result<()> {
+    dir(root)?;
+    for name in MOUNT_POINTS {
+        dir(&root.join(name))?;
+    }
+    let etc = root.join("etc");
+    dir(&etc)?;
+    // What programs ask about themselves; nothing of the host's accounts.
+    let passwd = format!(
+        "root:x:0:0:root:/:/usr/sbin/nologin\ninit:x:{INIT_UID}:{INIT_UID}:init:/:/usr/sbin/nologin\n\
+         worker:x:{FUNCTION_UID}:{FUNCTION_UID}:worker:/tmp:/bin/sh\n"
+    );
+    file(&etc.join("passwd"), passwd.as_bytes())?;
+    let group = format!("root:x:0:\ninit:x:{INIT_UID}:\nworker:x:{FUNCTION_UID}:\n");
+    file(&etc.join("group"), group.as_bytes())?;
+    file(&etc.join("nsswitch.conf"), b"passwd: files\ngroup: files\nhosts: files\n")?;
+    file(&etc.join("hosts"), b"127.0.0.1 localhost worker\n::1 localhost\n")
+}
+
+fn fill_host(root: &Path) -> io::Result<()> {
+    dir(&root.join("usr"))?;
+    for name in ["bin", "sbin", "lib", "lib64", "lib32"] {
+        if Path::new("/usr").join(name).is_dir() {
+            symlink(format!("usr/{name}"), root.join(name))?;
+        }
+    }
+    let etc = root.join("etc");
+    // Without the cache the loader searches, and libraries outside its default path are not found.
+    if let Ok(cache) = fs::read("/etc/ld.so.cache") {
+        file(&etc.join("ld.so.cache"), &cache)?;
+    }
+    // Debian's /usr/bin/awk and friends are links through here.
+    if let Ok(entries) = fs::read_dir("/etc/alternatives") {
+        dir(&etc.join("alternatives"))?;
+        for entry in entries.flatten() {
+            if let Ok(target) = fs::read_link(entry.path()) {
+                symlink(target, etc.join("alternatives").join(entry.file_name()))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn fill_dev(dev: &Path) -> io::Result<()> {
+    dir(dev)?;
+    for (name, minor) in [("null", 3), ("zero", 5), ("full", 7), ("random", 8), ("urandom", 9)] {
+        let path = dev.join(name);
+        mknod(&path, SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), makedev(1, minor))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o666))?;
+    }
+    for (target, name) in [
+        ("/proc/self/fd", "fd"),
+        ("/proc/self/fd/0", "stdin"),
+        ("/proc/self/fd/1", "stdout"),
+        ("/proc/self/fd/2", "stderr"),
+        // POSIX shared memory lives in the worker's own tmpfs, under its limits.
+        ("/tmp", "shm"),
+    ] {
+        symlink(target, dev.join(name))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,32 @@
+//! The end: nothing of this supervisor's run stays on the host.
+
+use std::path::Path;
+
+use nix::sys::wait::waitpid;
+use sublet_proto::link::sandbox::{CGROUP_POOL, CGROUP_SUPERVISOR, CgroupDirs};
+
+use crate::cgroups;
+
+/// Kills everything in the pool, reaps it, gives supervisor and nursery back to where they came from and removes every
+/// cgroup. Returns what would not go.
+pub fn remove(dirs: &CgroupDirs) -> Vec<String> {
+    let mut left = Vec::new();
+    let unified = Path::new(&dirs.unified);
+    let pool = unified.join(CGROUP_POOL);
+    if let Err(error) = cgroups::kill(&pool) {
+        left.push(format!("kill {}: {error}", pool.display()));
+    }
+    // Zombies hold their cgroup; all killed processes are our children or theirs.
+    while waitpid(None, None).is_ok() {}
+    if !cgroups::wait_empty(&pool) {
+        left.push(format!("{} still has processes", pool.display()));
+    }
+    let own = unified.join(CGROUP_SUPERVISOR);
+    if let Err(error) = cgroups::move_processes(&own, Path::new(&dirs.unified_origin)) {
+        left.push(format!("leave {}: {error}", own.display()));
+    }
+    for dir in dirs.v1.iter().map(Path::new).chain([unified]) {
+        left.extend(cgroups::remove_tree(dir));
+    }
+    left
+}

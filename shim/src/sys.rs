@@ -1,0 +1,364 @@
+//! The only unsafe code of the shim: one system call per wrapper, owned descriptors in and out.
+//!
+//! What nix or another crate wraps safely is not here.
+
+use std::{
+    ffi::CStr,
+    io,
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+};
+
+use nix::unistd::Pid;
+
+fn check(result: libc::c_long) -> io::Result<libc::c_long> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Which side of a fork this is.
+#[derive(Debug)]
+pub enum Fork<T> {
+    /// The child.
+    Child,
+    /// The parent, with what it knows of the child.
+    Parent(T),
+}
+
+/// The namespaces a sandbox is born into. Cgroup and time are entered later, by init itself: the cgroup namespace must
+/// be made once inside the worker's group, and a new time namespace holds only for children.
+pub const BIRTH_NAMESPACES: u64 = (libc::CLONE_NEWUSER
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWNS
+    | libc::CLONE_NEWNET
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUTS) as u64;
+
+/// clone3 into new namespaces and, from its first instruction, into `cgroup`. The child is a copy, as after fork.
+///
+/// # Errors
+/// What clone3 says; `EBUSY` and `EACCES` concern the cgroup.
+pub fn clone_into(cgroup: BorrowedFd<'_>) -> io::Result<Fork<(Pid, OwnedFd)>> {
+    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+    let mut pidfd: RawFd = -1;
+    let args = libc::clone_args {
+        flags: BIRTH_NAMESPACES | CLONE_INTO_CGROUP | libc::CLONE_PIDFD as u64,
+        pidfd: &raw mut pidfd as u64,
+        child_tid: 0,
+        parent_tid: 0,
+        exit_signal: libc::SIGCHLD as u64,
+        stack: 0,
+        stack_size: 0,
+        tls: 0,
+        set_tid: 0,
+        set_tid_size: 0,
+        cgroup: cgroup.as_raw_fd() as u64,
+    };
+    // WHY UNSAFE: no crate wraps clone3 without exec.
+    // SAFETY: `args` is complete and outlives the call; without CLONE_VM the child runs on its own copy of this memory,
+    // and the caller is single-threaded, so no lock can be held by a thread that does not exist in the child.
+    let pid = check(unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) })?;
+    if pid == 0 {
+        return Ok(Fork::Child);
+    }
+    // WHY UNSAFE: the kernel hands the pidfd over as a number.
+    // SAFETY: clone3 succeeded in the parent with CLONE_PIDFD, so `pidfd` is open and ours alone.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    Ok(Fork::Parent((Pid::from_raw(pid as i32), pidfd)))
+}
+
+/// fork.
+///
+/// # Errors
+/// What fork says; `EAGAIN` when the pids limit is reached.
+pub fn fork() -> io::Result<Fork<Pid>> {
+    // WHY UNSAFE: fork is unsafe in programs with threads.
+    // SAFETY: nursery, init and launcher are single-threaded.
+    match unsafe { nix::unistd::fork() }? {
+        nix::unistd::ForkResult::Child => Ok(Fork::Child),
+        nix::unistd::ForkResult::Parent { child } => Ok(Fork::Parent(child)),
+    }
+}
+
+/// unshare with flags that nix has no names for.
+///
+/// # Errors
+/// What unshare says.
+pub fn unshare(flags: i32) -> io::Result<()> {
+    // WHY UNSAFE: nix's CloneFlags lack CLONE_NEWTIME.
+    // SAFETY: no pointers.
+    check(unsafe { libc::syscall(libc::SYS_unshare, flags) }).map(drop)
+}
+
+/// CLONE_NEWTIME, which libc does not name on every target.
+pub const CLONE_NEWTIME: i32 = 0x80;
+
+/// open_tree(OPEN_TREE_CLONE): a detached copy of the mount at `path` below `dir`, of this one mount only.
+///
+/// # Errors
+/// What open_tree says.
+pub fn clone_mount(dir: BorrowedFd<'_>, path: &CStr) -> io::Result<OwnedFd> {
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH as u32;
+    // WHY UNSAFE: no crate in use wraps open_tree.
+    // SAFETY: `path` is NUL-ended and outlives the call.
+    let fd = check(unsafe { libc::syscall(libc::SYS_open_tree, dir.as_raw_fd(), path.as_ptr(), flags) })?;
+    // WHY UNSAFE: the kernel hands the descriptor over as a number.
+    // SAFETY: open_tree succeeded, so it is open and ours alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// mount_setattr on the mount `fd` stands for: sets `attributes` (MOUNT_ATTR_*) and makes it private.
+///
+/// # Errors
+/// What mount_setattr says.
+pub fn set_mount_attributes(fd: BorrowedFd<'_>, attributes: u64) -> io::Result<()> {
+    let attr = libc::mount_attr { attr_set: attributes, attr_clr: 0, propagation: libc::MS_PRIVATE, userns_fd: 0 };
+    // WHY UNSAFE: no crate in use wraps mount_setattr.
+    // SAFETY: the path is an empty C string, `attr` outlives the call and its size is passed.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            fd.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const attr,
+            size_of::<libc::mount_attr>(),
+        )
+    })
+    .map(drop)
+}
+
+/// move_mount of the detached mount `from` onto `path` below `dir`; a symlink as last component is not followed.
+///
+/// # Errors
+/// What move_mount says.
+pub fn attach_mount(from: BorrowedFd<'_>, dir: BorrowedFd<'_>, path: &CStr) -> io::Result<()> {
+    let flags = libc::MOVE_MOUNT_F_EMPTY_PATH | if path.is_empty() { libc::MOVE_MOUNT_T_EMPTY_PATH } else { 0 };
+    // WHY UNSAFE: no crate in use wraps move_mount.
+    // SAFETY: both paths are NUL-ended and outlive the call.
+    check(unsafe {
+        libc::syscall(libc::SYS_move_mount, from.as_raw_fd(), c"".as_ptr(), dir.as_raw_fd(), path.as_ptr(), flags)
+    })
+    .map(drop)
+}
+
+/// A new filesystem of `kind` with `options` as a detached mount with `attributes` (MOUNT_ATTR_*).
+///
+/// # Errors
+/// The first of fsopen, fsconfig, fsmount that fails.
+pub fn new_mount(kind: &CStr, options: &[(&CStr, &CStr)], attributes: u64) -> io::Result<OwnedFd> {
+    const FSOPEN_CLOEXEC: u32 = 1;
+    const FSMOUNT_CLOEXEC: u32 = 1;
+    const FSCONFIG_SET_STRING: u32 = 1;
+    const FSCONFIG_CMD_CREATE: u32 = 6;
+    // WHY UNSAFE: no crate in use wraps fsopen.
+    // SAFETY: `kind` is NUL-ended and outlives the call.
+    let context = check(unsafe { libc::syscall(libc::SYS_fsopen, kind.as_ptr(), FSOPEN_CLOEXEC) })?;
+    // WHY UNSAFE: the kernel hands the descriptor over as a number.
+    // SAFETY: fsopen succeeded, so it is open and ours alone.
+    let context = unsafe { OwnedFd::from_raw_fd(context as RawFd) };
+    for (key, value) in options {
+        // WHY UNSAFE: no crate in use wraps fsconfig.
+        // SAFETY: key and value are NUL-ended and outlive the call.
+        check(unsafe {
+            libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), FSCONFIG_SET_STRING, key.as_ptr(), value.as_ptr(), 0)
+        })?;
+    }
+    let null = std::ptr::null::<libc::c_char>();
+    // WHY UNSAFE: no crate in use wraps fsconfig.
+    // SAFETY: FSCONFIG_CMD_CREATE takes null for key and value.
+    check(unsafe { libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), FSCONFIG_CMD_CREATE, null, null, 0) })?;
+    // WHY UNSAFE: no crate in use wraps fsmount.
+    // SAFETY: no pointers.
+    let fd = check(unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), FSMOUNT_CLOEXEC, attributes) })?;
+    // WHY UNSAFE: the kernel hands the descriptor over as a number.
+    // SAFETY: fsmount succeeded, so it is open and ours alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// Closes every descriptor from `first` on. The caller gives up all owned descriptors in that range.
+///
+/// # Errors
+/// What close_range says.
+pub fn close_from(first: RawFd) -> io::Result<()> {
+    // WHY UNSAFE: closing descriptors that Rust values own.
+    // SAFETY: callers never drop or use a descriptor from `first` on afterwards: they exec or leave by `_exit`.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first as u32, u32::MAX, 0) }).map(drop)
+}
+
+/// Makes `fd` be number `target`, without close-on-exec. The old meaning of `target` is closed.
+///
+/// # Errors
+/// What dup3 or fcntl says.
+pub fn place_fd(fd: BorrowedFd<'_>, target: RawFd) -> io::Result<()> {
+    // WHY UNSAFE: dup2 can close a descriptor some Rust value owns.
+    // SAFETY: callers place only onto 0 to 4, from descriptors moved out of that range by `lift_fd`, in a child that
+    // uses what stood there no longer.
+    check(unsafe { libc::dup2(fd.as_raw_fd(), target) }.into()).map(drop)
+}
+
+/// A copy of `fd` numbered 10 or above, with close-on-exec: out of the way of [`place_fd`].
+///
+/// # Errors
+/// What fcntl says.
+pub fn lift_fd(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let raw = nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(10))?;
+    // WHY UNSAFE: the kernel hands the descriptor over as a number.
+    // SAFETY: F_DUPFD_CLOEXEC succeeded, so it is open and ours alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+/// Takes ownership of a descriptor the process was started with.
+///
+/// # Errors
+/// `EBADF` when it is not open.
+pub fn inherited_fd(raw: RawFd) -> io::Result<OwnedFd> {
+    // WHY UNSAFE: a number becomes an owner.
+    // SAFETY: called once per number, at the start of a process, before any other descriptor is opened.
+    check(unsafe { libc::fcntl(raw, libc::F_SETFD, libc::FD_CLOEXEC) }.into())?;
+    // SAFETY: as above; fcntl proved that it is open.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+/// A pidfd for a child.
+///
+/// # Errors
+/// What pidfd_open says.
+pub fn open_pidfd(pid: Pid) -> io::Result<OwnedFd> {
+    // WHY UNSAFE: nix does not wrap pidfd_open.
+    // SAFETY: no pointers.
+    let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
+    // WHY UNSAFE: the kernel hands the descriptor over as a number.
+    // SAFETY: pidfd_open succeeded, so it is open and ours alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// Takes ownership of a descriptor that recvmsg has just handed over.
+pub fn received_fd(raw: RawFd) -> OwnedFd {
+    // WHY UNSAFE: nix hands received descriptors over as numbers.
+    // SAFETY: the kernel installed it for this message and nobody else knows the number.
+    unsafe { OwnedFd::from_raw_fd(raw) }
+}
+
+/// A descriptor that another part of this process owns for as long as the process lives.
+pub fn lasting_fd(raw: RawFd) -> BorrowedFd<'static> {
+    // WHY UNSAFE: a number becomes a borrow.
+    // SAFETY: used only for 0 to 4 in a launcher, which never closes them while it serves.
+    unsafe { BorrowedFd::borrow_raw(raw) }
+}
+
+/// A new, empty session keyring, so that no key of another process is reachable.
+///
+/// # Errors
+/// What keyctl says.
+pub fn join_new_session_keyring() -> io::Result<()> {
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
+    // WHY UNSAFE: no crate in use wraps keyctl.
+    // SAFETY: a null name asks for an anonymous keyring.
+    check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>()) })
+        .map(drop)
+}
+
+/// Brings the loopback interface of the current network namespace up.
+///
+/// # Errors
+/// What socket or ioctl says.
+pub fn loopback_up() -> io::Result<()> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    // WHY UNSAFE: ifreq is a C union.
+    // SAFETY: all-zero is a valid ifreq.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    request.ifr_name[0] = b'l' as libc::c_char;
+    request.ifr_name[1] = b'o' as libc::c_char;
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    // WHY UNSAFE: no crate in use wraps SIOCSIFFLAGS.
+    // SAFETY: `request` is a complete ifreq and outlives the call.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) }.into()).map(drop)
+}
+
+/// Installs a filter program; with `listener`, calls it answers with USER_NOTIF are announced on the returned descriptor.
+/// no_new_privs must be set before.
+///
+/// # Errors
+/// What seccomp says; `EINVAL` for a program the kernel does not accept.
+pub fn install_filter(program: &[seccompiler::sock_filter], listener: bool) -> io::Result<Option<OwnedFd>> {
+    const SECCOMP_SET_MODE_FILTER: libc::c_uint = 1;
+    const SECCOMP_FILTER_FLAG_NEW_LISTENER: libc::c_ulong = 1 << 3;
+    // A caller already announced waits for its answer and is disturbed only by fatal signals: no restart loops.
+    const SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV: libc::c_ulong = 1 << 5;
+    #[repr(C)]
+    struct Program {
+        len: libc::c_ushort,
+        filter: *const seccompiler::sock_filter,
+    }
+    let len = libc::c_ushort::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?;
+    let fprog = Program { len, filter: program.as_ptr() };
+    let flags = if listener { SECCOMP_FILTER_FLAG_NEW_LISTENER | SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV } else { 0 };
+    // WHY UNSAFE: seccompiler installs filters without flags only.
+    // SAFETY: `fprog` describes `program`, which outlives the call; sock_filter is the kernel's layout.
+    let fd = check(unsafe { libc::syscall(libc::SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &raw const fprog) })?;
+    if !listener {
+        return Ok(None);
+    }
+    // WHY UNSAFE: the kernel hands the descriptor over as a number.
+    // SAFETY: the call succeeded with NEW_LISTENER, so it is open and ours alone.
+    Ok(Some(unsafe { OwnedFd::from_raw_fd(fd as RawFd) }))
+}
+
+/// A system call that waits for our word.
+#[derive(Clone, Copy, Debug)]
+pub struct RefusedCall {
+    /// To answer it.
+    pub id: u64,
+    /// Number of the system call.
+    pub number: i64,
+}
+
+/// The next announced call; none when its caller is gone already.
+///
+/// # Errors
+/// What the ioctl says.
+pub fn next_refused_call(listener: BorrowedFd<'_>) -> io::Result<Option<RefusedCall>> {
+    const SECCOMP_IOCTL_NOTIF_RECV: libc::c_ulong = 0xc050_2100;
+    // WHY UNSAFE: a C struct the kernel demands to be zero.
+    // SAFETY: all-zero is a valid seccomp_notif.
+    let mut call: libc::seccomp_notif = unsafe { std::mem::zeroed() };
+    // WHY UNSAFE: no crate in use wraps this ioctl.
+    // SAFETY: `call` is a complete, zeroed seccomp_notif and outlives the call.
+    match check(unsafe { libc::ioctl(listener.as_raw_fd(), SECCOMP_IOCTL_NOTIF_RECV, &raw mut call) }.into()) {
+        Ok(_) => Ok(Some(RefusedCall { id: call.id, number: call.data.nr.into() })),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINTR)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Answers an announced call with EPERM. A caller that is gone is no error.
+///
+/// # Errors
+/// What the ioctl says.
+pub fn refuse_call(listener: BorrowedFd<'_>, id: u64) -> io::Result<()> {
+    const SECCOMP_IOCTL_NOTIF_SEND: libc::c_ulong = 0xc018_2101;
+    let answer = libc::seccomp_notif_resp { id, val: 0, error: -libc::EPERM, flags: 0 };
+    // WHY UNSAFE: no crate in use wraps this ioctl.
+    // SAFETY: `answer` is a complete seccomp_notif_resp and outlives the call.
+    match check(unsafe { libc::ioctl(listener.as_raw_fd(), SECCOMP_IOCTL_NOTIF_SEND, &raw const answer) }.into()) {
+        Ok(_) => Ok(()),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Ends this process at once: no destructors, no exit handlers of the program this is a copy of.
+pub fn exit_now(code: i32) -> ! {
+    // WHY UNSAFE: `_exit` is an extern function.
+    // SAFETY: it takes any number and does not return.
+    unsafe { libc::_exit(code) }
+}
+
+/// Restores the default action of `signal`.
+pub fn default_signal(signal: nix::sys::signal::Signal) {
+    use nix::sys::signal::{SigHandler, signal as set};
+    // WHY UNSAFE: signal handlers can be arbitrary code.
+    // SAFETY: the default action is none of ours.
+    // A signal that cannot be set (SIGKILL) is never passed.
+    let _previous = unsafe { set(signal, SigHandler::SigDfl) };
+}

@@ -1,0 +1,183 @@
+//! One worker's group: freeze, kill, and what it used.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::{
+    CgroupError,
+    host::Controller,
+    limits::Directories,
+};
+
+/// One worker's group. Files used for every call are kept open.
+#[derive(Debug)]
+pub struct Leaf {
+    name: String,
+    unified: PathBuf,
+    directories: Directories,
+    freeze: File,
+    cpu: Option<File>,
+    memory_peak: Option<File>,
+}
+
+/// Counters that tell which limit bit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bites {
+    /// Processes the kernel killed because the memory limit was passed.
+    pub oom_kills: u64,
+    /// Forks refused by the pids limit.
+    pub pids_refused: u64,
+}
+
+impl Leaf {
+    pub(super) fn open(name: &str, unified: &Path, directories: Directories) -> Result<Self, CgroupError> {
+        let freeze = unified.join("cgroup.freeze");
+        let leaf = Self {
+            name: name.to_owned(),
+            unified: unified.to_owned(),
+            freeze: OpenOptions::new().write(true).open(&freeze).map_err(CgroupError::os("open", &freeze))?,
+            cpu: open(&directories, Controller::CpuAcct, "cpu.stat", "cpuacct.usage"),
+            memory_peak: open(&directories, Controller::Memory, "memory.peak", "memory.max_usage_in_bytes"),
+            directories,
+        };
+        Ok(leaf)
+    }
+
+    /// Path relative to the pool.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Path in the v2 hierarchy.
+    pub fn unified_path(&self) -> &Path {
+        &self.unified
+    }
+
+    /// Stops every process of the group. The kernel does it soon, not before the write returns.
+    ///
+    /// # Errors
+    /// What the write says.
+    pub fn freeze(&self) -> io::Result<()> {
+        self.freeze.write_all_at(b"1", 0)
+    }
+
+    /// Lets them run again.
+    ///
+    /// # Errors
+    /// What the write says.
+    pub fn thaw(&self) -> io::Result<()> {
+        self.freeze.write_all_at(b"0", 0)
+    }
+
+    /// Kills every process of the group, frozen or not.
+    ///
+    /// # Errors
+    /// What the write says; a group that is gone is none.
+    pub fn kill(&self) -> io::Result<()> {
+        sublet_shim::cgroups::kill(&self.unified)
+    }
+
+    /// Whether a living process is in the group.
+    pub fn is_populated(&self) -> bool {
+        sublet_shim::cgroups::is_populated(&self.unified).unwrap_or(true)
+    }
+
+    /// CPU time used so far; none where the host does not account it.
+    pub fn cpu(&self) -> Option<Duration> {
+        let mut buffer = [0; 256];
+        let length = self.cpu.as_ref()?.read_at(&mut buffer, 0).ok()?;
+        let text = std::str::from_utf8(&buffer[..length]).ok()?;
+        // v2: "usage_usec 123\n…"; v1: nanoseconds.
+        match text.strip_prefix("usage_usec ") {
+            Some(rest) => rest.split_whitespace().next()?.parse().ok().map(Duration::from_micros),
+            None => text.trim().parse().ok().map(Duration::from_nanos),
+        }
+    }
+
+    /// Highest memory so far in bytes; 0 where the kernel does not keep it.
+    pub fn memory_peak_bytes(&self) -> u64 {
+        let mut buffer = [0; 32];
+        let read = || {
+            let length = self.memory_peak.as_ref()?.read_at(&mut buffer, 0).ok()?;
+            std::str::from_utf8(&buffer[..length]).ok()?.trim().parse().ok()
+        };
+        read().unwrap_or(0)
+    }
+
+    /// Memory in use in bytes; 0 where the host does not account it.
+    pub fn memory_bytes(&self) -> u64 {
+        self.number(Controller::Memory, "memory.current", "memory.usage_in_bytes")
+    }
+
+    /// Processes and threads now.
+    pub fn processes(&self) -> u64 {
+        self.number(Controller::Pids, "pids.current", "pids.current")
+    }
+
+    /// Which limits bit so far.
+    pub fn bites(&self) -> Bites {
+        Bites {
+            oom_kills: self.keyed(Controller::Memory, "memory.events", "memory.oom_control", "oom_kill"),
+            pids_refused: self.keyed(Controller::Pids, "pids.events", "pids.events", "max"),
+        }
+    }
+
+    /// The limits as the kernel holds them: (setting, file, value).
+    pub fn limits(&self) -> Vec<(&'static str, String, String)> {
+        let mut found = Vec::new();
+        for (controller, dir, unified) in &self.directories {
+            let files: &[(&str, &str)] = match (controller, unified) {
+                (Controller::Memory, true) => {
+                    &[("memory_max", "memory.max"), ("memory_max", "memory.oom.group"), ("memory_max", "memory.swap.max")]
+                }
+                (Controller::Memory, false) => {
+                    &[("memory_max", "memory.limit_in_bytes"), ("memory_max", "memory.memsw.limit_in_bytes")]
+                }
+                (Controller::Pids, _) => &[("pids_max", "pids.max")],
+                (Controller::Cpu, true) => &[("cpu_quota", "cpu.max"), ("cpu_weight", "cpu.weight")],
+                (Controller::Cpu, false) => &[
+                    ("cpu_quota", "cpu.cfs_quota_us"),
+                    ("cpu_quota", "cpu.cfs_period_us"),
+                    ("cpu_weight", "cpu.shares"),
+                ],
+                (Controller::CpuAcct, _) => &[],
+            };
+            for (setting, file) in files {
+                if let Ok(value) = fs::read_to_string(dir.join(file)) {
+                    found.push((*setting, (*file).to_owned(), value.trim().to_owned()));
+                }
+            }
+        }
+        found
+    }
+
+    fn directory(&self, controller: Controller) -> Option<(&Path, bool)> {
+        self.directories.iter().find(|(c, ..)| *c == controller).map(|(_, dir, unified)| (dir.as_path(), *unified))
+    }
+
+    fn text(&self, controller: Controller, v2: &str, v1: &str) -> Option<String> {
+        let (dir, unified) = self.directory(controller)?;
+        fs::read_to_string(dir.join(if unified { v2 } else { v1 })).ok()
+    }
+
+    fn number(&self, controller: Controller, v2: &str, v1: &str) -> u64 {
+        self.text(controller, v2, v1).and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+    }
+
+    fn keyed(&self, controller: Controller, v2: &str, v1: &str, key: &str) -> u64 {
+        let text = self.text(controller, v2, v1).unwrap_or_default();
+        text.lines()
+            .find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
+            .unwrap_or(0)
+    }
+}
+
+fn open(directories: &Directories, controller: Controller, v2: &str, v1: &str) -> Option<File> {
+    let (_, dir, unified) = directories.iter().find(|(c, ..)| *c == controller)?;
+    File::open(dir.join(if *unified { v2 } else { v1 })).ok()
+}

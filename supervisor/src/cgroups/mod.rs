@@ -1,0 +1,66 @@
+//! Control groups: where the limits are, and the only code that knows a path below /sys/fs/cgroup.
+//!
+//! ```text
+//! <own group>/sublet-<instance>/
+//!   supervisor/                supervisor and nursery
+//!   pool/                      limits of the host section
+//!     t-<tenant>/              limits of the tenant
+//!       s-<hash of sub-tenant>/
+//!         w-<worker>/          limits of one worker
+//! ```
+//! On a pure v2 host one tree does everything. On a hybrid host the v2 tree keeps membership, freezing and killing, and
+//! trees of the same shape in the v1 hierarchies carry the limits. [`host`] finds out which; [`tree`] makes and removes
+//! levels; [`leaf`] is one worker's group.
+
+pub mod host;
+pub mod leaf;
+pub mod limits;
+pub mod tree;
+
+use std::{io, path::Path};
+
+/// Something about a control group failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CgroupError {
+    /// This host does not offer what is needed.
+    #[error("{missing}; {remedy}")]
+    Unsupported {
+        /// What is not there.
+        missing: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// A file or directory operation.
+    #[error("{action} {path}: {error}{}", remedy.as_deref().map(|r| format!("; {r}")).unwrap_or_default())]
+    Os {
+        /// What was tried, with the value when one was written.
+        action: String,
+        /// On which path.
+        path: String,
+        /// Why it failed.
+        error: io::Error,
+        /// What to do, when we know.
+        remedy: Option<String>,
+    },
+    /// Setting a limit through cgroups-rs.
+    #[error("set {setting} of {path}: {error}")]
+    Limit {
+        /// Which limit.
+        setting: &'static str,
+        /// Of which group.
+        path: String,
+        /// Why it failed.
+        error: cgroups_rs::error::Error,
+    },
+}
+
+impl CgroupError {
+    fn os(action: impl Into<String>, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let (action, path) = (action.into(), path.display().to_string());
+        move |error| Self::Os { action, path, error, remedy: None }
+    }
+}
+
+fn write(path: &Path, value: &str) -> Result<(), CgroupError> {
+    std::fs::write(path, value).map_err(CgroupError::os(format!("write {value:?} to"), path))
+}

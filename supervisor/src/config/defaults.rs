@@ -1,0 +1,75 @@
+//! What a setting is when nobody wrote it, each with its reason.
+
+use super::{
+    types::{Freeze, Isolation},
+    units::{ByteSize, CpuMillis, SocketMode},
+};
+use std::time::Duration;
+
+use sublet_proto::link::sandbox::OnRefused;
+
+/// Call socket, below `host.state_dir`: the one directory that is known to exist and to be ours.
+pub const SOCKET_FILE: &str = "call.sock";
+/// Admin socket, below `host.state_dir`.
+pub const ADMIN_SOCKET_FILE: &str = "admin.sock";
+/// Only the daemon's own user may call until the operator says who else.
+pub const SOCKET_MODE: SocketMode = SocketMode::OWNER_ONLY;
+/// Most hosts run one.
+pub const INSTANCE: &str = "main";
+/// 0x7000_0000: above systemd's ranges for users, dynamic users and containers (up to 0x6FFF_FFFF), and below 2^31,
+/// from where on some tools take a uid for a negative number.
+pub const UID_BASE: u32 = 0x7000_0000;
+/// Two for each of 32768 workers: more than one host runs, and still one round 16-bit range.
+pub const UID_COUNT: u32 = 0x1_0000;
+/// How far below the range the supervisor's own uid lies: 0x6FFF_FFFE, clear of the range and of its first neighbour,
+/// which an operator may take for a container range's end.
+pub const SUPERVISOR_UID_BELOW_BASE: u32 = 2;
+/// At the default function memory of 128 MiB this is 25 GiB of limits: the size of an ordinary server.
+pub const WORKERS_MAX: u32 = 200;
+/// A waiting call costs its payload; at typical payloads of a few KiB this is tens of MiB.
+pub const CALLS_WAITING_MAX: u32 = 10_000;
+/// Making a sandbox is CPU in the kernel, most of it serial in the nursery; beyond a few more at once only adds delay.
+pub const STARTS_MAX: u32 = 8;
+/// Below the usual 1024 descriptors' hard limit of 4096 and more, with room for workers' channels.
+pub const CONNECTIONS_MAX: u32 = 1024;
+
+/// The kernel's own default for a new group: all siblings weigh the same.
+pub const CPU_WEIGHT: u32 = 100;
+
+/// A sub-tenant's data must not meet another's unless somebody says that it may.
+pub const ISOLATION: Isolation = Isolation::SubTenant;
+/// Room for a script runtime and a small working set; the smallest size that the large providers offer.
+pub const FUNCTION_MEMORY_MAX: ByteSize = ByteSize::mib(128);
+/// One CPU: a single-threaded function never notices, and a runaway takes one core, not the host.
+pub const FUNCTION_CPU_QUOTA: CpuMillis = CpuMillis::from_millis(1000);
+/// Threads count: enough for a JVM or Node (about 50), and a fork bomb ends at once.
+pub const FUNCTION_PIDS_MAX: u32 = 64;
+/// Or half of memory_max if that is less, so that a full /tmp is an error in the function and not an OOM kill.
+pub const TMP_SIZE: ByteSize = ByteSize::mib(64);
+/// As many files as 64 MiB hold at 16 KiB each.
+pub const TMP_INODES: u32 = 4096;
+/// Above what function runtimes open, far below what it takes to trouble the kernel's tables.
+pub const NOFILE: u32 = 256;
+/// Linux's own default, which runtimes are tested with.
+pub const STACK: ByteSize = ByteSize::mib(8);
+/// Longer than an interactive caller waits.
+pub const TIMEOUT: Duration = Duration::from_secs(30);
+/// A script runtime with many imports takes seconds when cold; what takes longer hangs.
+pub const START_TIMEOUT: Duration = Duration::from_secs(10);
+/// Callers who return within minutes find their worker; a frozen one costs only memory until then.
+pub const IDLE_TTL: Duration = Duration::from_mins(10);
+/// Freezing and thawing cost about 15 us per call, so that back-to-back calls should find the worker running; a tenth
+/// of a second after the last call nobody is in a hurry, and what the function left running stops using CPU.
+pub const FREEZE_AFTER: Freeze = Freeze::After(Duration::from_millis(100));
+/// One busy sub-tenant gets some parallelism and 50 of them fit the default host.
+pub const WORKERS_PER_SUB_TENANT_MAX: u32 = 4;
+/// At 4 workers and 10 ms a call this is a quarter of a second of waiting: a burst passes, an overload is told early.
+pub const QUEUE_MAX: u32 = 100;
+/// gRPC's own default message limit, which most clients have.
+pub const PAYLOAD_MAX: ByteSize = ByteSize::mib(4);
+/// As for payloads: a client with default settings can receive it.
+pub const ANSWER_MAX: ByteSize = ByteSize::mib(4);
+/// A stack trace and what led to it; at 200 workers 13 MiB in all.
+pub const LOG_MAX: ByteSize = ByteSize::kib(64);
+/// Runtimes probe for calls they can do without; EPERM lets them, and the verdict names the call all the same.
+pub const ON_REFUSED: OnRefused = OnRefused::Errno;

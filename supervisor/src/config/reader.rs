@@ -1,0 +1,256 @@
+//! Reads one table's settings and notes what is wrong with them, without stopping.
+//!
+//! A setting that is wrong is read as [`Origin::Wrong`] with a value that keeps the reading going; comparisons leave it
+//! out, so that one slip is told once and not by everything that depends on it.
+
+use std::{cell::RefCell, fmt, path::Path, time::Duration};
+
+use super::{
+    bounds::Bounds,
+    path::HostPath,
+    problem::Problem,
+    raw::Scalar,
+    units::{ByteSize, CpuMillis, UnitError, format_duration, parse_duration},
+};
+
+/// Where a value comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The operator wrote it.
+    Written,
+    /// Nobody wrote it.
+    Default,
+    /// It, or what it defaults to, is wrong and has been told.
+    Wrong,
+}
+
+/// A value and what is known about it.
+#[derive(Clone, Debug)]
+pub struct Setting<T> {
+    /// Full dotted name.
+    pub name: String,
+    /// The value, within its bounds.
+    pub value: T,
+    /// Where it comes from.
+    pub origin: Origin,
+}
+
+impl<T: Value> Setting<T> {
+    /// In TOML's form, for messages.
+    pub fn shown(&self) -> String {
+        let note = if self.origin == Origin::Default { " (the default)" } else { "" };
+        format!("{}{note}", self.value.to_toml())
+    }
+}
+
+/// A kind of value that has an order and a written form.
+pub trait Value: Copy + PartialOrd {
+    /// As TOML has it.
+    fn to_toml(self) -> String;
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// What is wrong, with an example of what is right.
+    fn from_scalar(scalar: &Scalar) -> Result<Self, String>;
+}
+
+fn text_value<T>(scalar: &Scalar, parse: impl Fn(&str) -> Result<T, UnitError>, example: &str) -> Result<T, String> {
+    match scalar {
+        Scalar::Text(text) => parse(text).map_err(|error| error.to_string()),
+        Scalar::Integer(_) | Scalar::Float(_) | Scalar::Bool(_) => {
+            Err(format!("a value with a unit is a text: write it in quotes, such as \"{example}\""))
+        }
+    }
+}
+
+impl Value for u32 {
+    fn to_toml(self) -> String {
+        self.to_string()
+    }
+
+    fn from_scalar(scalar: &Scalar) -> Result<Self, String> {
+        let number = if let Scalar::Integer(number) = scalar { Self::try_from(*number).ok() } else { None };
+        number.ok_or_else(|| "not a count: write a whole number up to 4294967295 without quotes, such as 64".to_owned())
+    }
+}
+
+impl Value for ByteSize {
+    fn to_toml(self) -> String {
+        format!("\"{self}\"")
+    }
+
+    fn from_scalar(scalar: &Scalar) -> Result<Self, String> {
+        text_value(scalar, |text| Self::try_from(text), "128MiB")
+    }
+}
+
+impl Value for CpuMillis {
+    fn to_toml(self) -> String {
+        format!("\"{self}\"")
+    }
+
+    fn from_scalar(scalar: &Scalar) -> Result<Self, String> {
+        text_value(scalar, |text| Self::try_from(text), "500m")
+    }
+}
+
+impl Value for Duration {
+    fn to_toml(self) -> String {
+        format!("\"{}\"", format_duration(self))
+    }
+
+    fn from_scalar(scalar: &Scalar) -> Result<Self, String> {
+        text_value(scalar, parse_duration, "30s")
+    }
+}
+
+/// Reads the settings of one table.
+#[derive(Clone, Debug)]
+pub struct Reader<'a> {
+    prefix: String,
+    base: &'a Path,
+    problems: &'a RefCell<Vec<Problem>>,
+}
+
+impl<'a> Reader<'a> {
+    /// For the top of the file.
+    pub fn new(base: &'a Path, problems: &'a RefCell<Vec<Problem>>) -> Self {
+        Self { prefix: String::new(), base, problems }
+    }
+
+    /// For a table in this one.
+    pub fn below(&self, key: &str) -> Self {
+        Self { prefix: format!("{}.", self.name(key)), base: self.base, problems: self.problems }
+    }
+
+    /// Full dotted name of a key, quoted where TOML wants it so.
+    pub fn name(&self, key: &str) -> String {
+        let is_bare = !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+        if is_bare { format!("{}{key}", self.prefix) } else { format!("{}{key:?}", self.prefix) }
+    }
+
+    /// Notes a problem with a key of this table.
+    pub fn refuse(&self, key: &str, value: Option<String>, what: impl fmt::Display, remedy: impl fmt::Display) {
+        self.note(self.name(key), value, what, remedy);
+    }
+
+    fn note(&self, name: String, value: Option<String>, what: impl fmt::Display, remedy: impl fmt::Display) {
+        self.problems.borrow_mut().push(Problem::new(name, value, what, remedy));
+    }
+
+    /// Notes that a required key is absent.
+    pub fn missing(&self, key: &str, remedy: impl fmt::Display) {
+        self.refuse(key, None, "missing", remedy);
+    }
+
+    /// A setting within bounds, or none if it is absent.
+    pub fn optional<T: Value>(&self, key: &str, raw: Option<&Scalar>, bounds: &Bounds<T>) -> Option<Setting<T>> {
+        let raw = raw?;
+        let setting = |value, origin| Some(Setting { name: self.name(key), value, origin });
+        let wrong = |what: String, remedy: String| {
+            self.refuse(key, Some(raw.to_string()), what, remedy);
+            setting(bounds.min, Origin::Wrong)
+        };
+        let value = match T::from_scalar(raw) {
+            Ok(value) => value,
+            // What is wrong and what is right come as "not this: write that".
+            Err(message) => {
+                let (what, remedy) = message.split_once(": ").unwrap_or((&message, "correct it"));
+                return wrong(what.to_owned(), remedy.to_owned());
+            }
+        };
+        if value < bounds.min {
+            let least = bounds.min.to_toml();
+            return wrong(format!("below {least}: {}", bounds.why_min), format!("write at least {least}"));
+        }
+        if value > bounds.max {
+            let most = bounds.max.to_toml();
+            return wrong(format!("above {most}: {}", bounds.why_max), format!("write at most {most}"));
+        }
+        setting(value, Origin::Written)
+    }
+
+    /// A setting within bounds, or its default.
+    pub fn or<T: Value>(&self, key: &str, raw: Option<&Scalar>, bounds: &Bounds<T>, default: T) -> Setting<T> {
+        let absent = || Setting { name: self.name(key), value: default, origin: Origin::Default };
+        self.optional(key, raw, bounds).unwrap_or_else(absent)
+    }
+
+    /// A count below another: written, it must not be above; its default is lowered to it.
+    pub fn or_lowered(
+        &self,
+        key: &str,
+        raw: Option<&Scalar>,
+        bounds: &Bounds<u32>,
+        default: u32,
+        parents: &[&Setting<u32>],
+    ) -> Setting<u32> {
+        let mut setting = self.or(key, raw, bounds, default);
+        for parent in parents {
+            match (setting.origin, parent.origin) {
+                (Origin::Default, Origin::Wrong) => setting.origin = Origin::Wrong,
+                (Origin::Default, Origin::Written | Origin::Default) => setting.value = setting.value.min(parent.value),
+                (Origin::Written, _) => self.at_most(&setting, parent),
+                (Origin::Wrong, _) => {}
+            }
+        }
+        setting
+    }
+
+    /// Notes a limit above that of a level above it: it would never be reached, and whoever reads it is misled.
+    pub fn at_most<T: Value>(&self, setting: &Setting<T>, parent: &Setting<T>) {
+        let is_told = setting.origin == Origin::Wrong || parent.origin == Origin::Wrong;
+        if is_told || setting.value <= parent.value {
+            return;
+        }
+        let Setting { name, .. } = parent;
+        self.note(
+            setting.name.clone(),
+            Some(setting.shown()),
+            format!("above {name} = {}", parent.shown()),
+            format!("write at most {}, or raise {name}", parent.value.to_toml()),
+        );
+    }
+
+    /// As [`Self::at_most`], against the nearest of the levels above that has the limit.
+    pub fn at_most_nearest<T: Value>(&self, setting: Option<&Setting<T>>, parents: &[Option<&Setting<T>>]) {
+        if let (Some(setting), Some(parent)) = (setting, parents.iter().flatten().next()) {
+            self.at_most(setting, parent);
+        }
+    }
+
+    /// A text, or none if it is absent or wrong.
+    pub fn text<'t>(&self, key: &str, raw: Option<&'t Scalar>, example: &str) -> Option<&'t str> {
+        match raw? {
+            Scalar::Text(text) => Some(text),
+            other => {
+                self.refuse(key, Some(other.to_string()), "not a text", format!("write it in quotes, such as {example:?}"));
+                None
+            }
+        }
+    }
+
+    /// One of a list of words, or none if it is absent or wrong.
+    pub fn choice<T: Copy>(&self, key: &str, raw: Option<&Scalar>, choices: &[(&str, T)]) -> Option<T> {
+        let text = self.text(key, raw, choices.first().map_or("", |(word, _)| word))?;
+        let found = choices.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
+        if found.is_none() {
+            let words: Vec<String> = choices.iter().map(|(word, _)| format!("{word:?}")).collect();
+            self.refuse(key, Some(format!("{text:?}")), "not a choice", format!("write one of {}", words.join(", ")));
+        }
+        found
+    }
+
+    /// A path, made absolute, or none if it is absent or wrong.
+    pub fn path(&self, key: &str, raw: Option<&Scalar>, example: &str) -> Option<HostPath> {
+        let text = self.text(key, raw, example)?;
+        match HostPath::resolve(text, self.base) {
+            Ok(path) => Some(path),
+            Err(error) => {
+                self.refuse(key, Some(format!("{text:?}")), error, format!("write an absolute path, such as {example:?}"));
+                None
+            }
+        }
+    }
+}
