@@ -1,12 +1,13 @@
 //! What a setting is when nobody wrote it, each with its reason.
 
+use std::time::Duration;
+
+use sublet_proto::link::sandbox::OnRefused;
+
 use super::{
     types::{Freeze, Isolation},
     units::{ByteSize, CpuMillis, SocketMode},
 };
-use std::time::Duration;
-
-use sublet_proto::link::sandbox::OnRefused;
 
 /// Call socket, below `host.state_dir`: the one directory that is known to exist and to be ours.
 pub const SOCKET_FILE: &str = "call.sock";
@@ -21,8 +22,8 @@ pub const INSTANCE: &str = "main";
 pub const UID_BASE: u32 = 0x7000_0000;
 /// Two for each of 32768 workers: more than one host runs, and still one round 16-bit range.
 pub const UID_COUNT: u32 = 0x1_0000;
-/// How far below the range the supervisor's own uid lies: 0x6FFF_FFFE, clear of the range and of its first neighbour,
-/// which an operator may take for a container range's end.
+/// How far below the workers' range the supervisor's own uid lies: by default 0x6FFF_FFFE, the "nobody" (65534) of the
+/// last block that systemd gives to containers, and so an id that nobody logs in with or owns files by.
 pub const SUPERVISOR_UID_BELOW_BASE: u32 = 2;
 /// At the default function memory of 128 MiB this is 25 GiB of limits: the size of an ordinary server.
 pub const WORKERS_MAX: u32 = 200;
@@ -30,7 +31,7 @@ pub const WORKERS_MAX: u32 = 200;
 pub const CALLS_WAITING_MAX: u32 = 10_000;
 /// Making a sandbox is CPU in the kernel, most of it serial in the nursery; beyond a few more at once only adds delay.
 pub const STARTS_MAX: u32 = 8;
-/// Below the usual 1024 descriptors' hard limit of 4096 and more, with room for workers' channels.
+/// With the workers' channels this stays below 4096 descriptors, the least hard limit that Linux hosts are set up with.
 pub const CONNECTIONS_MAX: u32 = 1024;
 
 /// The kernel's own default for a new group: all siblings weigh the same.

@@ -36,6 +36,11 @@ pub struct Setting<T> {
 }
 
 impl<T: Value> Setting<T> {
+    /// Whether the value may be compared: it is the operator's, or a default.
+    pub fn is_known(&self) -> bool {
+        self.origin != Origin::Wrong
+    }
+
     /// In TOML's form, for messages.
     pub fn shown(&self) -> String {
         let note = if self.origin == Origin::Default { " (the default)" } else { "" };
@@ -51,17 +56,18 @@ pub trait Value: Copy + PartialOrd {
     /// Reads it.
     ///
     /// # Errors
-    /// What is wrong, with an example of what is right.
-    fn from_scalar(scalar: &Scalar) -> Result<Self, String>;
+    /// What is wrong and what would be right.
+    fn from_scalar(scalar: &Scalar) -> Result<Self, (&'static str, &'static str)>;
 }
 
-fn text_value<T>(scalar: &Scalar, parse: impl Fn(&str) -> Result<T, UnitError>, example: &str) -> Result<T, String> {
-    match scalar {
-        Scalar::Text(text) => parse(text).map_err(|error| error.to_string()),
-        Scalar::Integer(_) | Scalar::Float(_) | Scalar::Bool(_) => {
-            Err(format!("a value with a unit is a text: write it in quotes, such as \"{example}\""))
-        }
-    }
+/// Values with a unit are texts: a bare number would leave the unit to the reader's memory.
+fn text_value<T>(
+    scalar: &Scalar,
+    otherwise: UnitError,
+    parse: impl Fn(&str) -> Result<T, UnitError>,
+) -> Result<T, (&'static str, &'static str)> {
+    let parsed = if let Scalar::Text(text) = scalar { parse(text) } else { Err(otherwise) };
+    parsed.map_err(|error| (error.what(), error.remedy()))
 }
 
 impl Value for u32 {
@@ -69,9 +75,9 @@ impl Value for u32 {
         self.to_string()
     }
 
-    fn from_scalar(scalar: &Scalar) -> Result<Self, String> {
+    fn from_scalar(scalar: &Scalar) -> Result<Self, (&'static str, &'static str)> {
         let number = if let Scalar::Integer(number) = scalar { Self::try_from(*number).ok() } else { None };
-        number.ok_or_else(|| "not a count: write a whole number up to 4294967295 without quotes, such as 64".to_owned())
+        number.ok_or(("not a count", "write a whole number from 0 to 4294967295, without quotes, such as 64"))
     }
 }
 
@@ -80,8 +86,8 @@ impl Value for ByteSize {
         format!("\"{self}\"")
     }
 
-    fn from_scalar(scalar: &Scalar) -> Result<Self, String> {
-        text_value(scalar, |text| Self::try_from(text), "128MiB")
+    fn from_scalar(scalar: &Scalar) -> Result<Self, (&'static str, &'static str)> {
+        text_value(scalar, UnitError::Size, |text| Self::try_from(text))
     }
 }
 
@@ -90,8 +96,8 @@ impl Value for CpuMillis {
         format!("\"{self}\"")
     }
 
-    fn from_scalar(scalar: &Scalar) -> Result<Self, String> {
-        text_value(scalar, |text| Self::try_from(text), "500m")
+    fn from_scalar(scalar: &Scalar) -> Result<Self, (&'static str, &'static str)> {
+        text_value(scalar, UnitError::Cpu, |text| Self::try_from(text))
     }
 }
 
@@ -100,8 +106,8 @@ impl Value for Duration {
         format!("\"{}\"", format_duration(self))
     }
 
-    fn from_scalar(scalar: &Scalar) -> Result<Self, String> {
-        text_value(scalar, parse_duration, "30s")
+    fn from_scalar(scalar: &Scalar) -> Result<Self, (&'static str, &'static str)> {
+        text_value(scalar, UnitError::Duration, parse_duration)
     }
 }
 
@@ -154,11 +160,7 @@ impl<'a> Reader<'a> {
         };
         let value = match T::from_scalar(raw) {
             Ok(value) => value,
-            // What is wrong and what is right come as "not this: write that".
-            Err(message) => {
-                let (what, remedy) = message.split_once(": ").unwrap_or((&message, "correct it"));
-                return wrong(what.to_owned(), remedy.to_owned());
-            }
+            Err((what, remedy)) => return wrong(what.to_owned(), remedy.to_owned()),
         };
         if value < bounds.min {
             let least = bounds.min.to_toml();
@@ -200,8 +202,7 @@ impl<'a> Reader<'a> {
 
     /// Notes a limit above that of a level above it: it would never be reached, and whoever reads it is misled.
     pub fn at_most<T: Value>(&self, setting: &Setting<T>, parent: &Setting<T>) {
-        let is_told = setting.origin == Origin::Wrong || parent.origin == Origin::Wrong;
-        if is_told || setting.value <= parent.value {
+        if !setting.is_known() || !parent.is_known() || setting.value <= parent.value {
             return;
         }
         let Setting { name, .. } = parent;
@@ -225,7 +226,12 @@ impl<'a> Reader<'a> {
         match raw? {
             Scalar::Text(text) => Some(text),
             other => {
-                self.refuse(key, Some(other.to_string()), "not a text", format!("write it in quotes, such as {example:?}"));
+                self.refuse(
+                    key,
+                    Some(other.to_string()),
+                    "not a text",
+                    format!("write it in quotes, such as {example:?}"),
+                );
                 None
             }
         }
@@ -248,7 +254,12 @@ impl<'a> Reader<'a> {
         match HostPath::resolve(text, self.base) {
             Ok(path) => Some(path),
             Err(error) => {
-                self.refuse(key, Some(format!("{text:?}")), error, format!("write an absolute path, such as {example:?}"));
+                self.refuse(
+                    key,
+                    Some(format!("{text:?}")),
+                    error,
+                    format!("write an absolute path, such as {example:?}"),
+                );
                 None
             }
         }

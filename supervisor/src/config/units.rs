@@ -6,21 +6,40 @@ use std::{fmt, time::Duration};
 
 use serde::{Serialize, Serializer};
 
-/// Why a text is not the value it should be. Names the text and shows a right one.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+/// Why a text is not the value it should be. Shows a right one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {}", self.what(), self.remedy())]
 pub enum UnitError {
     /// Not a [`ByteSize`].
-    #[error("not a size: write a whole number and its unit, B, KiB, MiB or GiB, such as \"128MiB\"")]
     Size,
     /// Not a [`CpuMillis`].
-    #[error("not an amount of CPU: write thousandths of a CPU, such as \"500m\", or whole CPUs, such as \"2\"")]
     Cpu,
     /// Not a duration.
-    #[error("not a duration: write a whole number and its unit, ms, s, m or h, such as \"30s\"")]
     Duration,
     /// Not a [`SocketMode`].
-    #[error("not a file mode: write it in octal, as text, such as \"0660\"")]
     Mode,
+}
+
+impl UnitError {
+    /// What is wrong.
+    pub const fn what(self) -> &'static str {
+        match self {
+            Self::Size => "not a size",
+            Self::Cpu => "not an amount of CPU",
+            Self::Duration => "not a duration",
+            Self::Mode => "not a file mode",
+        }
+    }
+
+    /// What is right.
+    pub const fn remedy(self) -> &'static str {
+        match self {
+            Self::Size => "write a whole number and its unit, B, KiB, MiB or GiB, in quotes, such as \"128MiB\"",
+            Self::Cpu => "write thousandths of a CPU, such as \"500m\", or whole CPUs, such as \"2\", in quotes",
+            Self::Duration => "write a whole number and its unit, ms, s, m or h, in quotes, such as \"30s\"",
+            Self::Mode => "write permission bits in octal and in quotes, such as \"0660\"",
+        }
+    }
 }
 
 /// A number of bytes, written "4KiB", "128MiB", "8GiB".
@@ -218,8 +237,21 @@ mod tests {
     #[test]
     fn texts_that_are_no_size_are_refused() {
         for text in [
-            "", "128", "128M", "128MB", "128mib", "MiB", "1.5GiB", "-1MiB", "+1MiB", " 1MiB", "1 MiB", "1MiB ", "0x10B",
-            "18446744073709551616B", "17179869184GiB",
+            "",
+            "128",
+            "128M",
+            "128MB",
+            "128mib",
+            "MiB",
+            "1.5GiB",
+            "-1MiB",
+            "+1MiB",
+            " 1MiB",
+            "1 MiB",
+            "1MiB ",
+            "0x10B",
+            "18446744073709551616B",
+            "17179869184GiB",
         ] {
             assert_eq!(ByteSize::try_from(text), Err(UnitError::Size), "{text:?}");
         }
@@ -227,7 +259,8 @@ mod tests {
 
     #[test]
     fn cpu_is_read_in_thousandths_or_whole_cpus() {
-        for (text, millis) in [("500m", 500), ("2", 2000), ("0m", 0), ("4294967295m", u32::MAX), ("4294967", 4_294_967_000)]
+        for (text, millis) in
+            [("500m", 500), ("2", 2000), ("0m", 0), ("4294967295m", u32::MAX), ("4294967", 4_294_967_000)]
         {
             assert_eq!(CpuMillis::try_from(text).map(CpuMillis::millis), Ok(millis), "{text}");
         }

@@ -1,0 +1,207 @@
+//! Whether what the configuration names is on this host, in a form that workers can use.
+//!
+//! Apart from the other checks, because its answer changes without the configuration: `check-config` and `serve` ask it,
+//! the parser does not. It reads metadata only, and what is true now is checked again by the nursery, by descriptor,
+//! when a worker is made.
+
+use std::{
+    fs::{self, Metadata},
+    io,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    function::{FUNCTION_MOUNT, HOST_LAYOUT_DIRS},
+    path::HostPath,
+    problem::Problem,
+    types::{Config, Function, Layout},
+};
+
+/// Directories over which every sandbox mounts something; a prepared root must have them.
+const MOUNT_POINTS: [&str; 4] = ["proc", "dev", "tmp", "function"];
+/// A worker's ids own nothing on the host, so that what others may do is what it may do.
+const OTHERS_READ: u32 = 0o004;
+const OTHERS_EXECUTE: u32 = 0o001;
+
+/// Everything that would keep a function of `config` from starting on this host. Empty means that none was found.
+pub fn check_disk(config: &Config) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (tenant, name, function) in config.functions() {
+        let mut disk = Disk { prefix: format!("tenant.{tenant}.function.{name}"), problems: &mut problems };
+        let has_dir = disk.directory("dir", &function.dir);
+        let has_root = match &function.layout {
+            Layout::Host | Layout::Static => true,
+            Layout::Dir(root) => disk.root(root),
+        };
+        // A program below a directory that is missing would only say the same again.
+        if has_dir && has_root {
+            disk.program(function);
+        }
+    }
+    problems
+}
+
+struct Disk<'a> {
+    prefix: String,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl Disk<'_> {
+    fn refuse(&mut self, key: &str, path: &Path, what: impl Into<String>, remedy: impl Into<String>) {
+        let (setting, value) = (format!("{}.{key}", self.prefix), format!("{:?}", path.display().to_string()));
+        self.problems.push(Problem::new(setting, Some(value), what.into(), remedy.into()));
+    }
+
+    /// A plain directory that workers may read and enter, with no link on the way to it.
+    fn directory(&mut self, key: &str, dir: &HostPath) -> bool {
+        let path = dir.as_path();
+        let mut ancestors: Vec<&Path> = path.ancestors().collect();
+        ancestors.reverse();
+        for ancestor in ancestors {
+            let metadata = match fs::symlink_metadata(ancestor) {
+                Ok(metadata) => metadata,
+                Err(error) => {
+                    self.refuse(key, path, cannot_look_at(ancestor, &error), "create it, or correct the path");
+                    return false;
+                }
+            };
+            if metadata.is_symlink() {
+                let remedy = match path.canonicalize() {
+                    Ok(real) => format!("write the path it leads to, {:?}", real.display().to_string()),
+                    Err(_) => "write the path it leads to".to_owned(),
+                };
+                let what = format!("{} is a symbolic link, and the nursery follows none", ancestor.display());
+                self.refuse(key, path, what, remedy);
+                return false;
+            }
+            if !metadata.is_dir() {
+                self.refuse(
+                    key,
+                    path,
+                    format!("{} is not a directory", ancestor.display()),
+                    "write a directory's path",
+                );
+                return false;
+            }
+        }
+        match fs::symlink_metadata(path) {
+            Ok(metadata) if !has(&metadata, OTHERS_READ | OTHERS_EXECUTE) => {
+                self.closed(key, path, path, "o+rx");
+                false
+            }
+            Ok(_) => true,
+            Err(error) => {
+                self.refuse(key, path, cannot_look_at(path, &error), "create it, or correct the path");
+                false
+            }
+        }
+    }
+
+    fn closed(&mut self, key: &str, path: &Path, closed: &Path, mode: &str) {
+        self.refuse(
+            key,
+            path,
+            format!("{} is closed to workers: their ids own nothing on the host", closed.display()),
+            format!("run: chmod {mode} {}", closed.display()),
+        );
+    }
+
+    /// A prepared tree: each mount point a directory of its own. One that is a link would be mounted over elsewhere.
+    fn root(&mut self, root: &HostPath) -> bool {
+        if !self.directory("root", root) {
+            return false;
+        }
+        let mut is_whole = true;
+        for name in MOUNT_POINTS {
+            let point = root.as_path().join(name);
+            let remedy = format!("make it an empty directory: mkdir {}", point.display());
+            let what = match fs::symlink_metadata(&point) {
+                Ok(metadata) if metadata.is_dir() => continue,
+                Ok(metadata) if metadata.is_symlink() => format!("/{name} in it is a symbolic link"),
+                Ok(_) => format!("/{name} in it is not a directory"),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => format!("/{name} is missing in it"),
+                Err(error) => cannot_look_at(&point, &error),
+            };
+            self.refuse("root", root.as_path(), what, remedy);
+            is_whole = false;
+        }
+        is_whole
+    }
+
+    fn program(&mut self, function: &Function) {
+        let Some(program) = function.command.first() else { return };
+        let below = |dir: &str| program.strip_prefix(dir)?.strip_prefix('/');
+        let (base, rest) = if let Some(rest) = below(FUNCTION_MOUNT) {
+            (function.dir.as_path(), rest)
+        } else {
+            match &function.layout {
+                Layout::Static => return,
+                Layout::Dir(root) => (root.as_path(), program.trim_start_matches('/')),
+                // Links within /usr lead where they lead inside; the host's own view is as good.
+                Layout::Host if HOST_LAYOUT_DIRS.iter().any(|dir| below(dir).is_some()) => {
+                    self.host_program(Path::new(program));
+                    return;
+                }
+                Layout::Host => return,
+            }
+        };
+        self.program_below(base, rest, program);
+    }
+
+    fn host_program(&mut self, program: &Path) {
+        match fs::metadata(program) {
+            Ok(metadata) => self.judge_program(program, program, &metadata),
+            Err(error) => self.missing_program(program, program, &error),
+        }
+    }
+
+    /// Walks to the program. A link on the way means something else inside than here: then the nursery has to tell.
+    fn program_below(&mut self, base: &Path, rest: &str, program: &str) {
+        let program = Path::new(program);
+        let parts: Vec<&str> = rest.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+        let mut at: PathBuf = base.to_owned();
+        for (index, part) in parts.iter().enumerate() {
+            at.push(part);
+            let metadata = match fs::symlink_metadata(&at) {
+                Ok(metadata) => metadata,
+                Err(error) => return self.missing_program(program, &at, &error),
+            };
+            if metadata.is_symlink() {
+                return;
+            }
+            if index + 1 == parts.len() {
+                return self.judge_program(program, &at, &metadata);
+            }
+            if metadata.is_dir() && !has(&metadata, OTHERS_EXECUTE) {
+                return self.closed("command", program, &at, "o+x");
+            }
+        }
+    }
+
+    fn missing_program(&mut self, program: &Path, at: &Path, error: &io::Error) {
+        let remedy = "put the program there, or correct the path; the function's directory is /function inside";
+        self.refuse("command", program, cannot_look_at(at, error), remedy);
+    }
+
+    fn judge_program(&mut self, program: &Path, at: &Path, metadata: &Metadata) {
+        if !metadata.is_file() {
+            let what = format!("{} is not a file", at.display());
+            self.refuse("command", program, what, "write the path of a program");
+        } else if !has(metadata, OTHERS_READ | OTHERS_EXECUTE) {
+            // Read as well: a script is read by its interpreter, which runs as the worker.
+            self.closed("command", program, at, "o+rx");
+        }
+    }
+}
+
+fn has(metadata: &Metadata, bits: u32) -> bool {
+    metadata.permissions().mode() & bits == bits
+}
+
+fn cannot_look_at(path: &Path, error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => format!("{} does not exist", path.display()),
+        _ => format!("cannot look at {}: {error}", path.display()),
+    }
+}

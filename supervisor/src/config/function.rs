@@ -1,0 +1,367 @@
+//! Checks what was written for one function.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use sublet_proto::link::sandbox::{OnRefused, Protocol};
+
+use super::{
+    bounds, check, defaults,
+    path::HostPath,
+    raw::{Maybe, RawFunction, Scalar},
+    reader::{Reader, Setting},
+    revision::revision,
+    types::{Freeze, Function, Isolation, Layout},
+    units::{ByteSize, CpuMillis},
+};
+
+/// Where the worker sees the function's directory.
+pub const FUNCTION_MOUNT: &str = "/function";
+/// Prefix of the variables that sublet itself gives a function.
+const ENV_PREFIX: &str = "SUBLET_";
+/// What a worker with the `host` layout sees, beside its own directory; all but the first are links into it.
+pub const HOST_LAYOUT_DIRS: [&str; 6] = ["/usr", "/bin", "/sbin", "/lib", "/lib64", "/lib32"];
+/// Written instead of a duration.
+const NEVER: &str = "never";
+
+/// The levels above.
+#[derive(Clone, Copy, Debug)]
+pub struct Above<'a> {
+    pub host: &'a check::Above,
+    pub tenant: &'a check::Level,
+    pub sub_tenant: &'a check::Level,
+}
+
+/// The function, or none if something that has no default is missing or wrong.
+pub fn check(raw: &RawFunction, r: &Reader<'_>, above: &Above<'_>) -> Option<Function> {
+    // All parts are read before any can end the reading.
+    let runtime = required_choice(
+        r,
+        "runtime",
+        &raw.runtime,
+        &[("stream", Protocol::Stream), ("exec", Protocol::Exec)],
+        "write \"stream\" for a process that reads frames, or \"exec\" for one process per call",
+    );
+    let layout = layout(raw, r, above);
+    let dir = required_dir(
+        r,
+        "dir",
+        &raw.dir,
+        above,
+        "add the function's directory, such as dir = \"/srv/functions/resize\"",
+    );
+    let command = command(raw, r, layout.as_ref());
+    let env = env(raw, r);
+    fits_a_message(r, &command, &env);
+    let isolation = isolation(raw, r);
+    let on_refused = [("errno", OnRefused::Errno), ("kill", OnRefused::Kill)];
+    let on_refused_syscall =
+        r.choice("on_refused_syscall", raw.on_refused_syscall.as_ref(), &on_refused).unwrap_or(defaults::ON_REFUSED);
+    let kernel = kernel_limits(raw, r, above);
+    let pool = pool_limits(raw, r, above);
+    let times = times(raw, r);
+    let frame = |key, raw: &Maybe, default| {
+        let size = r.or(key, raw.as_ref(), &bounds::FRAME, default).value;
+        u32::try_from(size.bytes()).unwrap_or(sublet_proto::link::frame::PAYLOAD_LIMIT)
+    };
+    let payload_max_bytes = frame("payload_max", &raw.payload_max, defaults::PAYLOAD_MAX);
+    let answer_max_bytes = frame("answer_max", &raw.answer_max, defaults::ANSWER_MAX);
+    let log_max = r.or("log_max", raw.log_max.as_ref(), &bounds::LOG, defaults::LOG_MAX).value;
+
+    let (layout, dir) = (layout?, dir?);
+    let revision = revision(raw, &dir, layout.root())
+        .map_err(|error| r.refuse("revision", None, error, "report this as a bug of sublet"))
+        .ok()?;
+    Some(Function {
+        revision,
+        runtime: runtime?,
+        isolation,
+        layout,
+        dir,
+        command,
+        env,
+        memory_max: kernel.memory_max,
+        cpu_quota: kernel.cpu_quota,
+        cpu_weight: kernel.cpu_weight,
+        pids_max: kernel.pids_max,
+        tmp_size: kernel.tmp_size,
+        tmp_inodes: kernel.tmp_inodes,
+        nofile: kernel.nofile,
+        stack: kernel.stack,
+        timeout: times.timeout,
+        start_timeout: times.start_timeout,
+        idle_ttl: times.idle_ttl,
+        age_max: times.age_max,
+        calls_max: pool.calls_max,
+        freeze_after: times.freeze_after,
+        workers_max: pool.workers_max,
+        workers_per_sub_tenant_max: pool.workers_per_sub_tenant_max,
+        queue_max: pool.queue_max,
+        payload_max_bytes,
+        answer_max_bytes,
+        log_max,
+        on_refused_syscall,
+    })
+}
+
+fn required_choice<T: Copy>(r: &Reader<'_>, key: &str, raw: &Maybe, choices: &[(&str, T)], remedy: &str) -> Option<T> {
+    if raw.is_none() {
+        r.missing(key, remedy);
+    }
+    r.choice(key, raw.as_ref(), choices)
+}
+
+fn isolation(raw: &RawFunction, r: &Reader<'_>) -> Isolation {
+    let choices = [("sub-tenant", Isolation::SubTenant), ("shared", Isolation::Shared)];
+    r.choice("isolation", raw.isolation.as_ref(), &choices).unwrap_or(defaults::ISOLATION)
+}
+
+/// A directory that workers will see.
+fn required_dir(r: &Reader<'_>, key: &str, raw: &Maybe, above: &Above<'_>, missing: &str) -> Option<HostPath> {
+    if raw.is_none() {
+        r.missing(key, missing);
+    }
+    let path = r.path(key, raw.as_ref(), "/srv/functions/resize")?;
+    let refuse = |what: String| {
+        r.refuse(
+            key,
+            Some(format!("{:?}", path.as_str())),
+            what,
+            "write a directory that holds nothing else, below /srv for example",
+        );
+        None
+    };
+    if path.is_root() {
+        return refuse("workers would see the whole host".to_owned());
+    }
+    if let Some((name, ours)) = above.host.ours.iter().find(|(_, ours)| path.contains(ours)) {
+        return refuse(format!("workers would see {name} = {:?}", ours.as_str()));
+    }
+    Some(path)
+}
+
+fn layout(raw: &RawFunction, r: &Reader<'_>, above: &Above<'_>) -> Option<Layout> {
+    #[derive(Clone, Copy, PartialEq)]
+    enum Kind {
+        Host,
+        Static,
+        Dir,
+    }
+    let kind = required_choice(
+        r,
+        "layout",
+        &raw.layout,
+        &[("host", Kind::Host), ("static", Kind::Static), ("dir", Kind::Dir)],
+        "write \"host\" to see the host's /usr, \"static\" for the function's directory alone, or \"dir\" and a root",
+    )?;
+    if let (Kind::Host | Kind::Static, Some(root)) = (kind, &raw.root) {
+        r.refuse("root", Some(root.to_string()), "only for layout = \"dir\"", "remove it, or write layout = \"dir\"");
+    }
+    match kind {
+        Kind::Host => Some(Layout::Host),
+        Kind::Static => Some(Layout::Static),
+        Kind::Dir => {
+            let missing = "layout = \"dir\" needs a prepared tree, such as root = \"/srv/roots/debian\"";
+            required_dir(r, "root", &raw.root, above, missing).map(Layout::Dir)
+        }
+    }
+}
+
+/// The words that are right; each wrong one is told.
+fn command(raw: &RawFunction, r: &Reader<'_>, layout: Option<&Layout>) -> Vec<String> {
+    let example = "such as command = [\"/function/resize\"]";
+    let Some(words) = &raw.command else {
+        r.missing("command", format!("add the program as the worker sees it and its arguments, {example}"));
+        return Vec::new();
+    };
+    let mut command = Vec::new();
+    for word in words {
+        match word {
+            Scalar::Text(text) if text.contains('\0') => {
+                r.refuse("command", Some(word.to_string()), "contains a NUL byte, which ends a text", "remove it");
+            }
+            Scalar::Text(text) => command.push(text.clone()),
+            other => r.refuse("command", Some(other.to_string()), "not a text", "write it in quotes"),
+        }
+    }
+    let Some(Scalar::Text(program)) = words.first() else {
+        if words.is_empty() {
+            r.refuse("command", Some("[]".to_owned()), "empty", format!("write a program, {example}"));
+        }
+        return command;
+    };
+    let refuse = |what: &str, remedy: &str| r.refuse("command", Some(format!("{program:?}")), what, remedy);
+    let is_plain = program.starts_with('/') && !program.split('/').any(|part| part == "..") && !program.ends_with('/');
+    let is_below =
+        |dirs: &[&str]| dirs.iter().any(|dir| program.strip_prefix(dir).is_some_and(|rest| rest.starts_with('/')));
+    match layout {
+        _ if !is_plain => refuse(
+            "the program is not a plain absolute path inside the worker",
+            "write where the worker sees it; the function's directory is /function, so \"/function/resize\" for example",
+        ),
+        Some(Layout::Static) if !is_below(&[FUNCTION_MOUNT]) => {
+            refuse(
+                "a worker with the static layout sees /function only",
+                "move the program there, or choose another layout",
+            );
+        }
+        Some(Layout::Host) if !is_below(&[FUNCTION_MOUNT]) && !is_below(&HOST_LAYOUT_DIRS) => {
+            refuse("a worker with the host layout sees /function and /usr only", "move the program to one of them");
+        }
+        Some(Layout::Host | Layout::Static | Layout::Dir(_)) | None => {}
+    }
+    command
+}
+
+fn env(raw: &RawFunction, r: &Reader<'_>) -> BTreeMap<String, String> {
+    let variables = r.below("env");
+    let mut env = BTreeMap::new();
+    for (key, raw_value) in &raw.env {
+        // The value may be a secret and is not shown.
+        let refuse = |what: &str, remedy: &str| variables.refuse(key, None, what, remedy);
+        let Scalar::Text(value) = raw_value else {
+            refuse("the value is not a text", "write it in quotes");
+            continue;
+        };
+        if key.is_empty() {
+            refuse("the variable has no name", "give it one");
+        } else if key.contains(['=', '\0']) {
+            refuse("the name contains '=' or a NUL byte, which end a name", "rename the variable");
+        } else if key.starts_with(ENV_PREFIX) {
+            refuse("names that begin with SUBLET_ are sublet's own", "rename the variable");
+        } else if value.contains('\0') {
+            refuse("the value contains a NUL byte, which ends a value", "remove it, or encode the value");
+        } else {
+            env.insert(key.clone(), value.clone());
+        }
+    }
+    env
+}
+
+fn fits_a_message(r: &Reader<'_>, command: &[String], env: &BTreeMap<String, String>) {
+    let words: usize = command.iter().map(|word| json_len(word)).sum();
+    // The '=' between name and value is the one byte more.
+    let variables: usize = env.iter().map(|(key, value)| json_len(key) + 1 + json_len(value)).sum();
+    let bytes = words + variables;
+    if bytes > bounds::COMMAND_AND_ENV_MAX_BYTES {
+        let most = bounds::COMMAND_AND_ENV_MAX_BYTES;
+        let what = format!("with env it takes {bytes} bytes as JSON, and the nursery's message has room for {most}");
+        r.refuse("command", None, what, "move long values into a file in the function's directory");
+    }
+}
+
+/// Bytes of a text as JSON, at the most, with quotes and comma.
+fn json_len(text: &str) -> usize {
+    let escaped = |byte: u8| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' => 2,
+        0..=0x1f => 6,
+        _ => 1,
+    };
+    text.bytes().map(escaped).sum::<usize>() + 3
+}
+
+struct KernelLimits {
+    memory_max: ByteSize,
+    cpu_quota: CpuMillis,
+    cpu_weight: u32,
+    pids_max: u32,
+    tmp_size: ByteSize,
+    tmp_inodes: u32,
+    nofile: u32,
+    stack: ByteSize,
+}
+
+fn kernel_limits(raw: &RawFunction, r: &Reader<'_>, above: &Above<'_>) -> KernelLimits {
+    let Above { host, tenant, sub_tenant } = above;
+    let memory_max = r.or("memory_max", raw.memory_max.as_ref(), &bounds::MEMORY, defaults::FUNCTION_MEMORY_MAX);
+    let levels = [sub_tenant.memory_max.as_ref(), tenant.memory_max.as_ref(), host.memory_max.as_ref()];
+    r.at_most_nearest(Some(&memory_max), &levels);
+
+    let cpu_quota = r.or("cpu_quota", raw.cpu_quota.as_ref(), &bounds::CPU_QUOTA, defaults::FUNCTION_CPU_QUOTA);
+    r.at_most_nearest(Some(&cpu_quota), &[sub_tenant.cpu_quota.as_ref(), tenant.cpu_quota.as_ref()]);
+
+    let pids_max = r.or("pids_max", raw.pids_max.as_ref(), &bounds::PIDS, defaults::FUNCTION_PIDS_MAX);
+    let levels = [sub_tenant.pids_max.as_ref(), tenant.pids_max.as_ref(), host.pids_max.as_ref()];
+    r.at_most_nearest(Some(&pids_max), &levels);
+
+    let half_of_memory = ByteSize::from_bytes(memory_max.value.bytes() / 2);
+    let tmp_default = defaults::TMP_SIZE.min(half_of_memory);
+    let tmp_size = r.or("tmp_size", raw.tmp_size.as_ref(), &bounds::TMP_SIZE, tmp_default);
+    tmp_within_memory(r, &tmp_size, &memory_max);
+    KernelLimits {
+        memory_max: memory_max.value,
+        cpu_quota: cpu_quota.value,
+        cpu_weight: r.or("cpu_weight", raw.cpu_weight.as_ref(), &bounds::CPU_WEIGHT, defaults::CPU_WEIGHT).value,
+        pids_max: pids_max.value,
+        tmp_size: tmp_size.value,
+        tmp_inodes: r.or("tmp_inodes", raw.tmp_inodes.as_ref(), &bounds::TMP_INODES, defaults::TMP_INODES).value,
+        nofile: r.or("nofile", raw.nofile.as_ref(), &bounds::NOFILE, defaults::NOFILE).value,
+        stack: r.or("stack", raw.stack.as_ref(), &bounds::STACK, defaults::STACK).value,
+    }
+}
+
+fn tmp_within_memory(r: &Reader<'_>, tmp_size: &Setting<ByteSize>, memory_max: &Setting<ByteSize>) {
+    let is_known = tmp_size.is_known() && memory_max.is_known();
+    if is_known && tmp_size.value > memory_max.value {
+        let Setting { name, .. } = memory_max;
+        r.refuse(
+            "tmp_size",
+            Some(tmp_size.shown()),
+            format!("above {name} = {}, and files in /tmp are memory", memory_max.shown()),
+            format!("write less than \"{}\", or raise {name}", memory_max.value),
+        );
+    }
+}
+
+struct PoolLimits {
+    workers_max: u32,
+    workers_per_sub_tenant_max: u32,
+    queue_max: u32,
+    calls_max: Option<u32>,
+}
+
+fn pool_limits(raw: &RawFunction, r: &Reader<'_>, above: &Above<'_>) -> PoolLimits {
+    let Above { host, tenant, sub_tenant } = above;
+    let workers_max = check::inherited(r, "workers_max", &raw.workers_max, &bounds::WORKERS, &tenant.workers_max);
+    let workers_per_sub_tenant_max = r.or_lowered(
+        "workers_per_sub_tenant_max",
+        raw.workers_per_sub_tenant_max.as_ref(),
+        &bounds::WORKERS,
+        defaults::WORKERS_PER_SUB_TENANT_MAX,
+        &[&workers_max, &sub_tenant.workers_max],
+    );
+    let waiting = &host.calls_waiting_max;
+    PoolLimits {
+        workers_max: workers_max.value,
+        workers_per_sub_tenant_max: workers_per_sub_tenant_max.value,
+        queue_max: r
+            .or_lowered("queue_max", raw.queue_max.as_ref(), &bounds::CALLS, defaults::QUEUE_MAX, &[waiting])
+            .value,
+        calls_max: r.optional("calls_max", raw.calls_max.as_ref(), &bounds::CALLS).map(|s| s.value),
+    }
+}
+
+struct Times {
+    timeout: Duration,
+    start_timeout: Duration,
+    idle_ttl: Duration,
+    age_max: Option<Duration>,
+    freeze_after: Freeze,
+}
+
+fn times(raw: &RawFunction, r: &Reader<'_>) -> Times {
+    let freeze_after = match &raw.freeze_after {
+        Some(Scalar::Text(text)) if text == NEVER => Freeze::Never,
+        raw => r
+            .optional("freeze_after", raw.as_ref(), &bounds::FREEZE)
+            .map_or(defaults::FREEZE_AFTER, |s| Freeze::After(s.value)),
+    };
+    Times {
+        timeout: r.or("timeout", raw.timeout.as_ref(), &bounds::TIMEOUT, defaults::TIMEOUT).value,
+        start_timeout: r
+            .or("start_timeout", raw.start_timeout.as_ref(), &bounds::TIMEOUT, defaults::START_TIMEOUT)
+            .value,
+        idle_ttl: r.or("idle_ttl", raw.idle_ttl.as_ref(), &bounds::AGE, defaults::IDLE_TTL).value,
+        age_max: r.optional("age_max", raw.age_max.as_ref(), &bounds::AGE).map(|s| s.value),
+        freeze_after,
+    }
+}

@@ -1,0 +1,297 @@
+//! The supervisor's side of the nursery: start it, tell it its bounds, ask for sandboxes, hear what became of them.
+//!
+//! Started and configured while the process is still single-threaded and root ([`Nursery::start`]); then [`Nursery::run`]
+//! turns its socket into futures.
+
+use std::{
+    collections::HashMap,
+    io,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::unix::process::CommandExt,
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use nix::{
+    fcntl::{FcntlArg, OFlag, SealFlag, fcntl},
+    sys::{
+        memfd::{MFdFlags, memfd_create},
+        socket::{AddressFamily, SockFlag, SockType, socketpair},
+    },
+};
+use sublet_proto::link::{
+    nursery::{Event, Posture, Request, TmpSpace},
+    sandbox::{NurseryConfig, SandboxSpec},
+};
+use sublet_shim::link;
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    sync::{oneshot, watch},
+};
+
+const SHIM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/sublet-shim"));
+
+/// Why the nursery does not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum NurseryError {
+    /// It could not be started.
+    #[error("start the nursery: {what}: {error}")]
+    Start {
+        /// The step.
+        what: &'static str,
+        /// Why it failed.
+        error: io::Error,
+    },
+    /// It refused its configuration.
+    #[error("the nursery cannot work here: {0}")]
+    Configure(String),
+    /// It refused or failed to make a sandbox.
+    #[error("the nursery made no sandbox: {0}")]
+    Refused(String),
+    /// A sandbox could not be looked at.
+    #[error("the nursery cannot inspect the sandbox: {0}")]
+    Inspect(String),
+    /// It is gone.
+    #[error("the nursery is gone")]
+    Gone,
+    /// Its socket failed.
+    #[error("talk to the nursery: {0}")]
+    Socket(io::Error),
+}
+
+fn start(what: &'static str) -> impl FnOnce(io::Error) -> NurseryError {
+    move |error| NurseryError::Start { what, error }
+}
+
+/// A nursery that has been configured and is not yet driven by tokio.
+#[derive(Debug)]
+pub struct Started {
+    child: Child,
+    socket: OwnedFd,
+}
+
+/// Starts the nursery from memory and tells it its bounds. `lock` is the lock of the state directory, which it holds on
+/// to until everything is cleaned up.
+///
+/// # Errors
+/// When it cannot be started, or cannot work on this host.
+pub fn start_nursery(config: NurseryConfig, lock: &OwnedFd) -> Result<Started, NurseryError> {
+    let program = memfd_create(c"sublet-shim", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)
+        .map_err(|e| start("create a memfd")(e.into()))?;
+    let mut file = std::fs::File::from(program);
+    io::Write::write_all(&mut file, SHIM).map_err(start("write the shim"))?;
+    let seals = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).map_err(|e| start("seal the shim")(e.into()))?;
+    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+        .map_err(|e| start("make a socket pair")(e.into()))?;
+    let mut command = Command::new(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    command.arg0("sublet-nursery").stdin(Stdio::null()).stdout(Stdio::null()).env_clear();
+    crate::sys::pass_descriptors(&mut command, &theirs, lock);
+    let child = command.spawn().map_err(start("run the shim from memory"))?;
+    drop((theirs, file));
+    let started = Started { child, socket: ours };
+    link::send(started.socket.as_fd(), &Request::Configure(config), &[]).map_err(start("send its configuration"))?;
+    match link::receive::<Event>(started.socket.as_fd(), false).map_err(start("hear from it"))? {
+        link::Received::Message(Event::Configured, _) => Ok(started),
+        link::Received::Message(Event::ConfigureFailed { error }, _) => Err(NurseryError::Configure(error)),
+        _ => Err(NurseryError::Gone),
+    }
+}
+
+/// How a sandbox's init ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InitEnd {
+    /// Exit code, when it exited.
+    pub code: Option<i32>,
+    /// Signal, when one ended it.
+    pub signal: Option<i32>,
+}
+
+/// The supervisor's ends of a new sandbox.
+#[derive(Debug)]
+pub struct Sandbox {
+    /// Host pid of init.
+    pub pid: i32,
+    /// Frames.
+    pub channel: OwnedFd,
+    /// Init's reports.
+    pub control: OwnedFd,
+    /// The function's stdout and stderr.
+    pub log: OwnedFd,
+    /// Becomes some when init is dead and reaped.
+    pub reaped: watch::Receiver<Option<InitEnd>>,
+}
+
+type Answer<T> = oneshot::Sender<Result<T, NurseryError>>;
+
+#[derive(Debug, Default)]
+struct Waiting {
+    spawns: HashMap<u64, Answer<Sandbox>>,
+    postures: HashMap<u64, Answer<Posture>>,
+    spaces: HashMap<u64, oneshot::Sender<Option<TmpSpace>>>,
+    reaps: HashMap<u64, watch::Sender<Option<InitEnd>>>,
+    stop: Option<oneshot::Sender<Vec<String>>>,
+    gone: bool,
+}
+
+/// The nursery as futures.
+#[derive(Clone, Debug)]
+pub struct Nursery {
+    socket: Arc<AsyncFd<OwnedFd>>,
+    waiting: Arc<Mutex<Waiting>>,
+    gone: watch::Receiver<bool>,
+}
+
+impl Nursery {
+    /// Takes a started nursery over. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// When its socket cannot be registered.
+    pub fn run(started: Started) -> Result<Self, NurseryError> {
+        let Started { mut child, socket } = started;
+        let flags = fcntl(&socket, FcntlArg::F_GETFL).map_err(|e| NurseryError::Socket(e.into()))?;
+        let flags = OFlag::from_bits_truncate(flags) | OFlag::O_NONBLOCK;
+        fcntl(&socket, FcntlArg::F_SETFL(flags)).map_err(|e| NurseryError::Socket(e.into()))?;
+        let socket = Arc::new(AsyncFd::with_interest(socket, Interest::READABLE).map_err(NurseryError::Socket)?);
+        let (gone_sender, gone) = watch::channel(false);
+        let nursery = Self { socket, waiting: Arc::default(), gone };
+        let listener = nursery.clone();
+        tokio::spawn(async move {
+            if let Err(error) = listener.listen().await {
+                tracing::error!(%error, "nursery failed");
+            }
+            listener.forget_all();
+            // It is our child: no zombie of it may stay. It ends by itself within moments.
+            let _status = tokio::task::spawn_blocking(move || child.wait()).await;
+            gone_sender.send_replace(true);
+        });
+        Ok(nursery)
+    }
+
+    fn waiting(&self) -> std::sync::MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn listen(&self) -> io::Result<()> {
+        loop {
+            let received = self.socket.async_io(Interest::READABLE, |socket| {
+                match link::receive::<Event>(socket.as_fd(), true)? {
+                    link::Received::Nothing => Err(io::ErrorKind::WouldBlock.into()),
+                    received => Ok(received),
+                }
+            });
+            match received.await? {
+                link::Received::Message(event, descriptors) => self.hear(event, descriptors),
+                link::Received::Closed | link::Received::Nothing => return Ok(()),
+            }
+        }
+    }
+
+    fn hear(&self, event: Event, descriptors: Vec<OwnedFd>) {
+        let mut waiting = self.waiting();
+        // A receiver that has given up is no error anywhere below: its sandbox is removed by whoever asked for it.
+        match event {
+            Event::Spawned { worker, pid } => {
+                let (sender, reaped) = watch::channel(None);
+                waiting.reaps.insert(worker, sender);
+                if let (Some(answer), Ok([_pidfd, channel, control, log])) =
+                    (waiting.spawns.remove(&worker), <[OwnedFd; 4]>::try_from(descriptors))
+                {
+                    answer.send(Ok(Sandbox { pid, channel, control, log, reaped })).ok();
+                }
+            }
+            Event::Refused { worker, error } => {
+                if let Some(answer) = waiting.spawns.remove(&worker) {
+                    answer.send(Err(NurseryError::Refused(error))).ok();
+                }
+            }
+            Event::Posture { worker, result } => {
+                if let Some(answer) = waiting.postures.remove(&worker) {
+                    answer.send(result.map(|posture| *posture).map_err(NurseryError::Inspect)).ok();
+                }
+            }
+            Event::Tmp { worker, space } => {
+                if let Some(answer) = waiting.spaces.remove(&worker) {
+                    answer.send(space).ok();
+                }
+            }
+            Event::Reaped { worker, code, signal } => {
+                if let Some(sender) = waiting.reaps.remove(&worker) {
+                    sender.send_replace(Some(InitEnd { code, signal }));
+                }
+            }
+            Event::Stopped { left } => {
+                if let Some(answer) = waiting.stop.take() {
+                    answer.send(left).ok();
+                }
+            }
+            Event::Configured | Event::ConfigureFailed { .. } => {}
+        }
+    }
+
+    /// Everybody who waits hears that nothing will come.
+    fn forget_all(&self) {
+        let mut waiting = self.waiting();
+        *waiting = Waiting { gone: true, ..Waiting::default() };
+    }
+
+    fn ask(&self, request: &Request) -> Result<(), NurseryError> {
+        link::send(self.socket.get_ref().as_fd(), request, &[]).map_err(NurseryError::Socket)
+    }
+
+    /// Makes a sandbox.
+    ///
+    /// # Errors
+    /// When the nursery refuses, fails, or is gone.
+    pub async fn spawn(&self, worker: u64, spec: SandboxSpec) -> Result<Sandbox, NurseryError> {
+        let (sender, receiver) = oneshot::channel();
+        {
+            let mut waiting = self.waiting();
+            if waiting.gone {
+                return Err(NurseryError::Gone);
+            }
+            waiting.spawns.insert(worker, sender);
+        }
+        self.ask(&Request::Spawn { worker, spec: Box::new(spec) })?;
+        receiver.await.map_err(|_| NurseryError::Gone)?
+    }
+
+    /// Looks at a sandbox from outside.
+    ///
+    /// # Errors
+    /// When it cannot be looked at, or the nursery is gone.
+    pub async fn inspect(&self, worker: u64) -> Result<Posture, NurseryError> {
+        let (sender, receiver) = oneshot::channel();
+        self.waiting().postures.insert(worker, sender);
+        self.ask(&Request::Inspect { worker })?;
+        receiver.await.map_err(|_| NurseryError::Gone)?
+    }
+
+    /// What is left in a sandbox's /tmp; none when it cannot be asked.
+    pub async fn tmp_space(&self, worker: u64) -> Option<TmpSpace> {
+        let (sender, receiver) = oneshot::channel();
+        self.waiting().spaces.insert(worker, sender);
+        self.ask(&Request::AskTmp { worker }).ok()?;
+        receiver.await.ok().flatten()
+    }
+
+    /// Ends it, and with it every sandbox and cgroup of ours. Returns what could not be removed.
+    ///
+    /// # Errors
+    /// When it is gone already.
+    pub async fn stop(&self) -> Result<Vec<String>, NurseryError> {
+        let (sender, receiver) = oneshot::channel();
+        self.waiting().stop = Some(sender);
+        self.ask(&Request::Stop)?;
+        let left = receiver.await.map_err(|_| NurseryError::Gone)?;
+        self.gone().await;
+        Ok(left)
+    }
+
+    /// Returns when it is gone, for whatever reason.
+    pub async fn gone(&self) {
+        let mut gone = self.gone.clone();
+        // The sender lives as long as the task that would set it.
+        gone.wait_for(|gone| *gone).await.ok();
+    }
+}

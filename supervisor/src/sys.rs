@@ -1,0 +1,41 @@
+//! The supervisor's only unsafe code.
+
+use std::{
+    io,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+    os::unix::process::CommandExt,
+    process::Command,
+};
+
+/// Makes the child of `command` start with `socket` as descriptor 3 and `lock` as descriptor 4.
+pub fn pass_descriptors(command: &mut Command, socket: &OwnedFd, lock: &OwnedFd) {
+    let (socket, lock) = (socket.as_raw_fd(), lock.as_raw_fd());
+    let place = move || -> io::Result<()> {
+        // Out of the way first: either may stand where the other belongs.
+        for (from, to) in [(lift(socket)?, 3), (lift(lock)?, 4)] {
+            // WHY UNSAFE: dup2 works on numbers.
+            // SAFETY: only async-signal-safe calls between fork and exec; the child owns nothing yet.
+            if unsafe { libc::dup2(from, to) } < 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(())
+    };
+    // WHY UNSAFE: code between fork and exec must be async-signal-safe.
+    // SAFETY: it makes two system calls and allocates nothing.
+    unsafe { command.pre_exec(place) };
+}
+
+fn lift(fd: RawFd) -> io::Result<RawFd> {
+    // WHY UNSAFE: fcntl works on numbers.
+    // SAFETY: duplicating a descriptor touches no memory.
+    let lifted = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 10) };
+    if lifted < 0 { Err(io::Error::last_os_error()) } else { Ok(lifted) }
+}
+
+/// Takes ownership of a descriptor that recvmsg has just handed over.
+pub fn received_fd(raw: RawFd) -> OwnedFd {
+    // WHY UNSAFE: nix hands received descriptors over as numbers.
+    // SAFETY: the kernel installed it for this message and nobody else knows the number.
+    unsafe { OwnedFd::from_raw_fd(raw) }
+}
