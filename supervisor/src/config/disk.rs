@@ -120,7 +120,7 @@ impl Disk<'_> {
                 Ok(metadata) if metadata.is_dir() => continue,
                 Ok(metadata) if metadata.is_symlink() => format!("/{name} in it is a symbolic link"),
                 Ok(_) => format!("/{name} in it is not a directory"),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => format!("/{name} is missing in it"),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => format!("/{name} in it is missing"),
                 Err(error) => cannot_look_at(&point, &error),
             };
             self.refuse("root", root.as_path(), what, remedy);

@@ -1,0 +1,89 @@
+//! What two calls must share to share a worker.
+
+use std::{fmt, sync::Arc};
+
+/// Longest label in bytes.
+pub const SUB_TENANT_MAX_BYTES: usize = 256;
+
+/// Label of a tenant's own customer. Opaque: compared byte for byte, never interpreted, never shown.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SubTenant(Arc<str>);
+
+/// Why a text is no label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LabelError {
+    /// Nothing.
+    Empty,
+    /// Over [`SUB_TENANT_MAX_BYTES`].
+    TooLong {
+        /// Its length.
+        bytes: usize,
+    },
+    /// A control character.
+    Control {
+        /// Byte position.
+        at: usize,
+    },
+}
+
+impl fmt::Display for LabelError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("the sub-tenant label is empty"),
+            Self::TooLong { bytes } => {
+                write!(f, "the sub-tenant label has {bytes} bytes, at most {SUB_TENANT_MAX_BYTES} are allowed")
+            }
+            Self::Control { at } => write!(f, "the sub-tenant label has a control character at byte {at}"),
+        }
+    }
+}
+
+impl std::error::Error for LabelError {}
+
+impl TryFrom<&str> for SubTenant {
+    type Error = LabelError;
+
+    fn try_from(text: &str) -> Result<Self, LabelError> {
+        if text.is_empty() {
+            return Err(LabelError::Empty);
+        }
+        if text.len() > SUB_TENANT_MAX_BYTES {
+            return Err(LabelError::TooLong { bytes: text.len() });
+        }
+        if let Some((at, _)) = text.char_indices().find(|(_, c)| c.is_control()) {
+            return Err(LabelError::Control { at });
+        }
+        Ok(Self(text.into()))
+    }
+}
+
+impl SubTenant {
+    /// The label of functions without sub-tenants. No caller can form it: it is empty.
+    pub fn shared() -> Self {
+        Self("".into())
+    }
+
+    /// The label. For the function itself and for hashing; never for a path, a metric or a log line.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SubTenant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SubTenant(…)")
+    }
+}
+
+/// Two calls may share a worker only if all of it is equal.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PoolKey {
+    /// Owner of the function.
+    pub tenant: Arc<str>,
+    /// The function.
+    pub function: Arc<str>,
+    /// Its settings, as a number.
+    pub revision: u64,
+    /// For whom.
+    pub sub_tenant: SubTenant,
+}

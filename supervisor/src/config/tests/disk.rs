@@ -1,0 +1,196 @@
+//! Rules of what must be on the host.
+
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt as _, symlink},
+};
+
+use super::{shape::Scratch, *};
+
+/// A function and a root that are as they should be.
+fn whole(name: &str) -> Scratch {
+    let scratch = Scratch::new(name);
+    mode(scratch.path(), 0o755);
+    for dir in ["f", "f/bin", "root", "root/proc", "root/dev", "root/tmp", "root/function", "root/bin"] {
+        fs::create_dir(scratch.path().join(dir)).expect("scratch is writable");
+        mode(&scratch.path().join(dir), 0o755);
+    }
+    for file in ["f/resize", "f/bin/resize", "root/bin/python"] {
+        fs::write(scratch.path().join(file), "#!/bin/sh\n").expect("scratch is writable");
+        mode(&scratch.path().join(file), 0o755);
+    }
+    scratch
+}
+
+fn mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("it is ours");
+}
+
+fn check(scratch: &Scratch, program: &str, layout: &str) -> Vec<String> {
+    let path = |name: &str| format!("{:?}", scratch.path().join(name).display().to_string());
+    let root = if layout == "dir" { path("root") } else { String::new() };
+    let config = taken(&[
+        (&format!("{F}.dir"), &path("f")),
+        (&format!("{F}.layout"), &format!("{layout:?}")),
+        (&format!("{F}.root"), &root),
+        (&format!("{F}.command"), &format!("[{program:?}]")),
+    ]);
+    let base = scratch.path().display().to_string();
+    check_disk(&config).iter().map(|problem| problem.to_string().replace(&base, "SCRATCH")).collect()
+}
+
+#[test]
+fn what_is_whole_has_no_problem() {
+    let scratch = whole("whole");
+    for (program, layout) in [
+        ("/function/resize", "static"),
+        ("/function/bin/resize", "host"),
+        ("/function/bin/resize", "dir"),
+        ("/bin/python", "dir"),
+        ("/usr/bin/env", "host"),
+    ] {
+        assert_eq!(check(&scratch, program, layout), [""; 0], "{program} {layout}");
+    }
+}
+
+#[test]
+fn function_directory_must_be_a_plain_open_directory() {
+    let scratch = whole("dir");
+    let dir = scratch.path().join("f");
+
+    mode(&dir, 0o750);
+    let closed = format!(
+        "{F}.dir = \"SCRATCH/f\": SCRATCH/f is closed to workers: their ids own nothing on the host; \
+         run: chmod o+rx SCRATCH/f"
+    );
+    assert_eq!(check(&scratch, "/function/resize", "static"), [closed.as_str()]);
+    mode(&dir, 0o751);
+    assert_eq!(check(&scratch, "/function/resize", "static"), [closed.as_str()], "x alone is not enough");
+
+    fs::rename(&dir, scratch.path().join("real")).expect("scratch is writable");
+    assert_eq!(
+        check(&scratch, "/function/resize", "static"),
+        [format!("{F}.dir = \"SCRATCH/f\": SCRATCH/f does not exist; create it, or correct the path")]
+    );
+
+    symlink("real", &dir).expect("scratch is writable");
+    assert_eq!(
+        check(&scratch, "/function/resize", "static"),
+        [format!(
+            "{F}.dir = \"SCRATCH/f\": SCRATCH/f is a symbolic link, and the nursery follows none; \
+             write the path it leads to, \"SCRATCH/real\""
+        )]
+    );
+
+    fs::remove_file(&dir).expect("it is a link");
+    fs::write(&dir, "").expect("scratch is writable");
+    assert_eq!(
+        check(&scratch, "/function/resize", "static"),
+        [format!("{F}.dir = \"SCRATCH/f\": SCRATCH/f is not a directory; write a directory's path")]
+    );
+}
+
+#[test]
+fn link_on_the_way_to_a_directory_is_refused() {
+    let scratch = whole("way");
+    symlink(".", scratch.path().join("link")).expect("scratch is writable");
+    let dir = format!("{:?}", scratch.path().join("link/f").display().to_string());
+    let problems = check_disk(&taken(&[(&format!("{F}.dir"), &dir)]));
+    assert_eq!(problems.len(), 1);
+    assert!(problems[0].what.ends_with("/link is a symbolic link, and the nursery follows none"), "{problems:?}");
+}
+
+#[test]
+fn program_must_be_there_and_open_to_workers() {
+    let scratch = whole("program");
+    let remedy = "put the program there, or correct the path; the function's directory is /function inside";
+    assert_eq!(
+        check(&scratch, "/function/none", "static"),
+        [format!("{F}.command = \"/function/none\": SCRATCH/f/none does not exist; {remedy}")]
+    );
+    assert_eq!(
+        check(&scratch, "/bin/none", "dir"),
+        [format!("{F}.command = \"/bin/none\": SCRATCH/root/bin/none does not exist; {remedy}")]
+    );
+    assert_eq!(
+        check(&scratch, "/usr/bin/sublet-none", "host"),
+        [format!("{F}.command = \"/usr/bin/sublet-none\": /usr/bin/sublet-none does not exist; {remedy}")]
+    );
+    assert_eq!(
+        check(&scratch, "/function/bin", "static"),
+        [format!("{F}.command = \"/function/bin\": SCRATCH/f/bin is not a file; write the path of a program")]
+    );
+    for bits in [0o644, 0o750, 0o751, 0o754] {
+        mode(&scratch.path().join("f/resize"), bits);
+        assert_eq!(
+            check(&scratch, "/function/resize", "static"),
+            [format!(
+                "{F}.command = \"/function/resize\": SCRATCH/f/resize is closed to workers: their ids own nothing on \
+                 the host; run: chmod o+rx SCRATCH/f/resize"
+            )],
+            "{bits:o}"
+        );
+    }
+    mode(&scratch.path().join("f/bin"), 0o750);
+    assert_eq!(
+        check(&scratch, "/function/bin/resize", "static"),
+        [format!(
+            "{F}.command = \"/function/bin/resize\": SCRATCH/f/bin is closed to workers: their ids own nothing on the \
+             host; run: chmod o+x SCRATCH/f/bin"
+        )]
+    );
+}
+
+#[test]
+fn link_to_a_program_is_left_to_the_nursery() {
+    let scratch = whole("link");
+    // What it leads to is only there inside.
+    symlink("/usr/bin/only-inside", scratch.path().join("root/bin/sh")).expect("scratch is writable");
+    symlink("resize", scratch.path().join("f/current")).expect("scratch is writable");
+    assert_eq!(check(&scratch, "/bin/sh", "dir"), [""; 0]);
+    assert_eq!(check(&scratch, "/function/current", "static"), [""; 0]);
+}
+
+#[test]
+fn root_must_have_plain_mount_points() {
+    for point in ["proc", "dev", "tmp", "function"] {
+        let scratch = whole(&format!("root-{point}"));
+        let path = scratch.path().join("root").join(point);
+        let expected = |what: &str| {
+            [format!(
+                "{F}.root = \"SCRATCH/root\": /{point} in it {what}; \
+                 make it an empty directory: mkdir SCRATCH/root/{point}"
+            )]
+        };
+        fs::remove_dir(&path).expect("it is empty");
+        assert_eq!(check(&scratch, "/function/resize", "dir"), expected("is missing"));
+        symlink("/", &path).expect("scratch is writable");
+        assert_eq!(check(&scratch, "/function/resize", "dir"), expected("is a symbolic link"));
+        fs::remove_file(&path).expect("it is a link");
+        fs::write(&path, "").expect("scratch is writable");
+        assert_eq!(check(&scratch, "/function/resize", "dir"), expected("is not a directory"));
+    }
+}
+
+#[test]
+fn closed_root_is_refused() {
+    let scratch = whole("closed-root");
+    mode(&scratch.path().join("root"), 0o700);
+    assert_eq!(
+        check(&scratch, "/function/resize", "dir"),
+        [format!(
+            "{F}.root = \"SCRATCH/root\": SCRATCH/root is closed to workers: their ids own nothing on the host; \
+             run: chmod o+rx SCRATCH/root"
+        )]
+    );
+}
+
+#[test]
+fn all_functions_are_looked_at() {
+    let text = with(&[]);
+    let second =
+        text.replace("resize", "blur").lines().skip_while(|l| !l.contains("blur]")).collect::<Vec<_>>().join("\n");
+    let config = Config::parse(&format!("{text}\n{second}\n"), Path::new(BASE)).expect("it is taken");
+    let names: Vec<String> = check_disk(&config).into_iter().map(|problem| problem.setting).collect();
+    assert_eq!(names, ["tenant.acme.function.blur.dir", "tenant.acme.function.resize.dir"]);
+}
