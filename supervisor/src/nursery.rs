@@ -152,7 +152,7 @@ impl Nursery {
         let flags = fcntl(&socket, FcntlArg::F_GETFL).map_err(|e| NurseryError::Socket(e.into()))?;
         let flags = OFlag::from_bits_truncate(flags) | OFlag::O_NONBLOCK;
         fcntl(&socket, FcntlArg::F_SETFL(flags)).map_err(|e| NurseryError::Socket(e.into()))?;
-        let socket = Arc::new(AsyncFd::with_interest(socket, Interest::READABLE).map_err(NurseryError::Socket)?);
+        let socket = Arc::new(crate::sys::register(socket, Interest::READABLE).map_err(NurseryError::Socket)?);
         let (gone_sender, gone) = watch::channel(false);
         let nursery = Self { socket, waiting: Arc::default(), gone };
         let listener = nursery.clone();

@@ -7,6 +7,8 @@ use std::{
     process::Command,
 };
 
+use tokio::io::{Interest, unix::AsyncFd};
+
 /// Makes the child of `command` start with `socket` as descriptor 3 and `lock` as descriptor 4.
 pub fn pass_descriptors(command: &mut Command, socket: &OwnedFd, lock: &OwnedFd) {
     let (socket, lock) = (socket.as_raw_fd(), lock.as_raw_fd());
@@ -38,4 +40,14 @@ pub fn received_fd(raw: RawFd) -> OwnedFd {
     // WHY UNSAFE: nix hands received descriptors over as numbers.
     // SAFETY: the kernel installed it for this message and nobody else knows the number.
     unsafe { OwnedFd::from_raw_fd(raw) }
+}
+
+/// Makes tokio watch a descriptor. Must be called inside a tokio runtime.
+///
+/// # Errors
+/// When it cannot be watched: it is a plain file, or there are too many.
+pub fn register(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+    // WHY UNSAFE: tokio must know that the number stays this descriptor's while it is registered.
+    // SAFETY: the OwnedFd is moved in, is never replaced, and closes only after tokio has let go of it.
+    unsafe { AsyncFd::register_with_interest(fd, interest) }.map_err(io::Error::from)
 }

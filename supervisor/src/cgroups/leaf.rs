@@ -102,7 +102,7 @@ impl Leaf {
     /// Highest memory so far in bytes; 0 where the kernel does not keep it.
     pub fn memory_peak_bytes(&self) -> u64 {
         let mut buffer = [0; 32];
-        let read = || {
+        let mut read = || {
             let length = self.memory_peak.as_ref()?.read_at(&mut buffer, 0).ok()?;
             std::str::from_utf8(&buffer[..length]).ok()?.trim().parse().ok()
         };

@@ -34,6 +34,9 @@ const PLAUSIBLE: &str = "more is a slip of the pen";
 /// Above any count this daemon could serve, below any overflow.
 const COUNT_MAX: u32 = 1_000_000;
 
+/// Duration::from_hours is younger than the Rust version that we promise to build with.
+const DAY_SECS: u64 = 24 * 60 * 60;
+
 const fn count(max: u32, why_max: &'static str) -> Bounds<u32> {
     Bounds { min: 1, why_min: NEVER_ZERO, max, why_max }
 }
@@ -137,20 +140,20 @@ pub const LOG: Bounds<ByteSize> = Bounds {
 pub const TIMEOUT: Bounds<Duration> = Bounds {
     min: Duration::from_millis(1),
     why_min: "no call ends in no time",
-    max: Duration::from_hours(24),
+    max: Duration::from_secs(DAY_SECS),
     why_max: "deadlines travel as 32-bit milliseconds and a call is not a batch job",
 };
 /// `idle_ttl` and `age_max`.
 pub const AGE: Bounds<Duration> = Bounds {
     min: Duration::from_millis(1),
     why_min: "the worker would end before it can serve",
-    max: Duration::from_hours(365 * 24),
+    max: Duration::from_secs(365 * DAY_SECS),
     why_max: PLAUSIBLE,
 };
 /// `freeze_after`.
 pub const FREEZE: Bounds<Duration> = Bounds {
     min: Duration::ZERO,
     why_min: "",
-    max: Duration::from_hours(24),
+    max: Duration::from_secs(DAY_SECS),
     why_max: "write \"never\" to leave idle workers running",
 };

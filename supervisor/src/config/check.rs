@@ -222,7 +222,7 @@ fn ids(raw: &RawHost, r: &Reader<'_>, workers_max: &Setting<u32>) -> Ids {
         r.refuse(
             "uid_count",
             Some(count.shown()),
-            format!("below {needed}: each of {} = {} workers takes two", workers_max.name, workers_max.shown()),
+            format!("below {needed}, two for each worker of {} = {}", workers_max.name, workers_max.shown()),
             format!("write at least {needed}, or lower {}", workers_max.name),
         );
     }

@@ -58,7 +58,7 @@ pub const TIMEOUT: Duration = Duration::from_secs(30);
 /// A script runtime with many imports takes seconds when cold; what takes longer hangs.
 pub const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// Callers who return within minutes find their worker; a frozen one costs only memory until then.
-pub const IDLE_TTL: Duration = Duration::from_mins(10);
+pub const IDLE_TTL: Duration = Duration::from_secs(10 * 60);
 /// Freezing and thawing cost about 15 us per call, so that back-to-back calls should find the worker running; a tenth
 /// of a second after the last call nobody is in a hurry, and what the function left running stops using CPU.
 pub const FREEZE_AFTER: Freeze = Freeze::After(Duration::from_millis(100));

@@ -307,7 +307,7 @@ fn tmp_within_memory(r: &Reader<'_>, tmp_size: &Setting<ByteSize>, memory_max: &
             "tmp_size",
             Some(tmp_size.shown()),
             format!("above {name} = {}, and files in /tmp are memory", memory_max.shown()),
-            format!("write less than \"{}\", or raise {name}", memory_max.value),
+            format!("write at most \"{}\", or raise {name}", memory_max.value),
         );
     }
 }

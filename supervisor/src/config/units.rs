@@ -81,7 +81,7 @@ impl TryFrom<&str> for ByteSize {
 
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        print(f, self.0, &SIZE_UNITS)
+        f.write_str(&in_units(self.0, &SIZE_UNITS))
     }
 }
 
@@ -150,7 +150,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
 /// Prints what [`parse_duration`] reads. Parts of a millisecond, which it cannot give, are dropped.
 pub fn format_duration(duration: Duration) -> String {
     let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    Printed(millis, if millis == 0 { &DURATION_UNITS[2..] } else { &DURATION_UNITS }).to_string()
+    if millis == 0 { "0s".to_owned() } else { in_units(millis, &DURATION_UNITS) }
 }
 
 /// Permission bits of a socket, written in octal: "0660".
@@ -195,20 +195,12 @@ fn split(text: &str) -> Option<(u64, &str)> {
     Some((count.parse().ok()?, unit))
 }
 
-struct Printed<'a>(u64, &'a [(&'a str, u64)]);
-
-impl fmt::Display for Printed<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        print(f, self.0, self.1)
-    }
-}
-
-/// In the largest unit that leaves no rest; zero in the smallest of the largest-first list is "0B", "0ms".
-fn print(f: &mut fmt::Formatter<'_>, value: u64, units: &[(&str, u64)]) -> fmt::Result {
+/// In the largest unit that leaves no rest.
+fn in_units(value: u64, units: &[(&str, u64)]) -> String {
     let fitting = units.iter().find(|(_, factor)| value >= *factor && value.is_multiple_of(*factor));
     match fitting.or(units.last()) {
-        Some((name, factor)) => write!(f, "{}{name}", value / factor),
-        None => write!(f, "{value}"),
+        Some((name, factor)) => format!("{}{name}", value / factor),
+        None => value.to_string(),
     }
 }
 

@@ -67,7 +67,8 @@ impl Channel {
     /// When it cannot be registered.
     pub fn new(socket: OwnedFd) -> io::Result<Self> {
         fcntl(&socket, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-        Ok(Self { socket: AsyncFd::new(socket)?, buffer: BytesMut::new() })
+        let socket = crate::sys::register(socket, Interest::READABLE | Interest::WRITABLE)?;
+        Ok(Self { socket, buffer: BytesMut::new() })
     }
 
     /// Sends one frame.
@@ -92,7 +93,9 @@ impl Channel {
             let raw = file.as_ref().filter(|_| sent == 0).map(|file| [file.as_raw_fd()]);
             let rights = raw.as_ref().map(|raw| [ControlMessage::ScmRights(raw)]);
             let control: &[ControlMessage<'_>] = rights.as_ref().map_or(&[], |rights| rights);
-            let attempt = |socket: &OwnedFd| Ok(sendmsg::<()>(socket.as_raw_fd(), &slices, control, MsgFlags::MSG_NOSIGNAL, None)?);
+            let attempt = |socket: &OwnedFd| -> io::Result<usize> {
+                Ok(sendmsg::<()>(socket.as_raw_fd(), &slices, control, MsgFlags::MSG_NOSIGNAL, None)?)
+            };
             // Tried at once: the socket of a waiting function is empty, and asking readiness first costs a poll.
             sent += match attempt(self.socket.get_ref()) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

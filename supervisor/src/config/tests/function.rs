@@ -142,7 +142,7 @@ fn tmp_is_not_above_memory_and_its_default_is_at_most_half() {
         &[(&f("memory_max"), "\"64MiB\""), (&f("tmp_size"), "\"65MiB\"")],
         &format!(
             "{F}.tmp_size = \"65MiB\": above {F}.memory_max = \"64MiB\", and files in /tmp are memory; \
-             write less than \"64MiB\", or raise {F}.memory_max"
+             write at most \"64MiB\", or raise {F}.memory_max"
         ),
     );
 }

@@ -93,12 +93,12 @@ fn each_worker_has_two_ids() {
     taken(&[("host.uid_count", "400")]);
     only(
         &[("host.uid_count", "398")],
-        "host.uid_count = 398: below 400: each of host.workers_max = 200 (the default) workers takes two; \
+        "host.uid_count = 398: below 400, two for each worker of host.workers_max = 200 (the default); \
          write at least 400, or lower host.workers_max",
     );
     only(
         &[("host.workers_max", "32769")],
-        "host.uid_count = 65536 (the default): below 65538: each of host.workers_max = 32769 workers takes two; \
+        "host.uid_count = 65536 (the default): below 65538, two for each worker of host.workers_max = 32769; \
          write at least 65538, or lower host.workers_max",
     );
     only(&[("host.uid_count", "65537")], "host.uid_count = 65537: odd, and each worker takes two; write 65538");
