@@ -63,6 +63,11 @@ impl SubTenant {
         Self("".into())
     }
 
+    /// Whether it is that label.
+    pub fn is_shared(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The label. For the function itself and for hashing; never for a path, a metric or a log line.
     pub fn as_str(&self) -> &str {
         &self.0

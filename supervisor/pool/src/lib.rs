@@ -14,13 +14,16 @@
 #![forbid(unsafe_code)]
 
 mod event;
+mod invariants;
 mod key;
 mod policy;
 mod pool;
 #[cfg(test)]
 mod tests;
+mod view;
 
 pub use event::{Action, CallId, End, Event, KillReason, LeaseId, Refusal, Selector, Stage, Start, Tick, WorkerId};
 pub use key::{LabelError, PoolKey, SUB_TENANT_MAX_BYTES, SubTenant};
 pub use policy::{FunctionPolicy, HostPolicy, TenantPolicy};
-pub use pool::{Counts, Pool, StateName, WorkerView};
+pub use pool::Pool;
+pub use view::{Counts, StateName, WorkerView};

@@ -39,6 +39,8 @@ pub struct HostPolicy {
 pub struct TenantPolicy {
     /// Workers in any state.
     pub workers_max: u32,
+    /// Workers of each sub-tenant, over all functions.
+    pub sub_tenant_workers_max: u32,
     /// Calls accepted and not yet answered.
     pub calls_in_flight_max: u32,
 }

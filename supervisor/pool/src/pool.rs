@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     event::{Action, CallId, End, Event, KillReason, LeaseId, Refusal, Selector, Stage, Start, Tick, WorkerId},
-    key::PoolKey,
+    key::{PoolKey, SubTenant},
     policy::{FunctionPolicy, HostPolicy, TenantPolicy},
 };
 
@@ -20,126 +20,82 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
-enum State {
+pub(crate) enum State {
     Starting { deadline: Tick },
     Idle { since: Tick, frozen: bool },
     Leased { call: CallId, lease: LeaseId },
     Reaping,
 }
 
-/// A worker's state without what it owns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StateName {
-    /// Being made.
-    Starting,
-    /// Ready.
-    Idle,
-    /// With a call.
-    Leased,
-    /// Being removed.
-    Reaping,
-}
-
 #[derive(Debug)]
-struct Worker {
-    key: PoolKey,
-    state: State,
-    created: Tick,
-    calls: u64,
+pub(crate) struct Worker {
+    pub(crate) key: PoolKey,
+    pub(crate) state: State,
+    pub(crate) created: Tick,
+    pub(crate) calls: u64,
     /// When its timer is set, exactly; so that it can be taken back.
-    timer: Option<Tick>,
+    pub(crate) timer: Option<Tick>,
 }
 
 #[derive(Debug)]
-enum Place {
+pub(crate) enum Place {
     Waiting,
     Leased(WorkerId),
 }
 
 #[derive(Debug)]
-struct Call {
-    key: PoolKey,
-    deadline: Tick,
-    place: Place,
+pub(crate) struct Call {
+    pub(crate) key: PoolKey,
+    pub(crate) deadline: Tick,
+    pub(crate) place: Place,
 }
 
 /// Everything about one pool key; kept only while there is something to keep.
 #[derive(Debug, Default)]
-struct Record {
-    waiting: VecDeque<CallId>,
+pub(crate) struct Record {
+    pub(crate) waiting: VecDeque<CallId>,
     /// Newest last.
-    idle: Vec<WorkerId>,
-    starting: u32,
-    workers: u32,
-    failures: u32,
-    backoff_until: Option<Tick>,
+    pub(crate) idle: Vec<WorkerId>,
+    pub(crate) starting: u32,
+    pub(crate) workers: u32,
+    pub(crate) failures: u32,
+    pub(crate) backoff_until: Option<Tick>,
     /// Whether the key stands in `Pool::hungry`.
-    is_hungry: bool,
+    pub(crate) is_hungry: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Timer {
+pub(crate) enum Timer {
     Call(CallId),
     Worker(WorkerId),
-}
-
-/// What one worker is, to those who list them.
-#[derive(Clone, Debug)]
-pub struct WorkerView<'a> {
-    /// Its id.
-    pub id: WorkerId,
-    /// Whose it is.
-    pub key: &'a PoolKey,
-    /// Its state.
-    pub state: StateName,
-    /// Since when it is.
-    pub created: Tick,
-    /// Since when it is idle.
-    pub idle_since: Option<Tick>,
-    /// Calls given to it.
-    pub calls: u64,
-    /// Whether it is frozen.
-    pub frozen: bool,
-}
-
-/// Sums.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Workers in any state.
-    pub workers: u64,
-    /// Of them being made.
-    pub starting: u64,
-    /// Calls with a worker.
-    pub calls_leased: u64,
-    /// Calls waiting.
-    pub calls_waiting: u64,
 }
 
 /// The pool.
 #[derive(Debug)]
 pub struct Pool {
-    host: HostPolicy,
-    tenants: HashMap<Arc<str>, TenantPolicy>,
-    functions: HashMap<(Arc<str>, Arc<str>, u64), FunctionPolicy>,
-    workers: BTreeMap<WorkerId, Worker>,
-    calls: HashMap<CallId, Call>,
-    records: HashMap<PoolKey, Record>,
+    pub(crate) host: HostPolicy,
+    pub(crate) tenants: HashMap<Arc<str>, TenantPolicy>,
+    pub(crate) functions: HashMap<(Arc<str>, Arc<str>, u64), FunctionPolicy>,
+    pub(crate) workers: BTreeMap<WorkerId, Worker>,
+    pub(crate) calls: HashMap<CallId, Call>,
+    pub(crate) records: HashMap<PoolKey, Record>,
     /// Keys with calls that no worker is being made for, each once, in the order of their turn.
-    hungry: VecDeque<PoolKey>,
+    pub(crate) hungry: VecDeque<PoolKey>,
     /// Idle workers, least recently used first.
-    idle: BTreeSet<(Tick, WorkerId)>,
-    timers: BTreeSet<(Tick, Timer)>,
-    tenant_workers: HashMap<Arc<str>, u32>,
-    function_workers: HashMap<(Arc<str>, Arc<str>), u32>,
-    tenant_calls: HashMap<Arc<str>, u32>,
-    starting: u32,
-    reaping: u32,
-    waiting: u32,
-    leased: u32,
-    drain: Option<Tick>,
-    drained: bool,
-    last_worker: u64,
-    last_lease: u64,
+    pub(crate) idle: BTreeSet<(Tick, WorkerId)>,
+    pub(crate) timers: BTreeSet<(Tick, Timer)>,
+    pub(crate) tenant_workers: HashMap<Arc<str>, u32>,
+    pub(crate) function_workers: HashMap<(Arc<str>, Arc<str>), u32>,
+    pub(crate) sub_tenant_workers: HashMap<(Arc<str>, SubTenant), u32>,
+    pub(crate) tenant_calls: HashMap<Arc<str>, u32>,
+    pub(crate) starting: u32,
+    pub(crate) reaping: u32,
+    pub(crate) waiting: u32,
+    pub(crate) leased: u32,
+    pub(crate) drain: Option<Tick>,
+    pub(crate) drained: bool,
+    pub(crate) last_worker: u64,
+    pub(crate) last_lease: u64,
 }
 
 impl Pool {
@@ -157,6 +113,7 @@ impl Pool {
             timers: BTreeSet::new(),
             tenant_workers: HashMap::new(),
             function_workers: HashMap::new(),
+            sub_tenant_workers: HashMap::new(),
             tenant_calls: HashMap::new(),
             starting: 0,
             reaping: 0,
@@ -186,26 +143,6 @@ impl Pool {
             (Some(timer), Some(drain)) if !self.drained => Some(timer.min(drain)),
             (None, Some(drain)) if !self.drained => Some(drain),
             (timer, _) => timer,
-        }
-    }
-
-    /// All workers, by id.
-    pub fn workers(&self) -> impl Iterator<Item = WorkerView<'_>> {
-        self.workers.iter().map(|(id, worker)| view(*id, worker))
-    }
-
-    /// One worker.
-    pub fn worker(&self, id: WorkerId) -> Option<WorkerView<'_>> {
-        self.workers.get(&id).map(|worker| view(id, worker))
-    }
-
-    /// Sums.
-    pub fn counts(&self) -> Counts {
-        Counts {
-            workers: self.workers.len() as u64,
-            starting: self.starting.into(),
-            calls_leased: self.leased.into(),
-            calls_waiting: self.waiting.into(),
         }
     }
 
@@ -287,7 +224,7 @@ impl Pool {
         if self.waiting >= limit { Err(Refusal::CallsWaitingFull { limit }) } else { Ok(()) }
     }
 
-    fn function(&self, key: &PoolKey) -> Option<&FunctionPolicy> {
+    pub(crate) fn function(&self, key: &PoolKey) -> Option<&FunctionPolicy> {
         self.functions.get(&(key.tenant.clone(), key.function.clone(), key.revision))
     }
 
@@ -491,6 +428,7 @@ impl Pool {
         let key = worker.key;
         decrement(&mut self.tenant_workers, &key.tenant);
         decrement(&mut self.function_workers, &(key.tenant.clone(), key.function.clone()));
+        decrement(&mut self.sub_tenant_workers, &(key.tenant.clone(), key.sub_tenant.clone()));
         if let Some(record) = self.records.get_mut(&key) {
             record.workers -= 1;
         }
@@ -628,14 +566,20 @@ impl Pool {
             return false;
         }
         let tenant_max = self.tenants.get(&key.tenant).map_or(u32::MAX, |tenant| tenant.workers_max);
+        let sub_tenant_max = self.tenants.get(&key.tenant).map_or(u32::MAX, |tenant| tenant.sub_tenant_workers_max);
+        let sub_tenant = (key.tenant.clone(), key.sub_tenant.clone());
         let function = (key.tenant.clone(), key.function.clone());
         let host_full = self.workers.len() >= self.host.workers_max as usize;
         let tenant_full = self.tenant_workers.get(&key.tenant).is_some_and(|n| *n >= tenant_max);
         let function_full = self.function_workers.get(&function).is_some_and(|n| *n >= policy.workers_max);
-        if host_full || tenant_full || function_full {
+        // Shared workers are nobody's in particular: their function's cap is theirs.
+        let sub_tenant_full = !key.sub_tenant.is_shared()
+            && self.sub_tenant_workers.get(&sub_tenant).is_some_and(|n| *n >= sub_tenant_max);
+        if host_full || tenant_full || function_full || sub_tenant_full {
             // The narrowest full level decides whose idle worker may go: another's place would not help.
             let helps = |other: &PoolKey| {
                 (!function_full || (other.tenant == key.tenant && other.function == key.function))
+                    && (!sub_tenant_full || (other.tenant == key.tenant && other.sub_tenant == key.sub_tenant))
                     && (!tenant_full || other.tenant == key.tenant)
             };
             // Places already on their way back are waited for first.
@@ -661,6 +605,7 @@ impl Pool {
         self.starting += 1;
         *self.tenant_workers.entry(key.tenant.clone()).or_default() += 1;
         *self.function_workers.entry(function).or_default() += 1;
+        *self.sub_tenant_workers.entry(sub_tenant).or_default() += 1;
         let record = self.records.entry(key.clone()).or_default();
         record.starting += 1;
         record.workers += 1;
@@ -708,49 +653,6 @@ impl Pool {
             self.records.remove(key);
         }
     }
-
-    /// Every rule of the books. For tests, after each step.
-    ///
-    /// # Errors
-    /// The first rule that is broken.
-    pub fn check_invariants(&self) -> Result<(), String> {
-        let rule = |holds: bool, what: &str| if holds { Ok(()) } else { Err(what.to_owned()) };
-        let count = |name| self.workers.values().filter(|w| state_name(&w.state) == name).count();
-        rule(self.workers.len() <= self.host.workers_max as usize, "workers within the host's cap")?;
-        rule(count(StateName::Starting) == self.starting as usize, "starting workers counted")?;
-        rule(self.starting <= self.host.starts_max, "starting workers within the cap")?;
-        rule(count(StateName::Reaping) == self.reaping as usize, "reaping workers counted")?;
-        rule(count(StateName::Leased) == self.leased as usize, "leased workers and calls match")?;
-        rule(count(StateName::Idle) == self.idle.len(), "idle workers counted")?;
-        rule(self.calls.len() == (self.waiting + self.leased) as usize, "every call waits or is leased")?;
-        for (key, record) in &self.records {
-            rule(
-                record.waiting.is_empty() || record.idle.is_empty(),
-                "no call waits while a worker that suits it is idle",
-            )?;
-            if let Some(policy) = self.function(key) {
-                rule(record.workers <= policy.workers_per_sub_tenant_max, "workers within the key's cap")?;
-            }
-        }
-        for worker in self.workers.values() {
-            match &worker.state {
-                State::Leased { call, .. } => rule(
-                    self.calls.get(call).is_some_and(|entry| entry.key == worker.key),
-                    "a lease is between a worker and a call of one key",
-                )?,
-                State::Starting { deadline } => rule(worker.timer == Some(*deadline), "a start has a deadline")?,
-                State::Idle { .. } => rule(worker.timer.is_some(), "an idle worker has an end")?,
-                State::Reaping => rule(worker.timer.is_none(), "a worker being removed has no timer")?,
-            }
-        }
-        for (tenant, policy) in &self.tenants {
-            let workers = self.tenant_workers.get(tenant).copied().unwrap_or(0);
-            rule(workers <= policy.workers_max, "workers within the tenant's cap")?;
-            let calls = self.tenant_calls.get(tenant).copied().unwrap_or(0);
-            rule(calls <= policy.calls_in_flight_max, "calls within the tenant's cap")?;
-        }
-        Ok(())
-    }
 }
 
 fn decrement<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, u32>, key: &K) {
@@ -759,30 +661,5 @@ fn decrement<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, u32>, key: &K) {
         if *count == 0 {
             counts.remove(key);
         }
-    }
-}
-
-fn state_name(state: &State) -> StateName {
-    match state {
-        State::Starting { .. } => StateName::Starting,
-        State::Idle { .. } => StateName::Idle,
-        State::Leased { .. } => StateName::Leased,
-        State::Reaping => StateName::Reaping,
-    }
-}
-
-fn view(id: WorkerId, worker: &Worker) -> WorkerView<'_> {
-    let (idle_since, frozen) = match worker.state {
-        State::Idle { since, frozen } => (Some(since), frozen),
-        State::Starting { .. } | State::Leased { .. } | State::Reaping => (None, false),
-    };
-    WorkerView {
-        id,
-        key: &worker.key,
-        state: state_name(&worker.state),
-        created: worker.created,
-        idle_since,
-        calls: worker.calls,
-        frozen,
     }
 }

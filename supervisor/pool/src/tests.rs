@@ -36,7 +36,10 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let mut pool = Pool::new(HostPolicy { workers_max: 4, calls_waiting_max: 20, starts_max: 3 });
-        pool.set_tenant("acme".into(), TenantPolicy { workers_max: 4, calls_in_flight_max: 15 });
+        pool.set_tenant(
+            "acme".into(),
+            TenantPolicy { workers_max: 4, sub_tenant_workers_max: 3, calls_in_flight_max: 15 },
+        );
         for name in ["f", "g"] {
             pool.set_function("acme".into(), name.into(), 1, function());
         }
@@ -312,4 +315,21 @@ fn track(
         Action::Kill { worker, .. } => dying.push(worker),
         Action::Freeze { .. } | Action::Drained => {}
     }
+}
+
+#[test]
+fn sub_tenants_workers_are_capped_over_its_functions() {
+    let mut bench = Bench::new();
+    let mut invoke = |function: &str, call: u64| {
+        let deadline = Tick(30_000_000_000);
+        bench.step(Event::Invoke { call: CallId(call), key: key(function, "a"), deadline })
+    };
+    let spawns = |out: &[Action]| out.iter().filter(|action| matches!(action, Action::Spawn { .. })).count();
+    let made = [("f", 1), ("f", 2), ("g", 3), ("g", 4)].map(|(function, call)| spawns(&invoke(function, call)));
+    assert_eq!(made, [1, 1, 1, 0], "two of f fit its cap, one of g the sub-tenant's of three");
+    let out = bench.step(Event::Invoke { call: CallId(9), key: key("g", "b"), deadline: Tick(30_000_000_000) });
+    assert_eq!(spawns(&out), 0, "starts are capped at three");
+    let out = bench.step(Event::Started { worker: WorkerId(1) });
+    assert_eq!(spawns(&out), 1, "{out:?}");
+    assert!(out.iter().any(|a| matches!(a, Action::Spawn { key: k, .. } if *k == key("g", "b"))), "{out:?}");
 }
