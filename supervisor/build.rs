@@ -24,11 +24,24 @@ fn main() -> Result<(), Box<dyn Error>> {
     // A caller's flags are for the outer build; here they would unset the one flag that matters.
     cargo.env_remove("CARGO_ENCODED_RUSTFLAGS").env_remove("RUSTC_WRAPPER").env_remove("RUSTC_WORKSPACE_WRAPPER");
     cargo.env("RUSTFLAGS", "-C target-feature=+crt-static -C relocation-model=static");
-    cargo.args(["build", "--release", "--locked", "--package", "sublet-shim", "--bin", "sublet-shim", "--target", &target]);
+    cargo.args([
+        "build",
+        "--release",
+        "--locked",
+        "--package",
+        "sublet-shim",
+        "--bin",
+        "sublet-shim",
+        "--target",
+        &target,
+    ]);
     cargo.arg("--manifest-path").arg(workspace.join("Cargo.toml")).arg("--target-dir").arg(&build_dir);
     let status = cargo.status()?;
     if !status.success() {
-        return Err(format!("building the static shim failed: {status}; it needs a static C library (Debian: libc6-dev)").into());
+        return Err(format!(
+            "building the static shim failed: {status}; it needs a static C library (Debian: libc6-dev)"
+        )
+        .into());
     }
     let built = build_dir.join(&target).join("release/sublet-shim");
     refuse_dynamic(&built)?;

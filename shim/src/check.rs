@@ -150,6 +150,7 @@ mod tests {
             scratch_dir: "/var/lib/sublet/scratch".into(),
             cgroups: CgroupDirs::default(),
             missing_layers: vec![],
+            remove_at_end: vec![],
         }
     }
 

@@ -26,3 +26,5 @@ pub mod nursery;
 pub mod plan;
 pub mod seccomp;
 mod sys;
+
+pub use sys::landlock_abi;

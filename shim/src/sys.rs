@@ -362,3 +362,14 @@ pub fn default_signal(signal: nix::sys::signal::Signal) {
     // A signal that cannot be set (SIGKILL) is never passed.
     let _previous = unsafe { set(signal, SigHandler::SigDfl) };
 }
+
+/// Version of the kernel's landlock interface; 0 where it has none or it is switched off.
+pub fn landlock_abi() -> i64 {
+    const CREATE_RULESET_VERSION: libc::c_ulong = 1;
+    // WHY UNSAFE: no safe wrapper asks without making a ruleset.
+    // SAFETY: with this flag the call takes no pointer and makes nothing.
+    let version = unsafe {
+        libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0_usize, CREATE_RULESET_VERSION)
+    };
+    version.max(0)
+}

@@ -1,8 +1,5 @@
-#![allow(dead_code)]
-//! x
-mod cgroups;
-mod config;
-mod nursery;
-mod sys;
-mod worker { pub mod channel; }
-fn main() {}
+//! The program `sublet`.
+
+fn main() -> std::process::ExitCode {
+    sublet_supervisor::cli::main()
+}

@@ -25,6 +25,9 @@ pub const MEMFD_THRESHOLD: usize = 256 * 1024;
 /// No frame is ever larger, whatever a configuration says: 64 MiB.
 pub const PAYLOAD_LIMIT: u32 = 64 * 1024 * 1024;
 
+/// Added to a signal's number in the `aux` of a RESPONSE of an `exec` function whose process a signal ended.
+pub const ENDED_BY_SIGNAL: u32 = 0x100;
+
 /// What a frame says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -37,7 +40,8 @@ pub enum Kind {
     Ready = 3,
     /// Supervisor to function: one call. `aux`: milliseconds left until its deadline.
     Request = 4,
-    /// Function to supervisor: the answer. `aux`: exit status for `exec` functions, else 0.
+    /// Function to supervisor: the answer. `aux`: for `exec` functions the exit status, or [`ENDED_BY_SIGNAL`] plus the
+    /// signal's number; else 0.
     Response = 5,
     /// Function to supervisor: the handler failed and the worker is fit for further calls. Payload: what it says.
     Error = 6,

@@ -143,13 +143,6 @@ pub enum InitReport {
         /// Why.
         error: String,
     },
-    /// The function could not be executed: missing, not executable, wrong format.
-    ExecFailed {
-        /// The program as configured.
-        program: String,
-        /// Why.
-        error: String,
-    },
     /// The filter refused a system call; sent for the first 16 different ones.
     SyscallRefused {
         /// Number in the kernel's table for this architecture.

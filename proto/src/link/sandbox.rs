@@ -169,6 +169,8 @@ pub struct NurseryConfig {
     pub cgroups: CgroupDirs,
     /// Layers this host lacks and the operator accepted to miss.
     pub missing_layers: Vec<Layer>,
+    /// Sockets it removes when it ends: the supervisor, which bound them, has no right to by then.
+    pub remove_at_end: Vec<String>,
 }
 
 /// The cgroup directories of one supervisor. All were made by it, and all are removed when it ends.

@@ -19,15 +19,13 @@ use nix::{
 };
 use sublet_proto::link::{
     CHANNEL_FD,
-    frame::{Header, Kind},
+    frame::{ENDED_BY_SIGNAL, Header, Kind},
     sandbox::SandboxSpec,
 };
 
 use super::channel::Channel;
 use crate::sys::{self, Fork};
 
-/// Added to a signal's number where a frame's `aux` tells how a process ended.
-pub const ENDED_BY_SIGNAL: u32 = 0x100;
 /// Status of the child when execve itself failed, as shells have it.
 const EXEC_FAILED: i32 = 127;
 

@@ -54,8 +54,8 @@ pub struct Birth<'a> {
     pub skeleton: &'a Skeleton,
     /// `tasks` of the v1 groups to join, opened for writing by the nursery.
     pub v1_tasks: Vec<OwnedFd>,
-    /// Readable once the nursery has written the id maps.
-    pub gate: OwnedFd,
+    /// Readable once the nursery has written the id maps; none when that has been waited for.
+    pub gate: Option<OwnedFd>,
     /// To the supervisor, init's reports.
     pub control: OwnedFd,
     /// To the supervisor, the function's frames.
@@ -126,9 +126,7 @@ fn apply(birth: &mut Birth<'_>, new_root: &mut Option<NewRoot>, step: &Step) -> 
             await_gate(birth)
         }
         Step::UnshareCgroupAndTime { time } => {
-            if birth.v1_tasks.is_empty() {
-                await_gate(birth)?;
-            }
+            await_gate(birth)?;
             let flags = libc::CLONE_NEWCGROUP | if *time { sys::CLONE_NEWTIME } else { 0 };
             sys::unshare(flags)
         }
@@ -175,10 +173,11 @@ fn with(new_root: &Option<NewRoot>, run: impl FnOnce(&NewRoot) -> io::Result<()>
     new_root.as_ref().map_or_else(|| Err(io::Error::other("no root is mounted yet")), run)
 }
 
-/// Waits until the nursery has written the id maps. Its end of the gate closing means that it could not.
-fn await_gate(birth: &Birth<'_>) -> io::Result<()> {
+/// Waits until the nursery has written the id maps, once. Its end of the gate closing means that it could not.
+fn await_gate(birth: &mut Birth<'_>) -> io::Result<()> {
+    let Some(gate) = birth.gate.take() else { return Ok(()) };
     let mut byte = [0];
-    match nix::unistd::read(&birth.gate, &mut byte)? {
+    match nix::unistd::read(&gate, &mut byte)? {
         1 => Ok(()),
         _ => Err(io::Error::other("the nursery gave up")),
     }

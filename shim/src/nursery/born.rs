@@ -68,7 +68,7 @@ pub fn make(nursery: &Nursery, spec: &SandboxSpec) -> Result<Born, String> {
                 filters: &nursery.filters,
                 skeleton: &nursery.skeleton,
                 v1_tasks,
-                gate: child_gate,
+                gate: Some(child_gate),
                 control: child_control,
                 channel: child_channel,
                 log: child_log,

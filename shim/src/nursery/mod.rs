@@ -98,13 +98,13 @@ pub fn run() -> Result<(), NurseryError> {
         Ok(nursery) => nursery,
         Err(error) => {
             link::send(socket.as_fd(), &Event::ConfigureFailed { error }, &[]).map_err(os("answer the supervisor"))?;
-            teardown::remove(&config.cgroups);
+            teardown::remove(&config);
             return Ok(());
         }
     };
     let served =
         link::send(socket.as_fd(), &Event::Configured, &[]).and_then(|()| nursery.serve(socket.as_fd(), &children));
-    let left = teardown::remove(&nursery.config.cgroups);
+    let left = teardown::remove(&nursery.config);
     for what in &left {
         eprintln!("sublet nursery: left behind: {what}");
     }

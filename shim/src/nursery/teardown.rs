@@ -1,15 +1,16 @@
 //! The end: nothing of this supervisor's run stays on the host.
 
-use std::path::Path;
+use std::{fs, os::unix::fs::FileTypeExt, path::Path};
 
 use nix::sys::wait::waitpid;
-use sublet_proto::link::sandbox::{CGROUP_POOL, CGROUP_SUPERVISOR, CgroupDirs};
+use sublet_proto::link::sandbox::{CGROUP_POOL, CGROUP_SUPERVISOR, NurseryConfig};
 
 use crate::cgroups;
 
 /// Kills everything in the pool, reaps it, gives supervisor and nursery back to where they came from and removes every
-/// cgroup. Returns what would not go.
-pub fn remove(dirs: &CgroupDirs) -> Vec<String> {
+/// cgroup and the sockets. Returns what would not go.
+pub fn remove(config: &NurseryConfig) -> Vec<String> {
+    let dirs = &config.cgroups;
     let mut left = Vec::new();
     let unified = Path::new(&dirs.unified);
     let pool = unified.join(CGROUP_POOL);
@@ -27,6 +28,14 @@ pub fn remove(dirs: &CgroupDirs) -> Vec<String> {
     }
     for dir in dirs.v1.iter().map(Path::new).chain([unified]) {
         left.extend(cgroups::remove_tree(dir));
+    }
+    for path in &config.remove_at_end {
+        // A socket and nothing else: whatever took its place since is not ours.
+        if fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket())
+            && let Err(error) = fs::remove_file(path)
+        {
+            left.push(format!("{path}: {error}"));
+        }
     }
     left
 }

@@ -115,6 +115,21 @@ pub enum Selector {
     },
 }
 
+impl Selector {
+    /// Whether a worker is meant.
+    pub fn matches(&self, id: WorkerId, key: &PoolKey) -> bool {
+        match self {
+            Self::All => true,
+            Self::Worker(worker) => *worker == id,
+            Self::Match { tenant, function, sub_tenant } => {
+                tenant.as_ref().is_none_or(|t| *t == key.tenant)
+                    && function.as_ref().is_none_or(|f| *f == key.function)
+                    && sub_tenant.as_ref().is_none_or(|s| *s == key.sub_tenant)
+            }
+        }
+    }
+}
+
 /// How a call found its worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {

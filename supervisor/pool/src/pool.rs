@@ -454,17 +454,8 @@ impl Pool {
     }
 
     fn evict(&mut self, which: &Selector, force: bool, out: &mut Vec<Action>) {
-        let matches = |id: WorkerId, key: &PoolKey| match which {
-            Selector::All => true,
-            Selector::Worker(worker) => *worker == id,
-            Selector::Match { tenant, function, sub_tenant } => {
-                tenant.as_ref().is_none_or(|t| *t == key.tenant)
-                    && function.as_ref().is_none_or(|f| *f == key.function)
-                    && sub_tenant.as_ref().is_none_or(|s| *s == key.sub_tenant)
-            }
-        };
         let chosen: Vec<WorkerId> =
-            self.workers.iter().filter(|(id, worker)| matches(**id, &worker.key)).map(|(id, _)| *id).collect();
+            self.workers.iter().filter(|(id, worker)| which.matches(**id, &worker.key)).map(|(id, _)| *id).collect();
         for id in chosen {
             match self.workers.get(&id).map(|worker| &worker.state) {
                 Some(State::Idle { .. }) => self.kill(id, KillReason::Evicted, out),

@@ -8,11 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::{
-    CgroupError,
-    host::Controller,
-    limits::Directories,
-};
+use super::{CgroupError, host::Controller, limits::Directories};
 
 /// One worker's group. Files used for every call are kept open.
 #[derive(Debug)]
@@ -132,9 +128,11 @@ impl Leaf {
         let mut found = Vec::new();
         for (controller, dir, unified) in &self.directories {
             let files: &[(&str, &str)] = match (controller, unified) {
-                (Controller::Memory, true) => {
-                    &[("memory_max", "memory.max"), ("memory_max", "memory.oom.group"), ("memory_max", "memory.swap.max")]
-                }
+                (Controller::Memory, true) => &[
+                    ("memory_max", "memory.max"),
+                    ("memory_max", "memory.oom.group"),
+                    ("memory_max", "memory.swap.max"),
+                ],
                 (Controller::Memory, false) => {
                     &[("memory_max", "memory.limit_in_bytes"), ("memory_max", "memory.memsw.limit_in_bytes")]
                 }
@@ -171,9 +169,7 @@ impl Leaf {
 
     fn keyed(&self, controller: Controller, v2: &str, v1: &str, key: &str) -> u64 {
         let text = self.text(controller, v2, v1).unwrap_or_default();
-        text.lines()
-            .find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
-            .unwrap_or(0)
+        text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok()).unwrap_or(0)
     }
 }
 

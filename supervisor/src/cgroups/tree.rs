@@ -121,8 +121,7 @@ impl Tree {
             kill(&pool).map_err(CgroupError::os("kill what an earlier run left in", &pool))?;
             wait_empty(&pool);
         }
-        let left: Vec<String> =
-            self.dirs.v1.iter().map(Path::new).chain([unified]).flat_map(remove_tree).collect();
+        let left: Vec<String> = self.dirs.v1.iter().map(Path::new).chain([unified]).flat_map(remove_tree).collect();
         if left.is_empty() {
             return Ok(());
         }
@@ -136,8 +135,7 @@ impl Tree {
     pub fn remove(&self) {
         let unified = Path::new(&self.dirs.unified);
         let moved = move_processes(&unified.join(CGROUP_SUPERVISOR), Path::new(&self.dirs.unified_origin));
-        let left: Vec<String> =
-            self.dirs.v1.iter().map(Path::new).chain([unified]).flat_map(remove_tree).collect();
+        let left: Vec<String> = self.dirs.v1.iter().map(Path::new).chain([unified]).flat_map(remove_tree).collect();
         if moved.is_err() || !left.is_empty() {
             tracing::warn!(?left, "cgroups could not be removed");
         }
@@ -175,7 +173,7 @@ impl Tree {
     /// Returns whether all of the worker's own directories are gone.
     pub fn remove_leaf(&self, leaf: &str) -> bool {
         let gone = self.remove_group(leaf);
-        if let Some((levels, _)) = leaf.rsplit_once('/') {
+        if gone && let Some((levels, _)) = leaf.rsplit_once('/') {
             self.leave_levels(levels);
         }
         gone
@@ -250,7 +248,10 @@ fn make(dir: &Path) -> Result<(), CgroupError> {
             action: "make cgroup".into(),
             path: dir.display().to_string(),
             error,
-            remedy: Some("start sublet as root, or in a delegated group: systemd-run --scope -p Delegate=yes sublet serve".into()),
+            remedy: Some(
+                "start sublet as root, or in a delegated group: systemd-run --scope -p Delegate=yes sublet serve"
+                    .into(),
+            ),
         }),
         result => result.map_err(CgroupError::os("make cgroup", dir)),
     }

@@ -88,8 +88,10 @@ impl Channel {
         let total = head.len() + payload.len();
         let mut sent = 0;
         while sent < total {
-            let slices =
-                [IoSlice::new(&head[sent.min(head.len())..]), IoSlice::new(&payload[sent.saturating_sub(head.len())..])];
+            let slices = [
+                IoSlice::new(&head[sent.min(head.len())..]),
+                IoSlice::new(&payload[sent.saturating_sub(head.len())..]),
+            ];
             let raw = file.as_ref().filter(|_| sent == 0).map(|file| [file.as_raw_fd()]);
             let rights = raw.as_ref().map(|raw| [ControlMessage::ScmRights(raw)]);
             let control: &[ControlMessage<'_>] = rights.as_ref().map_or(&[], |rights| rights);
@@ -146,7 +148,9 @@ impl Channel {
             (false, None) => Ok((header, frame.slice(HEADER_LEN..))),
             (true, Some(file)) => Ok((header, read_sealed(file, header.length)?)),
             (true, None) => Err(ChannelError::Violation("the frame announces a memfd and carries none".into())),
-            (false, Some(_)) => Err(ChannelError::Violation("the frame carries a descriptor it does not announce".into())),
+            (false, Some(_)) => {
+                Err(ChannelError::Violation("the frame carries a descriptor it does not announce".into()))
+            }
         }
     }
 

@@ -1,0 +1,99 @@
+//! `sublet invoke`.
+
+use std::io::{Read, Write};
+
+use serde_json::json;
+use sublet_proto::v1::{InvokeRequest, Verdict};
+
+use super::{Failed, InvokeArgs, STATUS_CALL, client, output};
+use crate::front::status;
+
+/// Calls once and prints the answer as it is.
+pub fn run(args: InvokeArgs, json: bool) -> Result<(), Failed> {
+    let payload = payload(&args)?;
+    let timeout = args.timeout.map(prost_types::Duration::try_from).transpose()?;
+    let request = InvokeRequest {
+        tenant: args.tenant,
+        function: args.function,
+        sub_tenant: args.sub_tenant.unwrap_or_default(),
+        payload: payload.into(),
+        timeout,
+        want_log: args.verbose || json,
+    };
+    let result = client::block_on(async {
+        let mut client = client::invoker(&args.socket).await?;
+        Ok(client.invoke(request).await)
+    })?;
+    match result {
+        Ok(response) => {
+            let response = response.into_inner();
+            let receipt = response.receipt.unwrap_or_default();
+            if json {
+                let answer = json!({
+                    "payload": String::from_utf8_lossy(&response.payload), "receipt": output::receipt(&receipt),
+                    "log_tail": String::from_utf8_lossy(&response.log_tail),
+                });
+                println!("{answer}");
+                return Ok(());
+            }
+            std::io::stdout().write_all(&response.payload)?;
+            if args.verbose {
+                std::io::stderr().write_all(&response.log_tail)?;
+                eprintln!("sublet: {}", output::receipt_line(&receipt));
+            }
+            Ok(())
+        }
+        Err(refusal) => Err(failed(&refusal, json)),
+    }
+}
+
+fn payload(args: &InvokeArgs) -> Result<Vec<u8>, Failed> {
+    if let Some(data) = &args.data {
+        return Ok(data.clone().into_bytes());
+    }
+    let mut payload = Vec::new();
+    match &args.file {
+        Some(path) => {
+            payload = std::fs::read(path).map_err(|error| Failed::new(format!("read {}: {error}", path.display())))?;
+        }
+        None => drop(std::io::stdin().read_to_end(&mut payload)?),
+    }
+    Ok(payload)
+}
+
+fn failed(refusal: &tonic::Status, json: bool) -> Failed {
+    let verdict = status::verdict_of(refusal);
+    if json {
+        let code = format!("{:?}", refusal.code());
+        let value = json!({
+            "code": code, "message": refusal.message(), "verdict": verdict.as_ref().map(output::verdict),
+        });
+        println!("{value}");
+        return Failed { message: String::new(), status: STATUS_CALL };
+    }
+    let message = match verdict {
+        Some(verdict) => tell(&verdict),
+        None => refusal.message().to_owned(),
+    };
+    Failed { message, status: STATUS_CALL }
+}
+
+/// A verdict as people read it: what, then limit, seen and setting, then the function's own words.
+fn tell(verdict: &Verdict) -> String {
+    let mut lines = vec![format!("{}: {}", output::verdict_name(verdict), verdict.message)];
+    let mut line = |name: &str, value: &str| {
+        if !value.is_empty() {
+            lines.push(format!("  {name}: {value}"));
+        }
+    };
+    line("limit", &verdict.limit);
+    line("seen", &verdict.seen);
+    line("setting", &verdict.setting);
+    line("refused system calls", &verdict.refused_syscalls.join(", "));
+    line("the function says", String::from_utf8_lossy(&verdict.function_error).trim_end());
+    line("its log", String::from_utf8_lossy(&verdict.log_tail).trim_end());
+    if let Some(receipt) = &verdict.receipt {
+        line("receipt", &output::receipt_line(receipt));
+    }
+    lines.join("\n")
+}

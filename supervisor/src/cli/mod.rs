@@ -1,0 +1,266 @@
+//! The command line: `sublet COMMAND`. Human output by default, one JSON value on stdout with `--json`.
+
+mod client;
+mod demo;
+mod invoke;
+mod offline;
+mod operate;
+mod output;
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config;
+
+/// Configuration when none is named.
+const CONFIG: &str = "/etc/sublet/sublet.toml";
+/// Sockets when none is named: those of `state_dir = "/run/sublet"`, which the README uses throughout.
+const SOCKET: &str = "/run/sublet/call.sock";
+const ADMIN_SOCKET: &str = "/run/sublet/admin.sock";
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "sublet",
+    version,
+    about = "Runs one function for each of your customers, each in a confined worker of its own",
+    after_help = "A first look, as root on any Linux host:\n  sublet demo\n\nA first service:\n  sublet check-config sublet.toml \
+                  && sublet doctor\n  sublet serve --config sublet.toml\n  echo hello | sublet invoke acme word-stats \
+                  --sub-tenant customer-1"
+)]
+struct Cli {
+    /// Print one JSON value instead of text.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the supervisor until SIGTERM or Ctrl-C. Needs root, and gives it up once it serves.
+    Serve {
+        /// Configuration file.
+        #[arg(long, default_value = CONFIG)]
+        config: PathBuf,
+    },
+    /// Ten seconds that show what sublet does, on this host, with a supervisor of its own. Leaves nothing behind.
+    Demo,
+    /// Call a function: payload from stdin or --file, answer to stdout.
+    Invoke(InvokeArgs),
+    /// List the workers that are alive.
+    Ps {
+        /// Only this tenant's.
+        #[arg(long)]
+        tenant: Option<String>,
+        #[command(flatten)]
+        socket: AdminSocket,
+    },
+    /// Show one worker in full: limits as the kernel holds them, usage, what was checked from outside, log.
+    Describe {
+        /// Its name, for example w-17; see `sublet ps`.
+        worker: String,
+        #[command(flatten)]
+        socket: AdminSocket,
+    },
+    /// List the functions of the running configuration.
+    Functions {
+        #[command(flatten)]
+        socket: AdminSocket,
+    },
+    /// End idle workers that match; with --force busy ones too.
+    Evict {
+        /// One worker by name.
+        worker: Option<String>,
+        /// All of a tenant's.
+        #[arg(long)]
+        tenant: Option<String>,
+        /// All of a function's.
+        #[arg(long)]
+        function: Option<String>,
+        /// All of a sub-tenant's.
+        #[arg(long)]
+        sub_tenant: Option<String>,
+        /// All there are.
+        #[arg(long)]
+        all: bool,
+        /// Busy ones too: their calls get the verdict EVICTED.
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        socket: AdminSocket,
+    },
+    /// Take no more calls, let those accepted end, end all workers.
+    Drain {
+        /// How long accepted calls may still take, for example 10s.
+        #[arg(long, value_parser = duration)]
+        grace: Option<Duration>,
+        /// Stop the supervisor as well.
+        #[arg(long)]
+        stop: bool,
+        #[command(flatten)]
+        socket: AdminSocket,
+    },
+    /// How the supervisor is doing, and what its host does not enforce.
+    Health {
+        #[command(flatten)]
+        socket: AdminSocket,
+    },
+    /// Print the steps that make a worker of a function, in order, without making one.
+    Plan {
+        /// TENANT/FUNCTION, or FUNCTION when its name is unique.
+        function: String,
+        /// Configuration file.
+        #[arg(long, default_value = CONFIG)]
+        config: PathBuf,
+    },
+    /// Check a configuration file, and that what it names is on this host. Prints every problem with its remedy.
+    CheckConfig {
+        /// Configuration file.
+        #[arg(default_value = CONFIG)]
+        config: PathBuf,
+        /// The text alone, not whether directories and programs are there.
+        #[arg(long)]
+        text_only: bool,
+    },
+    /// What this host can and cannot enforce, each with the remedy. Fails when `serve` would refuse.
+    Doctor {
+        /// Judge by what this configuration accepts to miss; without it, by a configuration that accepts nothing.
+        #[arg(long)]
+        config: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Args)]
+struct AdminSocket {
+    /// The supervisor's admin socket.
+    #[arg(long = "admin-socket", env = "SUBLET_ADMIN_SOCKET", default_value = ADMIN_SOCKET)]
+    path: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct InvokeArgs {
+    /// Owner of the function.
+    tenant: String,
+    /// The function.
+    function: String,
+    /// The tenant's own customer; required unless the function is shared.
+    #[arg(long, short)]
+    sub_tenant: Option<String>,
+    /// Read the payload from this file instead of stdin.
+    #[arg(long, short, conflicts_with = "data")]
+    file: Option<PathBuf>,
+    /// The payload itself.
+    #[arg(long, short)]
+    data: Option<String>,
+    /// From acceptance to answer at the longest, for example 500ms.
+    #[arg(long, value_parser = duration)]
+    timeout: Option<Duration>,
+    /// Print receipt and log to stderr.
+    #[arg(long, short)]
+    verbose: bool,
+    /// The supervisor's call socket, or http://ADDRESS:PORT.
+    #[arg(long, env = "SUBLET_SOCKET", default_value = SOCKET)]
+    socket: String,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    config::parse_duration(text).map_err(|error| format!("{}; {}", error.what(), error.remedy()))
+}
+
+/// What went wrong with a command: a line for stderr, and the exit status.
+#[derive(Debug)]
+pub struct Failed {
+    message: String,
+    status: u8,
+}
+
+/// A command that could not do its work.
+const STATUS_FAILED: u8 = 1;
+/// A call that was made and did not end well.
+const STATUS_CALL: u8 = 3;
+
+impl Failed {
+    fn new(message: impl std::fmt::Display) -> Self {
+        Self { message: message.to_string(), status: STATUS_FAILED }
+    }
+}
+
+impl<E: std::error::Error> From<E> for Failed {
+    fn from(error: E) -> Self {
+        let mut message = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            let text = cause.to_string();
+            // Some libraries print the cause already.
+            if !message.contains(&text) {
+                message = format!("{message}: {text}");
+            }
+            source = cause.source();
+        }
+        Self::new(message)
+    }
+}
+
+/// Runs the command line. The returned status: 0 done, 1 not done, 2 wrong usage, 3 the call did not end well.
+pub fn main() -> ExitCode {
+    let Cli { json, command } = Cli::parse();
+    match run(command, json) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failed { message, status }) => {
+            if json && status != STATUS_CALL {
+                println!("{}", serde_json::json!({ "error": message }));
+            } else if !message.is_empty() {
+                eprintln!("sublet: {message}");
+            }
+            ExitCode::from(status)
+        }
+    }
+}
+
+fn run(command: Command, json: bool) -> Result<(), Failed> {
+    match command {
+        Command::Serve { config } => serve(&config, json),
+        Command::Demo => demo::run(json),
+        Command::Invoke(args) => invoke::run(args, json),
+        Command::Ps { tenant, socket } => operate::ps(&socket.path, tenant, json),
+        Command::Describe { worker, socket } => operate::describe(&socket.path, worker, json),
+        Command::Functions { socket } => operate::functions(&socket.path, json),
+        Command::Evict { worker, tenant, function, sub_tenant, all, force, socket } => {
+            let or_empty = Option::unwrap_or_default;
+            let request = sublet_proto::v1::EvictRequest {
+                worker: or_empty(worker),
+                tenant: or_empty(tenant),
+                function: or_empty(function),
+                sub_tenant: or_empty(sub_tenant),
+                all,
+                force,
+            };
+            operate::evict(&socket.path, request, json)
+        }
+        Command::Drain { grace, stop, socket } => operate::drain(&socket.path, grace, stop, json),
+        Command::Health { socket } => operate::health(&socket.path, json),
+        Command::Plan { function, config } => offline::plan(&config, &function, json),
+        Command::CheckConfig { config, text_only } => offline::check_config(&config, text_only, json),
+        Command::Doctor { config } => offline::doctor(config.as_deref(), json),
+    }
+}
+
+fn serve(path: &std::path::Path, json: bool) -> Result<(), Failed> {
+    output::log_to_stderr(json);
+    crate::serve::serve(path, |config| {
+        let host = &config.host;
+        if json {
+            let tcp = host.listen.map(|address| address.to_string());
+            let ready = serde_json::json!({
+                "event": "serving", "socket": host.socket.as_str(), "admin_socket": host.admin_socket.as_str(),
+                "listen": tcp,
+            });
+            println!("{ready}");
+        } else {
+            let tcp = host.listen.map(|address| format!(" and http://{address}")).unwrap_or_default();
+            println!("serving calls on {}{tcp}, operators on {}", host.socket, host.admin_socket);
+        }
+    })?;
+    Ok(())
+}

@@ -1,0 +1,127 @@
+//! Commands that need no supervisor: plan, check-config, doctor.
+
+use std::{collections::BTreeSet, path::Path};
+
+use serde_json::json;
+
+use super::{Failed, output};
+use crate::{
+    cgroups::host::HostCgroups,
+    config::{self, Config, Problem},
+    doctor::{Outcome, Report},
+    driver::catalogue::{Catalogue, Entry},
+};
+
+/// `sublet plan`: the steps on this host, as the running supervisor would take them.
+pub fn plan(path: &Path, function: &str, json: bool) -> Result<(), Failed> {
+    let config = config::load(path)?;
+    let catalogue = Catalogue::new(&config);
+    let entry = find(&catalogue, function)?;
+    let report = Report::of_host();
+    let is_hybrid = HostCgroups::discover().is_ok_and(|found| found.is_hybrid());
+    let plan = entry.plan(config.host.uid_base, is_hybrid, &report.missing_layers());
+    if json {
+        let steps: Vec<_> = plan
+            .iter()
+            .map(|step| json!({ "by": format!("{:?}", step.actor()).to_lowercase(), "step": step.to_string() }))
+            .collect();
+        println!("{}", json!({ "tenant": &*entry.tenant, "function": &*entry.name, "steps": steps }));
+        return Ok(());
+    }
+    println!("{}/{} (revision {})", entry.tenant, entry.name, entry.settings.short_revision());
+    for (number, step) in plan.iter().enumerate() {
+        println!("{:>3}  {:<9} {step}", number + 1, format!("{:?}", step.actor()).to_lowercase());
+    }
+    Ok(())
+}
+
+fn find<'a>(catalogue: &'a Catalogue, wanted: &str) -> Result<&'a Entry, Failed> {
+    let all = catalogue.all();
+    let matching: Vec<_> = match wanted.split_once('/') {
+        Some((tenant, name)) => all.iter().filter(|e| *e.tenant == *tenant && *e.name == *name).collect(),
+        None => all.iter().filter(|e| *e.name == *wanted).collect(),
+    };
+    let names = || all.iter().map(|e| format!("{}/{}", e.tenant, e.name)).collect::<Vec<_>>().join(", ");
+    match matching[..] {
+        [entry] => Ok(entry),
+        [] => Err(Failed::new(format!("no function {wanted:?} in the configuration; it has: {}", names()))),
+        _ => Err(Failed::new(format!("more than one tenant has a function {wanted:?}; name one of: {}", names()))),
+    }
+}
+
+/// `sublet check-config`.
+pub fn check_config(path: &Path, text_only: bool, json: bool) -> Result<(), Failed> {
+    let (config, mut problems): (Option<Config>, Vec<Problem>) = match config::load(path) {
+        Ok(config) => (Some(config), Vec::new()),
+        Err(error) => (None, error.problems),
+    };
+    if let Some(config) = &config
+        && !text_only
+    {
+        problems.extend(config::check_disk(config));
+    }
+    if json {
+        println!("{}", json!({ "ok": problems.is_empty(), "problems": problems, "config": config }));
+    }
+    if !problems.is_empty() {
+        let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        return Err(match json {
+            // Told already.
+            true => Failed { message: String::new(), status: super::STATUS_CALL },
+            false => Failed::new(format!("{} is not usable:\n{}", path.display(), lines.join("\n"))),
+        });
+    }
+    if let (Some(config), false) = (&config, json) {
+        println!(
+            "{} is fine: {} tenants, {} functions",
+            path.display(),
+            config.tenants.len(),
+            config.functions().count()
+        );
+    }
+    Ok(())
+}
+
+/// `sublet doctor`.
+pub fn doctor(path: Option<&Path>, json: bool) -> Result<(), Failed> {
+    let accepted = match path {
+        Some(path) => config::load(path)?.host.accept_degraded,
+        None => BTreeSet::new(),
+    };
+    let report = Report::of_host();
+    let refused = report.refuse(&accepted);
+    if json {
+        let checks: Vec<_> = (report.checks.iter())
+            .map(|check| {
+                let state = match check.outcome {
+                    Outcome::Ok => "ok",
+                    Outcome::Degraded(_) => "degraded",
+                    Outcome::Missing => "missing",
+                };
+                json!({ "name": check.name, "value": check.value, "state": state, "remedy": check.remedy })
+            })
+            .collect();
+        println!("{}", json!({ "serve_would_start": refused.is_ok(), "checks": checks }));
+    } else {
+        let rows: Vec<Vec<String>> = (report.checks.iter())
+            .map(|check| {
+                let word = match check.outcome {
+                    Outcome::Ok => "ok",
+                    Outcome::Degraded(degradation) if accepted.contains(&degradation) => "accepted",
+                    Outcome::Degraded(_) => "DEGRADED",
+                    Outcome::Missing => "MISSING",
+                };
+                vec![check.name.to_owned(), word.to_owned(), check.value.clone()]
+            })
+            .collect();
+        println!("{}", output::table(&["CHECK", "", "FOUND"], &rows));
+        for check in report.checks.iter().filter(|check| !check.is_ok()) {
+            println!("\n{}: {}", check.name, check.remedy.as_deref().unwrap_or_default());
+        }
+    }
+    match (refused, json) {
+        (Ok(()), _) => Ok(()),
+        (Err(_), true) => Err(Failed { message: String::new(), status: super::STATUS_CALL }),
+        (Err(lines), false) => Err(Failed::new(format!("`sublet serve` would refuse to start here:\n{lines}"))),
+    }
+}

@@ -1,0 +1,226 @@
+//! Commands that ask a running supervisor: ps, describe, functions, evict, drain, health.
+
+use std::{path::Path, time::Duration};
+
+use serde_json::{Value, json};
+use sublet_proto::v1::{
+    DescribeWorkerRequest, DescribeWorkerResponse, DrainRequest, EvictRequest, Fact, GetHealthRequest,
+    ListFunctionsRequest, ListWorkersRequest, Worker, WorkerState,
+};
+
+use super::{Failed, client, output};
+
+fn state_name(worker: &Worker) -> &'static str {
+    match (worker.state(), worker.frozen) {
+        (WorkerState::Idle, true) => "frozen",
+        (WorkerState::Idle, false) => "idle",
+        (WorkerState::Starting, _) => "starting",
+        (WorkerState::Leased, _) => "busy",
+        (WorkerState::Draining, _) => "draining",
+        (WorkerState::Reaping, _) => "ending",
+        (WorkerState::Unspecified, _) => "?",
+    }
+}
+
+fn worker_value(worker: &Worker) -> Value {
+    json!({
+        "worker": worker.worker, "state": state_name(worker), "tenant": worker.tenant, "function": worker.function,
+        "revision": worker.revision, "sub_tenant_hash": worker.sub_tenant_hash, "pid": worker.pid,
+        "calls": worker.calls, "age_ms": output::millis(worker.age), "idle_ms": output::millis(worker.idle),
+        "frozen": worker.frozen,
+    })
+}
+
+fn took(duration: Option<prost_types::Duration>) -> String {
+    output::wire(duration).map_or_else(|| "-".to_owned(), output::time)
+}
+
+fn print(value: &Value) {
+    println!("{value}");
+}
+
+/// `sublet ps`.
+pub fn ps(socket: &Path, tenant: Option<String>, json: bool) -> Result<(), Failed> {
+    let request = ListWorkersRequest { tenant: tenant.unwrap_or_default() };
+    let workers = client::block_on(async {
+        let answer = client::admin(socket).await?.list_workers(request).await;
+        Ok(answer.map_err(|status| client::refused(&status))?.into_inner().workers)
+    })?;
+    if json {
+        print(&workers.iter().map(worker_value).collect());
+        return Ok(());
+    }
+    if workers.is_empty() {
+        println!("no workers");
+        return Ok(());
+    }
+    let row = |worker: &Worker| {
+        vec![
+            worker.worker.clone(),
+            state_name(worker).to_owned(),
+            worker.tenant.clone(),
+            worker.function.clone(),
+            worker.sub_tenant_hash.chars().take(14).collect(),
+            worker.pid.to_string(),
+            worker.calls.to_string(),
+            took(worker.age),
+            took(worker.idle),
+        ]
+    };
+    let header = ["WORKER", "STATE", "TENANT", "FUNCTION", "SUB-TENANT", "PID", "CALLS", "AGE", "IDLE"];
+    println!("{}", output::table(&header, &workers.iter().map(row).collect::<Vec<_>>()));
+    Ok(())
+}
+
+fn facts_value(facts: &[Fact]) -> Value {
+    facts.iter().map(|fact| json!({ "name": fact.name, "value": fact.value, "ok": fact.ok })).collect()
+}
+
+/// `sublet describe`.
+pub fn describe(socket: &Path, worker: String, json: bool) -> Result<(), Failed> {
+    let found = client::block_on(async {
+        let answer = client::admin(socket).await?.describe_worker(DescribeWorkerRequest { worker }).await;
+        Ok(answer.map_err(|status| client::refused(&status))?.into_inner())
+    })?;
+    let worker = found.worker.clone().unwrap_or_default();
+    if json {
+        let limit = |limit: &sublet_proto::v1::Limit| json!({ "setting": limit.setting, "value": limit.value, "knob": limit.knob });
+        print(&json!({
+            "worker": worker_value(&worker), "cgroup": found.cgroup,
+            "limits": found.limits.iter().map(limit).collect::<Vec<_>>(), "posture": facts_value(&found.posture),
+            "memory_bytes": found.memory_bytes, "memory_peak_bytes": found.memory_peak_bytes,
+            "cpu_ms": output::millis(found.cpu), "processes": found.processes,
+            "log_tail": String::from_utf8_lossy(&found.log_tail), "degraded": found.degraded,
+        }));
+        return Ok(());
+    }
+    tell_worker(&worker, &found);
+    Ok(())
+}
+
+fn tell_worker(worker: &Worker, found: &DescribeWorkerResponse) {
+    println!("{} of {}/{} (revision {})", worker.worker, worker.tenant, worker.function, worker.revision);
+    println!("  sub-tenant   {}", worker.sub_tenant_hash);
+    println!(
+        "  state        {}, {} calls, age {}, idle {}",
+        state_name(worker),
+        worker.calls,
+        took(worker.age),
+        took(worker.idle)
+    );
+    println!("  init's pid   {}", worker.pid);
+    println!("  cgroup       {}", found.cgroup);
+    println!(
+        "  usage        memory {}, peak {}, cpu {}, {} processes and threads",
+        output::size(found.memory_bytes),
+        output::size(found.memory_peak_bytes),
+        took(found.cpu),
+        found.processes
+    );
+    let not_enforced = if found.degraded.is_empty() { "nothing".to_owned() } else { found.degraded.join(", ") };
+    println!("  not enforced {not_enforced}");
+    let rows: Vec<Vec<String>> = (found.limits.iter())
+        .map(|limit| vec![format!("  {}", limit.setting), limit.value.clone(), limit.knob.clone()])
+        .collect();
+    println!("\n{}", output::table(&["  LIMIT", "VALUE", "ENFORCED BY"], &rows));
+    let rows: Vec<Vec<String>> = (found.posture.iter())
+        .map(|fact| {
+            vec![format!("  {}", fact.name), if fact.ok { "ok" } else { "WRONG" }.to_owned(), fact.value.clone()]
+        })
+        .collect();
+    println!("\n{}", output::table(&["  SEEN FROM OUTSIDE", "", "VALUE"], &rows));
+    if !found.log_tail.is_empty() {
+        println!("\n  LOG\n{}", String::from_utf8_lossy(&found.log_tail).trim_end());
+    }
+}
+
+/// `sublet functions`.
+pub fn functions(socket: &Path, json: bool) -> Result<(), Failed> {
+    let functions = client::block_on(async {
+        let answer = client::admin(socket).await?.list_functions(ListFunctionsRequest {}).await;
+        Ok(answer.map_err(|status| client::refused(&status))?.into_inner().functions)
+    })?;
+    if json {
+        let value = |f: &sublet_proto::v1::Function| {
+            json!({
+                "tenant": f.tenant, "function": f.function, "revision": f.revision, "runtime": f.runtime,
+                "layout": f.layout, "isolation": f.isolation, "workers": f.workers,
+            })
+        };
+        print(&functions.iter().map(value).collect());
+        return Ok(());
+    }
+    let rows: Vec<Vec<String>> = (functions.into_iter())
+        .map(|f| vec![f.tenant, f.function, f.revision, f.runtime, f.layout, f.isolation, f.workers.to_string()])
+        .collect();
+    let header = ["TENANT", "FUNCTION", "REVISION", "RUNTIME", "LAYOUT", "ISOLATION", "WORKERS"];
+    println!("{}", output::table(&header, &rows));
+    Ok(())
+}
+
+/// `sublet evict`.
+pub fn evict(socket: &Path, request: EvictRequest, json: bool) -> Result<(), Failed> {
+    let answer = client::block_on(async {
+        let answer = client::admin(socket).await?.evict(request).await;
+        Ok(answer.map_err(|status| client::refused(&status))?.into_inner())
+    })?;
+    if json {
+        print(&json!({ "evicted": answer.evicted, "busy": answer.busy }));
+    } else {
+        println!("{} evicted, {} left as busy", answer.evicted, answer.busy);
+    }
+    Ok(())
+}
+
+/// `sublet drain`.
+pub fn drain(socket: &Path, grace: Option<Duration>, stop: bool, json: bool) -> Result<(), Failed> {
+    let grace = grace.map(prost_types::Duration::try_from).transpose()?;
+    let answer = client::block_on(async {
+        let answer = client::admin(socket).await?.drain(DrainRequest { grace, stop }).await;
+        Ok(answer.map_err(|status| client::refused(&status))?.into_inner())
+    })?;
+    if json {
+        print(&json!({ "cut": answer.cut }));
+    } else {
+        println!("drained; {} calls did not end well meanwhile", answer.cut);
+    }
+    Ok(())
+}
+
+/// `sublet health`.
+pub fn health(socket: &Path, json: bool) -> Result<(), Failed> {
+    let found = client::block_on(async {
+        let answer = client::admin(socket).await?.get_health(GetHealthRequest {}).await;
+        Ok(answer.map_err(|status| client::refused(&status))?.into_inner())
+    })?;
+    let numbers = [
+        ("workers", found.workers),
+        ("calls_in_flight", found.calls_in_flight),
+        ("calls_queued", found.calls_queued),
+        ("calls_answered", found.calls_answered),
+        ("calls_failed", found.calls_failed),
+        ("calls_refused", found.calls_refused),
+        ("workers_started", found.workers_started),
+        ("worker_start_failures", found.worker_start_failures),
+    ];
+    if json {
+        let mut value = json!({
+            "status": found.status, "degraded": found.degraded, "host": facts_value(&found.host),
+        });
+        for (name, number) in numbers {
+            value[name] = number.into();
+        }
+        print(&value);
+        return Ok(());
+    }
+    println!("{}", found.status);
+    for (name, number) in numbers {
+        println!("  {:<22} {number}", name.replace('_', " "));
+    }
+    let not_enforced = if found.degraded.is_empty() { "nothing".to_owned() } else { found.degraded.join(", ") };
+    println!("  {:<22} {not_enforced}", "not enforced");
+    for fact in &found.host {
+        println!("  {:<22} {}", fact.name, fact.value);
+    }
+    Ok(())
+}

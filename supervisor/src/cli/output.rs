@@ -1,0 +1,133 @@
+//! Printing: tables and times for people, values for programs.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sublet_proto::v1::{Receipt, Start, Verdict};
+
+/// Log lines on stderr; `RUST_LOG` says how many.
+pub fn log_to_stderr(json: bool) {
+    use tracing_subscriber::{EnvFilter, fmt};
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second call keeps the first subscriber.
+    if json {
+        builder.json().try_init().ok()
+    } else {
+        builder.compact().try_init().ok()
+    };
+}
+
+/// Columns aligned, two spaces apart.
+pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        cells.chain([header[column].len()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..header.len()).map(width).collect();
+    let line = |cells: Vec<&str>| {
+        let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    let mut lines = vec![line(header.to_vec())];
+    lines.extend(rows.iter().map(|row| line(row.iter().map(String::as_str).collect())));
+    lines.join("\n")
+}
+
+/// A wire duration.
+pub fn wire(duration: Option<prost_types::Duration>) -> Option<Duration> {
+    Duration::try_from(duration?).ok()
+}
+
+/// Three significant places at the unit people would choose.
+pub fn time(duration: Duration) -> String {
+    let micros = duration.as_micros();
+    match micros {
+        0..1_000 => format!("{micros}us"),
+        1_000..1_000_000 => format!("{:.1}ms", duration.as_secs_f64() * 1e3),
+        1_000_000..60_000_000 => format!("{:.1}s", duration.as_secs_f64()),
+        _ => format!("{}m{}s", duration.as_secs() / 60, duration.as_secs() % 60),
+    }
+}
+
+/// A size in the binary unit people would choose.
+pub fn size(bytes: u64) -> String {
+    match bytes {
+        0..1_024 => format!("{bytes}B"),
+        1_024..1_048_576 => format!("{:.1}KiB", bytes as f64 / 1024.0),
+        _ => format!("{:.1}MiB", bytes as f64 / 1_048_576.0),
+    }
+}
+
+/// Milliseconds, for programs.
+pub fn millis(duration: Option<prost_types::Duration>) -> Value {
+    wire(duration).map_or(Value::Null, |duration| json!(duration.as_micros() as f64 / 1e3))
+}
+
+/// "cold" or "warm".
+pub fn start(receipt: &Receipt) -> &'static str {
+    match receipt.start() {
+        Start::Cold => "cold",
+        Start::Warm => "warm",
+        Start::Unspecified => "-",
+    }
+}
+
+/// A receipt for programs.
+pub fn receipt(receipt: &Receipt) -> Value {
+    json!({
+        "worker": receipt.worker, "lease": receipt.lease, "start": start(receipt),
+        "queued_ms": millis(receipt.queued), "starting_ms": millis(receipt.starting),
+        "running_ms": millis(receipt.running), "cpu_ms": millis(receipt.cpu),
+        "memory_peak_bytes": receipt.memory_peak_bytes, "calls": receipt.calls,
+    })
+}
+
+/// A receipt on one line.
+pub fn receipt_line(receipt: &Receipt) -> String {
+    if receipt.worker.is_empty() {
+        return "no worker".to_owned();
+    }
+    let took = |duration| wire(duration).map_or_else(|| "-".to_owned(), time);
+    format!(
+        "{} {} queued {} running {} cpu {} memory peak {} call {}",
+        receipt.worker,
+        start(receipt),
+        took(receipt.queued),
+        took(receipt.running),
+        took(receipt.cpu),
+        size(receipt.memory_peak_bytes),
+        receipt.calls
+    )
+}
+
+/// The closed list's name of a verdict.
+pub fn verdict_name(verdict: &Verdict) -> String {
+    verdict.kind().as_str_name().trim_start_matches("VERDICT_KIND_").to_owned()
+}
+
+/// A verdict for programs.
+pub fn verdict(found: &Verdict) -> Value {
+    json!({
+        "kind": verdict_name(found), "message": found.message, "limit": found.limit, "seen": found.seen,
+        "setting": found.setting, "refused_syscalls": found.refused_syscalls,
+        "function_error": String::from_utf8_lossy(&found.function_error),
+        "log_tail": String::from_utf8_lossy(&found.log_tail),
+        "receipt": found.receipt.as_ref().map(receipt),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned_and_times_are_short() {
+        let rows = [vec!["w-1".to_owned(), "idle".to_owned()], vec!["w-17".to_owned(), "x".to_owned()]];
+        assert_eq!(table(&["WORKER", "STATE"], &rows), "WORKER  STATE\nw-1     idle\nw-17    x");
+        assert_eq!(time(Duration::from_micros(17)), "17us");
+        assert_eq!(time(Duration::from_micros(2_340)), "2.3ms");
+        assert_eq!(time(Duration::from_secs(75)), "1m15s");
+        assert_eq!(size(3 * 1024 * 1024 / 2), "1.5MiB");
+    }
+}

@@ -1,0 +1,540 @@
+//! One call, from the caller's words to its one end.
+//!
+//! [`Driver::accept`] parses and refuses; [`Call::run`] lives in a task of its own, so that a caller who goes away
+//! cancels by word ([`Cancel`]) and never by tearing an exchange in two.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use sublet_pool::{CallId, End, Event, LabelError, PoolKey, Refusal, Stage, Start, SubTenant};
+use sublet_proto::{
+    link::frame::ENDED_BY_SIGNAL,
+    v1::{self, Receipt, Verdict},
+};
+use tokio::{
+    sync::mpsc,
+    time::{sleep, timeout},
+};
+
+use super::{
+    Driver, Note,
+    catalogue::Entry,
+    labels::hex,
+    verdict::{self, Failed, Noticed},
+};
+use crate::{
+    config::Isolation,
+    worker::{
+        StartFailure, Worker,
+        exchange::{Fault, Reply, Ticket, exchange},
+        log::Mark,
+    },
+};
+
+/// How long a worker that closed its channel may take to end; one that goes on without it broke the protocol.
+const DEATH_PATIENCE: Duration = Duration::from_millis(200);
+/// How long a verdict waits for the counters of a dead worker.
+const POST_MORTEM_PATIENCE: Duration = Duration::from_secs(2);
+/// Workers that may turn out to be unfit before they have read the call; then it is the call that is unlucky.
+const DELIVERIES_MAX: u32 = 3;
+
+/// What a caller asks for.
+#[derive(Clone, Debug, Default)]
+pub struct Invocation {
+    /// Owner of the function.
+    pub tenant: String,
+    /// The function.
+    pub function: String,
+    /// The tenant's own customer.
+    pub sub_tenant: String,
+    /// For the function.
+    pub payload: Bytes,
+    /// The caller's own limit, from acceptance to answer.
+    pub timeout: Option<Duration>,
+    /// Whether the answer comes with what the function logged.
+    pub want_log: bool,
+}
+
+/// Why a call is not accepted. Nothing of it has reached a worker.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // The fields are what the message names.
+pub enum Rejection {
+    /// No such tenant.
+    #[error("tenant {tenant:?} is not in the configuration")]
+    UnknownTenant { tenant: String },
+    /// No such function of that tenant.
+    #[error("tenant {tenant:?} has no function {function:?}")]
+    UnknownFunction { tenant: String, function: String },
+    /// The label is not one.
+    #[error("{0}")]
+    Label(LabelError),
+    /// The function needs a label.
+    #[error("function {function:?} has isolation = \"sub-tenant\": the call must name a sub_tenant")]
+    LabelMissing { function: String },
+    /// The function takes none.
+    #[error("function {function:?} has isolation = \"shared\" and takes no sub_tenant label")]
+    LabelOnShared { function: String },
+    /// The payload is over the limit.
+    #[error("the payload has {seen} bytes, {setting} allows {limit}")]
+    PayloadTooLarge { seen: usize, limit: u32, setting: String },
+    /// The deadline has passed already.
+    #[error("the call's deadline has already passed")]
+    DeadlinePast,
+    /// Too much is going on, or nothing any more.
+    #[error("{}", refusal_text(*.0))]
+    Refused(Refusal),
+}
+
+fn refusal_text(refusal: Refusal) -> String {
+    match refusal {
+        Refusal::QueueFull { limit } => {
+            format!("the sub-tenant's queue for this function is full ({limit} calls wait)")
+        }
+        Refusal::TenantCallsFull { limit } => format!("the tenant has {limit} calls in flight, its limit"),
+        Refusal::CallsWaitingFull { limit } => format!("{limit} calls wait on this host, its limit"),
+        Refusal::Draining => "the supervisor is draining and takes no new calls".into(),
+        Refusal::DeadlinePast => "the call's deadline has already passed".into(),
+        Refusal::UnknownFunction => "the function is not in the configuration any more".into(),
+        Refusal::CrashBackoff { retry_after } => format!(
+            "workers of this function and sub-tenant keep failing; no new one is made for another {} ms",
+            retry_after.as_millis()
+        ),
+    }
+}
+
+/// A call that got its answer.
+#[derive(Debug)]
+pub struct Answer {
+    /// What the function answered.
+    pub payload: Bytes,
+    /// What it used.
+    pub receipt: Receipt,
+    /// What the function logged meanwhile, when asked for.
+    pub log_tail: Bytes,
+}
+
+/// A call that did not.
+#[derive(Debug)]
+pub enum Failure {
+    /// It was not accepted.
+    Rejected(Rejection),
+    /// It was accepted and did not end well: theirs.
+    Verdict(Box<Verdict>),
+    /// The host or sublet failed it: ours.
+    Ours(String),
+    /// Its caller went away.
+    Cancelled,
+}
+
+/// Which call a task is working on now, and whether anybody still wants it.
+#[derive(Debug, Default)]
+struct Wanted {
+    call: AtomicU64,
+    cancelled: AtomicBool,
+}
+
+/// Cancels its call when dropped before [`Cancel::disarm`].
+#[derive(Debug)]
+pub struct Cancel(Option<(Arc<Driver>, Arc<Wanted>)>);
+
+impl Cancel {
+    /// The call has ended.
+    pub fn disarm(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Cancel {
+    fn drop(&mut self) {
+        if let Some((driver, wanted)) = self.0.take() {
+            // In this order: the task sets the id first and looks at the flag then, so one of us sees the other.
+            wanted.cancelled.store(true, Ordering::SeqCst);
+            driver.step(Event::Cancel { call: CallId(wanted.call.load(Ordering::SeqCst)) });
+        }
+    }
+}
+
+/// An accepted call.
+#[derive(Debug)]
+pub struct Call {
+    driver: Arc<Driver>,
+    entry: Arc<Entry>,
+    key: PoolKey,
+    payload: Bytes,
+    want_log: bool,
+    accepted: Instant,
+    /// From acceptance to answer.
+    limit: Duration,
+    is_callers_limit: bool,
+    wanted: Arc<Wanted>,
+}
+
+/// A delivery under way.
+#[derive(Debug)]
+struct Delivery {
+    worker: Arc<Worker>,
+    lease: [u8; 16],
+    start: Start,
+    at: Instant,
+    calls: u64,
+    mark: Option<Mark>,
+}
+
+/// What is held back until the pool has settled the call.
+type Held = Result<Answer, Failure>;
+
+impl Driver {
+    /// Checks a call and takes it on.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn accept(self: &Arc<Self>, invocation: Invocation) -> Result<(Call, Cancel), Rejection> {
+        let Invocation { tenant, function, sub_tenant, payload, timeout, want_log } = invocation;
+        let Some(functions) = self.catalogue.tenant(&tenant) else {
+            return Err(Rejection::UnknownTenant { tenant });
+        };
+        let Some(entry) = functions.get(function.as_str()) else {
+            return Err(Rejection::UnknownFunction { tenant, function });
+        };
+        let sub_tenant = match entry.settings.isolation {
+            Isolation::SubTenant if sub_tenant.is_empty() => return Err(Rejection::LabelMissing { function }),
+            Isolation::SubTenant => SubTenant::try_from(sub_tenant.as_str()).map_err(Rejection::Label)?,
+            Isolation::Shared if sub_tenant.is_empty() => SubTenant::shared(),
+            Isolation::Shared => return Err(Rejection::LabelOnShared { function }),
+        };
+        let limit = entry.settings.payload_max_bytes;
+        if payload.len() > limit as usize {
+            let setting = entry.setting("payload_max");
+            return Err(Rejection::PayloadTooLarge { seen: payload.len(), limit, setting });
+        }
+        if timeout.is_some_and(|timeout| timeout.is_zero()) {
+            return Err(Rejection::DeadlinePast);
+        }
+        let most = entry.settings.start_timeout + entry.settings.timeout;
+        let key = PoolKey {
+            tenant: entry.tenant.clone(),
+            function: entry.name.clone(),
+            revision: entry.settings.revision,
+            sub_tenant,
+        };
+        let wanted = Arc::new(Wanted::default());
+        let call = Call {
+            driver: self.clone(),
+            entry: entry.clone(),
+            key,
+            payload,
+            want_log,
+            accepted: Instant::now(),
+            limit: timeout.map_or(most, |timeout| timeout.min(most)),
+            is_callers_limit: timeout.is_some_and(|timeout| timeout < most),
+            wanted: wanted.clone(),
+        };
+        Ok((call, Cancel(Some((self.clone(), wanted)))))
+    }
+}
+
+impl Call {
+    /// Runs the call to its one end.
+    ///
+    /// # Errors
+    /// Why it has no answer.
+    pub async fn run(self) -> Result<Answer, Failure> {
+        let mut deliveries = 0;
+        let result = loop {
+            let notes = self.register();
+            match self.attempt(notes).await {
+                Attempt::Ended(result) => break result,
+                Attempt::NotDelivered(what) => {
+                    deliveries += 1;
+                    tracing::warn!(function = %self.entry.name, what, "a worker was unfit when its next call came");
+                    if deliveries == DELIVERIES_MAX {
+                        break Err(Failure::Ours(format!("{deliveries} workers in a row were unfit: {what}")));
+                    }
+                }
+            }
+        };
+        let counters = &self.driver.counters;
+        let counter = match &result {
+            Ok(_) => &counters.answered,
+            Err(Failure::Rejected(_)) => &counters.refused,
+            Err(Failure::Verdict(_) | Failure::Ours(_) | Failure::Cancelled) => &counters.failed,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        result
+    }
+
+    /// Puts the call into the books and before the pool.
+    fn register(&self) -> mpsc::UnboundedReceiver<Note> {
+        let driver = &self.driver;
+        let call = CallId(driver.next_call.fetch_add(1, Ordering::Relaxed));
+        // At most two notes per call: Deliver and Settle.
+        let (sender, notes) = mpsc::unbounded_channel();
+        self.wanted.call.store(call.0, Ordering::SeqCst);
+        let mut books = driver.books();
+        books.calls.insert(call, sender);
+        let deadline = driver.tick(self.accepted + self.limit);
+        driver.step_with(&mut books, Event::Invoke { call, key: self.key.clone(), deadline });
+        if self.wanted.cancelled.load(Ordering::SeqCst) {
+            driver.step_with(&mut books, Event::Cancel { call });
+        }
+        notes
+    }
+
+    async fn attempt(&self, mut notes: mpsc::UnboundedReceiver<Note>) -> Attempt {
+        let lost = || Attempt::Ended(Err(Failure::Ours("the call was lost by the driver".into())));
+        let (delivery, held) = match notes.recv().await {
+            None => return lost(),
+            Some(Note::Settle { end, worker }) => return self.settled(end, worker, None, None).await,
+            Some(Note::Deliver { worker, lease, start, thaw }) => {
+                let wire_lease = self.driver.shop.labels.lease(lease);
+                let delivery = Delivery {
+                    lease: wire_lease,
+                    start,
+                    at: Instant::now(),
+                    calls: worker.count_call(),
+                    mark: None,
+                    worker,
+                };
+                match self.deliver(delivery, lease, thaw, &mut notes).await {
+                    Delivered::Replied(delivery, held) => (delivery, held),
+                    Delivered::Settled(delivery, end, worker) => {
+                        return self.settled(end, worker, Some(delivery), None).await;
+                    }
+                    Delivered::Not(what) => {
+                        // The pool takes the call off the worker, which is ended; then it is free to be given again.
+                        return match notes.recv().await {
+                            Some(Note::Settle { end: End::WorkerDied { .. }, .. }) => Attempt::NotDelivered(what),
+                            Some(Note::Settle { end, worker }) => self.settled(end, worker, None, None).await,
+                            Some(Note::Deliver { .. }) | None => lost(),
+                        };
+                    }
+                }
+            }
+        };
+        match notes.recv().await {
+            Some(Note::Settle { end, worker }) => self.settled(end, worker, Some(delivery), Some(held)).await,
+            Some(Note::Deliver { .. }) | None => lost(),
+        }
+    }
+
+    /// Gives the call to the worker and tells the pool what came of it.
+    async fn deliver(
+        &self,
+        mut delivery: Delivery,
+        lease: sublet_pool::LeaseId,
+        thaw: bool,
+        notes: &mut mpsc::UnboundedReceiver<Note>,
+    ) -> Delivered {
+        let worker = delivery.worker.clone();
+        let answered = |clean| self.driver.step(Event::Answered { worker: worker.id, lease, clean });
+        let unfit = |what: String| {
+            self.driver.step(Event::Died { worker: worker.id });
+            Delivered::Not(what)
+        };
+        if thaw && let Err(error) = worker.apply_freeze() {
+            return unfit(format!("it cannot be thawed: {error}"));
+        }
+        let Some(mut channel) = worker.take_channel() else {
+            return unfit("its channel is not there".into());
+        };
+        // What it wrote before is not this call's.
+        delivery.mark = Some(worker.log.mark());
+        let ticket = Ticket { lease: delivery.lease, label: worker.tag };
+        let left = self.limit.saturating_sub(self.accepted.elapsed());
+        let own = self.entry.settings.timeout;
+        let left_ms = u32::try_from(left.min(own).as_millis()).unwrap_or(u32::MAX);
+        let answer_max = self.entry.settings.answer_max_bytes;
+        let outcome = tokio::select! {
+            outcome = timeout(own, exchange(&mut channel, ticket, &self.payload, left_ms, answer_max)) => outcome,
+            note = notes.recv() => {
+                return match note {
+                    Some(Note::Settle { end, worker }) => Delivered::Settled(delivery, end, worker),
+                    Some(Note::Deliver { .. }) | None => unfit("the driver lost the call".into()),
+                };
+            }
+        };
+        let Ok(outcome) = outcome else {
+            let held = self.failed(verdict::deadline(&self.entry, own, false, delivery.at.elapsed()), Some(&delivery));
+            answered(false);
+            return Delivered::Replied(delivery, held);
+        };
+        let (held, clean) = match outcome {
+            Ok(Reply::Answer { payload, status: 0 }) => (Ok(self.answer(payload, &delivery)), true),
+            Ok(Reply::Answer { status, .. }) => {
+                let failed = match status.checked_sub(ENDED_BY_SIGNAL) {
+                    Some(signal) => Failed::Signal(i32::try_from(signal).unwrap_or(i32::MAX)),
+                    None => Failed::Status(i32::try_from(status).unwrap_or(i32::MAX)),
+                };
+                self.failure(&failed, &delivery).await
+            }
+            Ok(Reply::Error(what)) => self.failure(&Failed::Handler(what), &delivery).await,
+            Err(Fault::NotDelivered(what)) => return unfit(what),
+            Err(Fault::TooLarge { seen, .. }) => {
+                (self.failed(verdict::answer_too_large(&self.entry, seen), Some(&delivery)), false)
+            }
+            Err(Fault::BadFrame(what)) => (self.failed(verdict::bad_frame(&what), Some(&delivery)), false),
+            Err(Fault::Os(error)) => (Err(Failure::Ours(format!("talk to the worker: {error}"))), false),
+            Err(Fault::Closed) => {
+                // The end of its process is announced by its keeper, and the pool then settles the call.
+                if let Ok(Some(Note::Settle { end, worker })) = timeout(DEATH_PATIENCE, notes.recv()).await {
+                    return Delivered::Settled(delivery, end, worker);
+                }
+                let what = "it closed its channel and goes on";
+                (self.failed(verdict::bad_frame(what), Some(&delivery)), false)
+            }
+        };
+        if clean {
+            worker.put_channel(channel);
+        }
+        answered(clean);
+        Delivered::Replied(delivery, held)
+    }
+
+    fn answer(&self, payload: Bytes, delivery: &Delivery) -> Answer {
+        let log_tail = match delivery.mark.filter(|_| self.want_log) {
+            Some(mark) => delivery.worker.log.since(mark).into(),
+            None => Bytes::new(),
+        };
+        Answer { payload, receipt: self.receipt(Some(delivery)), log_tail }
+    }
+
+    /// The worker lives and the call failed. Also says whether the worker may go on.
+    async fn failure(&self, failed: &Failed, delivery: &Delivery) -> (Held, bool) {
+        let worker = &delivery.worker;
+        let tmp = self.driver.shop.nursery.tmp_space(worker.id.0).await;
+        let (bites, peak) = worker.leaf().map(|leaf| (leaf.bites(), leaf.memory_peak_bytes())).unwrap_or_default();
+        let refused = worker.refused_calls();
+        let noticed = Noticed { refused: &refused, forks_refused: worker.was_refused_forks() };
+        let verdict = verdict::of_failure(&self.entry, failed, tmp, bites.oom_kills, peak, noticed);
+        // Where the kernel ended one process of it for memory (v1 has no group kill), the rest is not what it was.
+        (self.failed(verdict, Some(delivery)), bites.oom_kills == 0)
+    }
+
+    /// Adds to a verdict what every verdict carries.
+    fn failed(&self, verdict: Verdict, delivery: Option<&Delivery>) -> Held {
+        let worker = delivery.map(|delivery| &delivery.worker);
+        let log_tail = match delivery {
+            Some(Delivery { mark: Some(mark), worker, .. }) => worker.log.since(*mark).into(),
+            _ => verdict.log_tail,
+        };
+        let refused_syscalls = match worker {
+            Some(worker) => worker.refused_calls(),
+            None => verdict.refused_syscalls,
+        };
+        let receipt = Some(self.receipt(delivery));
+        Err(Failure::Verdict(Box::new(Verdict { receipt, log_tail, refused_syscalls, ..verdict })))
+    }
+
+    async fn settled(
+        &self,
+        end: End,
+        worker: Option<Arc<Worker>>,
+        delivery: Option<Delivery>,
+        held: Option<Held>,
+    ) -> Attempt {
+        let delivery = delivery.as_ref();
+        Attempt::Ended(match end {
+            End::Answered { .. } => {
+                held.unwrap_or_else(|| Err(Failure::Ours("the call was answered without an answer".into())))
+            }
+            End::Deadline { at, .. } => self.deadline_passed(at, delivery),
+            End::Cancelled { .. } => Err(Failure::Cancelled),
+            End::WorkerDied { .. } => match worker {
+                Some(worker) => self.died(&worker, delivery).await,
+                None => Err(Failure::Ours("the worker is gone and nothing is known of it".into())),
+            },
+            End::StartFailed { .. } => match worker.as_deref().map(Worker::start_failure) {
+                Some(StartFailure::Theirs { message, setting }) => {
+                    let verdict = verdict::start(&self.entry, &message, setting);
+                    let log_tail = worker.as_ref().map(|worker| worker.log.all().into()).unwrap_or_default();
+                    let refused_syscalls = worker.as_ref().map(|worker| worker.refused_calls()).unwrap_or_default();
+                    self.failed(Verdict { log_tail, refused_syscalls, ..verdict }, None)
+                }
+                Some(StartFailure::Ours(message)) => Err(Failure::Ours(format!("make a worker: {message}"))),
+                None => Err(Failure::Ours("the worker is gone and nothing is known of it".into())),
+            },
+            End::Refused(Refusal::DeadlinePast) => Err(Failure::Rejected(Rejection::DeadlinePast)),
+            End::Refused(refusal) => Err(Failure::Rejected(Rejection::Refused(refusal))),
+            End::Evicted { .. } => self.failed(verdict::evicted(), delivery),
+        })
+    }
+
+    fn deadline_passed(&self, at: Stage, delivery: Option<&Delivery>) -> Held {
+        let verdict = verdict::deadline(&self.entry, self.limit, self.is_callers_limit, self.accepted.elapsed());
+        let message = match at {
+            Stage::Queued => format!("{}; it was waiting for a worker", verdict.message),
+            Stage::Starting => format!("{}; its worker was being made", verdict.message),
+            Stage::Leased => verdict.message.clone(),
+        };
+        self.failed(Verdict { message, ..verdict }, delivery)
+    }
+
+    async fn died(&self, worker: &Worker, delivery: Option<&Delivery>) -> Held {
+        let forks_refused = worker.was_refused_forks();
+        let post = tokio::select! {
+            post = worker.post_mortem() => post,
+            () = sleep(POST_MORTEM_PATIENCE) => None,
+        };
+        let Some(post) = post else {
+            return Err(Failure::Ours("the worker died and cannot be examined".into()));
+        };
+        let refused = worker.refused_calls();
+        let noticed = Noticed { refused: &refused, forks_refused: forks_refused || post.bites.pids_refused > 0 };
+        let held = self.failed(verdict::of_death(&self.entry, &post, noticed), delivery);
+        match held {
+            Err(Failure::Verdict(mut verdict)) => {
+                if let Some(receipt) = &mut verdict.receipt {
+                    receipt.memory_peak_bytes = post.memory_peak_bytes;
+                }
+                Err(Failure::Verdict(verdict))
+            }
+            other => other,
+        }
+    }
+
+    fn receipt(&self, delivery: Option<&Delivery>) -> Receipt {
+        let now = Instant::now();
+        let wire = |duration: Duration| prost_types::Duration::try_from(duration).ok();
+        let Some(delivery) = delivery else {
+            return Receipt { queued: wire(now - self.accepted), ..Receipt::default() };
+        };
+        let worker = &delivery.worker;
+        let is_cold = delivery.start == Start::Cold;
+        Receipt {
+            worker: worker.name(),
+            lease: hex(&delivery.lease),
+            start: if is_cold { v1::Start::Cold } else { v1::Start::Warm }.into(),
+            queued: wire(delivery.at - self.accepted),
+            starting: worker.starting().filter(|_| is_cold).and_then(wire),
+            running: wire(now - delivery.at),
+            cpu: worker.take_cpu().and_then(wire),
+            memory_peak_bytes: worker.leaf().map_or(0, |leaf| leaf.memory_peak_bytes()),
+            calls: delivery.calls,
+        }
+    }
+}
+
+/// What came of one way through the pool.
+#[derive(Debug)]
+enum Attempt {
+    Ended(Held),
+    /// No function has seen the call.
+    NotDelivered(String),
+}
+
+/// What came of one delivery.
+#[derive(Debug)]
+enum Delivered {
+    /// The pool has been told; its Settle follows.
+    Replied(Delivery, Held),
+    /// The pool settled the call while it was with the worker.
+    Settled(Delivery, End, Option<Arc<Worker>>),
+    /// The worker cannot have read it; the pool has been told.
+    Not(String),
+}

@@ -1,0 +1,255 @@
+//! `sublet.v1.Admin`: what operators ask and order.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use sublet_pool::{Selector, StateName, SubTenant, WorkerId};
+use sublet_proto::v1::{
+    DescribeFunctionRequest, DescribeFunctionResponse, DescribeWorkerRequest, DescribeWorkerResponse, DrainRequest,
+    DrainResponse, EvictRequest, EvictResponse, Fact, Function, GetHealthRequest, GetHealthResponse, Limit,
+    ListFunctionsRequest, ListFunctionsResponse, ListWorkersRequest, ListWorkersResponse, Worker, WorkerState,
+    admin_server::Admin,
+};
+use tokio::sync::watch;
+use tonic::{Request, Response, Status};
+
+use crate::{
+    config::Isolation,
+    driver::{Driver, WorkerLine, catalogue::Entry},
+};
+
+/// Grace of a drain that names none.
+const GRACE_DEFAULT: Duration = Duration::from_secs(30);
+
+/// The service.
+#[derive(Clone, Debug)]
+pub struct AdminService {
+    /// What it asks.
+    pub driver: Arc<Driver>,
+    /// What was found out about the host at start.
+    pub host: Arc<[Fact]>,
+    /// What this host cannot enforce and the configuration accepted.
+    pub degraded: Arc<[String]>,
+    /// Set to end the process.
+    pub stop: watch::Sender<bool>,
+}
+
+fn wire(duration: Duration) -> Option<prost_types::Duration> {
+    prost_types::Duration::try_from(duration).ok()
+}
+
+fn some(text: &str) -> Option<&str> {
+    (!text.is_empty()).then_some(text)
+}
+
+impl AdminService {
+    fn worker(&self, line: &WorkerLine) -> Worker {
+        let WorkerLine { worker, state, calls, idle, frozen } = line;
+        let state = match state {
+            StateName::Starting => WorkerState::Starting,
+            StateName::Idle => WorkerState::Idle,
+            StateName::Leased => WorkerState::Leased,
+            StateName::Reaping => WorkerState::Reaping,
+        };
+        Worker {
+            worker: worker.name(),
+            state: state.into(),
+            tenant: worker.key.tenant.to_string(),
+            function: worker.key.function.to_string(),
+            revision: worker.entry.settings.short_revision(),
+            sub_tenant_hash: self.driver.shop().labels.group(&worker.key.tenant, &worker.key.sub_tenant),
+            pid: worker.pid().unwrap_or(0),
+            calls: *calls,
+            age: wire(worker.born.elapsed()),
+            idle: idle.and_then(wire),
+            frozen: *frozen,
+        }
+    }
+
+    fn line(&self, name: &str) -> Result<WorkerLine, Status> {
+        self.driver
+            .workers()
+            .into_iter()
+            .find(|line| line.worker.name() == name)
+            .ok_or_else(|| Status::not_found(format!("no worker {name:?} is alive; `sublet ps` lists those that are")))
+    }
+
+    fn function(&self, entry: &Entry, lines: &[WorkerLine]) -> Function {
+        let of = |line: &&WorkerLine| line.worker.key.tenant == entry.tenant && line.worker.key.function == entry.name;
+        Function {
+            tenant: entry.tenant.to_string(),
+            function: entry.name.to_string(),
+            revision: entry.settings.short_revision(),
+            runtime: runtime_name(entry).to_owned(),
+            layout: layout_name(entry),
+            isolation: match entry.settings.isolation {
+                Isolation::SubTenant => "sub-tenant",
+                Isolation::Shared => "shared",
+            }
+            .to_owned(),
+            workers: lines.iter().filter(of).count() as u64,
+        }
+    }
+}
+
+fn runtime_name(entry: &Entry) -> &'static str {
+    match entry.settings.runtime {
+        sublet_proto::link::sandbox::Protocol::Stream => "stream",
+        sublet_proto::link::sandbox::Protocol::Exec => "exec",
+    }
+}
+
+fn layout_name(entry: &Entry) -> String {
+    match &entry.settings.layout {
+        crate::config::Layout::Host => "host".to_owned(),
+        crate::config::Layout::Static => "static".to_owned(),
+        crate::config::Layout::Dir(path) => format!("dir {path}"),
+    }
+}
+
+#[tonic::async_trait]
+impl Admin for AdminService {
+    async fn list_workers(
+        &self,
+        request: Request<ListWorkersRequest>,
+    ) -> Result<Response<ListWorkersResponse>, Status> {
+        let wanted = request.into_inner().tenant;
+        let lines = self.driver.workers();
+        let workers = (lines.iter())
+            .filter(|line| wanted.is_empty() || *line.worker.key.tenant == *wanted)
+            .map(|line| self.worker(line))
+            .collect();
+        Ok(Response::new(ListWorkersResponse { workers }))
+    }
+
+    async fn describe_worker(
+        &self,
+        request: Request<DescribeWorkerRequest>,
+    ) -> Result<Response<DescribeWorkerResponse>, Status> {
+        let line = self.line(&request.into_inner().worker)?;
+        let worker = &line.worker;
+        let posture = worker.posture().iter().map(|fact| Fact {
+            name: fact.name.clone(),
+            value: fact.value.clone(),
+            ok: fact.ok,
+        });
+        let mut response = DescribeWorkerResponse {
+            worker: Some(self.worker(&line)),
+            posture: posture.collect(),
+            log_tail: worker.log.all().into(),
+            degraded: self.degraded.to_vec(),
+            ..DescribeWorkerResponse::default()
+        };
+        let settings = &worker.entry.settings;
+        let inner =
+            |setting: &str, value: String, knob: &str| Limit { setting: setting.into(), value, knob: knob.into() };
+        response.limits = vec![
+            inner("tmp_size", settings.tmp_size.bytes().to_string(), "tmpfs size"),
+            inner("tmp_inodes", settings.tmp_inodes.to_string(), "tmpfs nr_inodes"),
+            inner("nofile", settings.nofile.to_string(), "RLIMIT_NOFILE"),
+            inner("stack", settings.stack.bytes().to_string(), "RLIMIT_STACK"),
+            inner("timeout", crate::config::format_duration(settings.timeout), "deadline"),
+        ];
+        if let Some(leaf) = worker.leaf() {
+            response.cgroup = leaf.unified_path().display().to_string();
+            let kernel = leaf.limits().into_iter().map(|(setting, knob, value)| Limit {
+                setting: setting.to_owned(),
+                value,
+                knob,
+            });
+            response.limits.splice(0..0, kernel);
+            response.memory_bytes = leaf.memory_bytes();
+            response.memory_peak_bytes = leaf.memory_peak_bytes();
+            response.cpu = leaf.cpu().and_then(wire);
+            response.processes = leaf.processes();
+        }
+        Ok(Response::new(response))
+    }
+
+    async fn list_functions(
+        &self,
+        _request: Request<ListFunctionsRequest>,
+    ) -> Result<Response<ListFunctionsResponse>, Status> {
+        let lines = self.driver.workers();
+        let functions = self.driver.catalogue.all().into_iter().map(|entry| self.function(entry, &lines)).collect();
+        Ok(Response::new(ListFunctionsResponse { functions }))
+    }
+
+    async fn describe_function(
+        &self,
+        request: Request<DescribeFunctionRequest>,
+    ) -> Result<Response<DescribeFunctionResponse>, Status> {
+        let DescribeFunctionRequest { tenant, function } = request.into_inner();
+        let entry = self.driver.catalogue.tenant(&tenant).and_then(|functions| functions.get(function.as_str()));
+        let entry = entry.ok_or_else(|| {
+            Status::not_found(format!("tenant {tenant:?} has no function {function:?} in the configuration"))
+        })?;
+        let shop = self.driver.shop();
+        let plan = entry.plan(shop.uid_base, !shop.v1_controllers.is_empty(), &shop.missing_layers);
+        Ok(Response::new(DescribeFunctionResponse {
+            function: Some(self.function(entry, &self.driver.workers())),
+            plan: plan.iter().map(ToString::to_string).collect(),
+        }))
+    }
+
+    async fn evict(&self, request: Request<EvictRequest>) -> Result<Response<EvictResponse>, Status> {
+        let EvictRequest { worker, tenant, function, sub_tenant, all, force } = request.into_inner();
+        let names = some(&tenant).or(some(&function)).or(some(&sub_tenant)).is_some();
+        let which = match (worker.as_str(), names, all) {
+            ("", false, true) => Selector::All,
+            ("", true, false) => Selector::Match {
+                tenant: some(&tenant).map(Into::into),
+                function: some(&function).map(Into::into),
+                sub_tenant: match some(&sub_tenant) {
+                    Some(label) => {
+                        Some(SubTenant::try_from(label).map_err(|error| Status::invalid_argument(error.to_string()))?)
+                    }
+                    None => None,
+                },
+            },
+            (name, false, false) if !name.is_empty() => Selector::Worker(WorkerId(self.line(name)?.worker.id.0)),
+            _ => {
+                return Err(Status::invalid_argument(
+                    "name a worker, or any of tenant, function and sub_tenant, or all = true; one of the three",
+                ));
+            }
+        };
+        let (evicted, busy) = self.driver.evict(&which, force);
+        Ok(Response::new(EvictResponse { evicted, busy }))
+    }
+
+    async fn drain(&self, request: Request<DrainRequest>) -> Result<Response<DrainResponse>, Status> {
+        let DrainRequest { grace, stop } = request.into_inner();
+        let grace = match grace {
+            Some(grace) => Duration::try_from(grace).map_err(|_| Status::invalid_argument("the grace is negative"))?,
+            None => GRACE_DEFAULT,
+        };
+        let before = self.driver.counters.failed.load(Ordering::Relaxed);
+        self.driver.drain(grace).await;
+        let cut = self.driver.counters.failed.load(Ordering::Relaxed) - before;
+        if stop {
+            self.stop.send_replace(true);
+        }
+        Ok(Response::new(DrainResponse { cut }))
+    }
+
+    async fn get_health(&self, _request: Request<GetHealthRequest>) -> Result<Response<GetHealthResponse>, Status> {
+        let (counts, is_draining) = self.driver.counts();
+        let counters = &self.driver.counters;
+        Ok(Response::new(GetHealthResponse {
+            status: if is_draining { "draining" } else { "serving" }.to_owned(),
+            host: self.host.to_vec(),
+            degraded: self.degraded.to_vec(),
+            workers: counts.workers,
+            calls_in_flight: counts.calls_leased,
+            calls_queued: counts.calls_waiting,
+            calls_answered: counters.answered.load(Ordering::Relaxed),
+            calls_refused: counters.refused.load(Ordering::Relaxed),
+            calls_failed: counters.failed.load(Ordering::Relaxed),
+            workers_started: counters.started.load(Ordering::Relaxed),
+            worker_start_failures: counters.start_failures.load(Ordering::Relaxed),
+        }))
+    }
+}

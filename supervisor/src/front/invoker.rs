@@ -1,0 +1,88 @@
+//! `sublet.v1.Invoker`: words in, words out; the call itself is the driver's.
+
+use std::{sync::Arc, time::Duration};
+
+use sublet_proto::v1::{InvokeRequest, InvokeResponse, invoker_server::Invoker};
+use tonic::{Request, Response, Status, metadata::MetadataMap};
+
+use super::status;
+use crate::driver::{Driver, call::Invocation};
+
+/// The service.
+#[derive(Clone, Debug)]
+pub struct InvokerService(pub Arc<Driver>);
+
+#[tonic::async_trait]
+impl Invoker for InvokerService {
+    async fn invoke(&self, request: Request<InvokeRequest>) -> Result<Response<InvokeResponse>, Status> {
+        let deadline = grpc_timeout(request.metadata())?;
+        let InvokeRequest { tenant, function, sub_tenant, payload, timeout, want_log } = request.into_inner();
+        let own = match timeout {
+            // Negative: the deadline lies in the past.
+            Some(timeout) => Some(Duration::try_from(timeout).unwrap_or(Duration::ZERO)),
+            None => None,
+        };
+        let timeout = [deadline, own].into_iter().flatten().min();
+        let invocation = Invocation { tenant, function, sub_tenant, payload, timeout, want_log };
+        let (call, cancel) = self.0.accept(invocation).map_err(|rejection| {
+            self.0.counters.refused.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            status::of_rejection(&rejection)
+        })?;
+        // A task of its own: when this future is dropped with the caller's connection, `cancel` says so to the pool, and
+        // the task sees the call to its end.
+        let ended = tokio::spawn(call.run()).await;
+        cancel.disarm();
+        match ended {
+            Ok(Ok(answer)) => Ok(Response::new(InvokeResponse {
+                payload: answer.payload,
+                receipt: Some(answer.receipt),
+                log_tail: answer.log_tail,
+            })),
+            Ok(Err(failure)) => Err(status::of_failure(failure)),
+            Err(error) => Err(status::internal(format!("the call's task failed: {error}"))),
+        }
+    }
+}
+
+/// The client's deadline (PROTOCOL-HTTP2.md: `grpc-timeout`, at most 8 digits and a unit).
+fn grpc_timeout(metadata: &MetadataMap) -> Result<Option<Duration>, Status> {
+    let Some(value) = metadata.get("grpc-timeout") else { return Ok(None) };
+    let invalid =
+        || Status::invalid_argument(format!("grpc-timeout {value:?} is not of the form 1 to 8 digits and a unit"));
+    let text = value.to_str().map_err(|_| invalid())?;
+    let unit = text.chars().next_back().ok_or_else(invalid)?;
+    let digits = &text[..text.len() - unit.len_utf8()];
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(invalid());
+    }
+    let count: u64 = digits.parse().map_err(|_| invalid())?;
+    Ok(Some(match unit {
+        'H' => Duration::from_secs(count * 3600),
+        'M' => Duration::from_secs(count * 60),
+        'S' => Duration::from_secs(count),
+        'm' => Duration::from_millis(count),
+        'u' => Duration::from_micros(count),
+        'n' => Duration::from_nanos(count),
+        _ => return Err(invalid()),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Option<Duration> {
+        let mut metadata = MetadataMap::new();
+        metadata.insert("grpc-timeout", text.parse().unwrap());
+        grpc_timeout(&metadata).ok().flatten()
+    }
+
+    #[test]
+    fn grpc_timeouts_are_read_and_nothing_else_is() {
+        assert_eq!(parse("100m"), Some(Duration::from_millis(100)));
+        assert_eq!(parse("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        for wrong in ["", "5", "m", "1s", "123456789m", "-1m", "1.5S"] {
+            assert_eq!(parse(wrong), None, "{wrong}");
+        }
+    }
+}

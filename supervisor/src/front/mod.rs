@@ -1,0 +1,128 @@
+//! The front: gRPC on the sockets that `serve` has bound.
+//!
+//! Two servers: callers (Invoker, on the call socket and, when configured, TCP on loopback) and operators (Admin, on a
+//! socket of their own). Health and reflection are on both. This module knows gRPC and the driver, and nothing of how
+//! workers are made.
+
+mod admin;
+mod incoming;
+mod invoker;
+pub mod status;
+
+use std::{io, sync::Arc};
+
+use sublet_proto::v1::{
+    self, Fact,
+    admin_server::AdminServer,
+    invoker_server::{InvokerServer, SERVICE_NAME as INVOKER_NAME},
+};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    sync::watch,
+};
+use tonic::transport::Server;
+use tonic_health::ServingStatus;
+
+pub use self::incoming::Bound;
+use self::{admin::AdminService, incoming::incoming, invoker::InvokerService};
+use crate::driver::Driver;
+
+/// HTTP/2 header list of one request. gRPC's own headers need a few hundred bytes; labels travel in the message.
+const HEADER_LIST_MAX_BYTES: u32 = 16 * 1024;
+/// Calls on one connection at a time; further ones wait in the client.
+const STREAMS_PER_CONNECTION_MAX: u32 = 256;
+/// What a request may add to its payload: names, label, field tags.
+const REQUEST_OVERHEAD_BYTES: usize = 64 * 1024;
+/// What a response may add: receipt and log tail.
+const RESPONSE_OVERHEAD_BYTES: usize = 4 * 1024 * 1024;
+
+/// What the front needs beside the driver.
+#[derive(Debug)]
+pub struct Front {
+    /// The calls go here.
+    pub driver: Arc<Driver>,
+    /// Connections of callers at a time.
+    pub connections_max: u32,
+    /// What was found out about the host.
+    pub host: Vec<Fact>,
+    /// What is not enforced and accepted.
+    pub degraded: Vec<String>,
+    /// Becomes true when the process is to end; set by Admin too.
+    pub stop: watch::Sender<bool>,
+}
+
+/// Why the front ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum FrontError {
+    /// A socket could not be used.
+    #[error("use the bound socket")]
+    Socket(#[from] io::Error),
+    /// tonic gave up.
+    #[error("serve gRPC")]
+    Transport(#[from] tonic::transport::Error),
+    /// The descriptors are not what reflection takes.
+    #[error("gRPC reflection")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+impl Front {
+    /// Serves until stopped. Calls that are under way are waited for.
+    ///
+    /// # Errors
+    /// When a server cannot go on.
+    pub async fn serve(self, bound: Bound, closing: watch::Receiver<bool>) -> Result<(), FrontError> {
+        let (health, health_service) = tonic_health::server::health_reporter();
+        health.set_service_status(INVOKER_NAME, ServingStatus::Serving).await;
+        let reflection = || -> Result<_, FrontError> {
+            Ok(tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+                .build_v1()?)
+        };
+        let largest = |of: fn(&crate::config::Function) -> u32| {
+            self.driver.catalogue.all().iter().map(|entry| of(&entry.settings) as usize).max().unwrap_or(0)
+        };
+        // The largest any function takes, so that one byte too many for this function is told by us, with the setting.
+        let request_max = largest(|f| f.payload_max_bytes) + REQUEST_OVERHEAD_BYTES;
+        let response_max = largest(|f| f.answer_max_bytes) + RESPONSE_OVERHEAD_BYTES;
+        let invoker = InvokerServer::new(InvokerService(self.driver.clone()))
+            .max_decoding_message_size(request_max)
+            .max_encoding_message_size(response_max);
+        let admin = AdminServer::new(AdminService {
+            driver: self.driver.clone(),
+            host: self.host.into(),
+            degraded: self.degraded.into(),
+            stop: self.stop.clone(),
+        });
+        let server = || {
+            Server::builder()
+                .http2_max_header_list_size(HEADER_LIST_MAX_BYTES)
+                .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+                .tcp_nodelay(true)
+        };
+        let Bound { call, admin: admin_socket, tcp } = bound;
+        let call = UnixListener::from_std(call)?;
+        let tcp = tcp.map(TcpListener::from_std).transpose()?;
+        let admin_socket = UnixListener::from_std(admin_socket)?;
+        let callers = server()
+            .add_service(health_service.clone())
+            .add_service(reflection()?)
+            .add_service(invoker)
+            .serve_with_incoming_shutdown(incoming(call, tcp, self.connections_max), closed(closing.clone()));
+        let operators = server()
+            .add_service(health_service)
+            .add_service(reflection()?)
+            .add_service(admin)
+            .serve_with_incoming_shutdown(incoming(admin_socket, None, OPERATORS_MAX), closed(closing));
+        tokio::try_join!(callers, operators)?;
+        Ok(())
+    }
+}
+
+/// Connections of operators at a time.
+const OPERATORS_MAX: u32 = 32;
+
+async fn closed(mut closing: watch::Receiver<bool>) {
+    // A sender that is gone closes as well.
+    drop(closing.wait_for(|closing| *closing).await);
+}

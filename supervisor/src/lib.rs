@@ -1,0 +1,20 @@
+//! The supervisor: takes calls, decides, and has workers made for them.
+//!
+//! ```text
+//!  cli ----> serve ----> front (gRPC: Invoker, Admin) ----> driver ----> pool (pure, a crate of its own)
+//!                                                             |
+//!                                                             +--> worker keepers --> nursery (the shim), cgroups
+//! ```
+//! The front does not see cgroups or the kernel; the driver does not see gRPC beyond its message types; the pool sees
+//! nothing at all. Only [`cgroups`] knows a path below /sys/fs/cgroup, and only `sys` has unsafe code.
+
+pub mod cgroups;
+pub mod cli;
+pub mod config;
+pub mod doctor;
+pub mod driver;
+pub mod front;
+pub mod nursery;
+pub mod serve;
+mod sys;
+pub mod worker;

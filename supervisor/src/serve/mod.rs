@@ -1,0 +1,267 @@
+//! `sublet serve`: from a configuration file to a running supervisor, and back to nothing.
+//!
+//! The order is the argument. Everything that needs root happens first, in one thread; then the rights go, and only
+//! then does anything that listens to the world run:
+//! ```text
+//!  check config, host -> lock state -> cgroup tree -> bind sockets -> nursery -> drop rights -> tokio -> gRPC
+//! ```
+//! Each step undoes those before it when it fails. From the nursery on, the nursery does that, even after kill -9.
+
+mod rights;
+pub mod state;
+
+use std::{io, path::Path, sync::Arc, time::Duration};
+
+use sublet_proto::{
+    link::sandbox::{Layer, NurseryConfig},
+    v1::Fact,
+};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+
+use self::state::State;
+use crate::{
+    cgroups::{
+        CgroupError,
+        host::{HostCgroups, Place},
+        tree::Tree,
+    },
+    config::{self, Config, ConfigError},
+    doctor::Report,
+    driver::{
+        Driver,
+        catalogue::{self, Catalogue},
+        labels::Labels,
+    },
+    front::{Bound, Front, FrontError},
+    nursery::{self, Nursery, NurseryError, Started},
+    worker::{keeper::Workshop, slots::Slots},
+};
+
+/// What accepted calls may still take after SIGTERM. A second signal ends the wait.
+const STOP_GRACE: Duration = Duration::from_secs(30);
+/// How long connections may take to close when all calls have ended.
+const CLOSE_GRACE: Duration = Duration::from_secs(1);
+/// Open descriptors per worker: channel, control, log twice, four files of its group.
+const DESCRIPTORS_PER_WORKER: u64 = 8;
+/// Everything else: sockets, libraries, the runtime.
+const DESCRIPTORS_BASE: u64 = 256;
+
+/// Why `serve` does not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The configuration.
+    #[error("the configuration is not used:\n{0}")]
+    Config(#[from] ConfigError),
+    /// What the configuration names is not on this host.
+    #[error("the configuration does not fit this host:\n{0}")]
+    Disk(ConfigError),
+    /// The host lacks something.
+    #[error("this host cannot run sublet as configured:\n{0}")]
+    Host(String),
+    /// The state directory or a socket.
+    #[error(transparent)]
+    State(#[from] state::StateError),
+    /// The cgroup tree.
+    #[error(transparent)]
+    Cgroups(#[from] CgroupError),
+    /// The nursery.
+    #[error(transparent)]
+    Nursery(#[from] NurseryError),
+    /// Rights could not be given up.
+    #[error("give up rights: {0}")]
+    Rights(#[from] rights::RightsError),
+    /// TCP could not be bound.
+    #[error("listen on host.listen = \"{address}\": {error}; is another program there?")]
+    Listen {
+        /// Where.
+        address: std::net::SocketAddr,
+        /// Why not.
+        error: io::Error,
+    },
+    /// Something of the operating system.
+    #[error("{what}: {error}")]
+    Os {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        error: io::Error,
+    },
+    /// The front ended early.
+    #[error("gRPC: {0}")]
+    Front(#[from] FrontError),
+    /// The nursery ended while we served.
+    #[error("the nursery ended unexpectedly, and all workers with it; its last words are above")]
+    NurseryEnded,
+    /// The end left something.
+    #[error("stopped, but left behind: {0}")]
+    Left(String),
+}
+
+fn os(what: &'static str) -> impl FnOnce(io::Error) -> ServeError {
+    move |error| ServeError::Os { what, error }
+}
+
+/// Everything that was made with root's rights.
+struct Prepared {
+    config: Config,
+    report: Report,
+    tree: Tree,
+    bound: Bound,
+    started: Started,
+    missing_layers: Vec<Layer>,
+    v1_controllers: Vec<&'static str>,
+    // Held until the end; the nursery has a copy.
+    _state: State,
+}
+
+/// Runs a supervisor until it is told to stop. `ready` is called once it takes calls.
+///
+/// # Errors
+/// Why it cannot serve, or did not end well. Nothing is left behind, but for what the error names.
+pub fn serve(path: &Path, ready: impl FnOnce(&Config)) -> Result<(), ServeError> {
+    let prepared = prepare(config::load(path)?)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("sublet")
+        .build()
+        .map_err(os("start tokio"))?;
+    let result = runtime.block_on(run(prepared, ready));
+    // Nothing that still runs has anything to do for anybody.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    result
+}
+
+fn prepare(config: Config) -> Result<Prepared, ServeError> {
+    let report = Report::of_host();
+    report.refuse(&config.host.accept_degraded).map_err(ServeError::Host)?;
+    let problems = config::check_disk(&config);
+    if !problems.is_empty() {
+        return Err(ServeError::Disk(ConfigError { problems }));
+    }
+    let host = &config.host;
+    let needed =
+        u64::from(host.workers_max) * DESCRIPTORS_PER_WORKER + u64::from(host.connections_max) + DESCRIPTORS_BASE;
+    rights::allow_descriptors(needed).map_err(ServeError::Host)?;
+    let state = State::lock(host.state_dir.as_path())?;
+    let found = HostCgroups::discover()?;
+    let tree = Tree::create(&found, host.instance.as_str(), &catalogue::pool_limits(&config), host.supervisor_uid)?;
+    let missing_layers: Vec<Layer> = report.missing_layers();
+    let begun = begin(&config, &state, &tree, &missing_layers);
+    let (bound, started) = match begun {
+        Ok(begun) => begun,
+        Err(error) => {
+            tree.remove();
+            return Err(error);
+        }
+    };
+    let v1 = found.places.iter().filter(|(_, place)| matches!(place, Place::V1(_)));
+    let v1_controllers = v1.map(|(controller, _)| controller.name()).collect();
+    // From here on an error ends this process, and then the nursery cleans up.
+    rights::drop_to(host.supervisor_uid)?;
+    Ok(Prepared { config, report, tree, bound, started, missing_layers, v1_controllers, _state: state })
+}
+
+fn begin(
+    config: &Config,
+    state: &State,
+    tree: &Tree,
+    missing_layers: &[Layer],
+) -> Result<(Bound, Started), ServeError> {
+    let host = &config.host;
+    let tcp = match host.listen {
+        Some(address) => Some(listen(address)?),
+        None => None,
+    };
+    let (call, admin) = state::bind_unix(host)?;
+    let sockets = [&host.socket, &host.admin_socket].map(|path| path.as_str().to_owned());
+    let nursery_config = NurseryConfig {
+        uid_base: host.uid_base,
+        uid_count: host.uid_count,
+        supervisor_uid: host.supervisor_uid,
+        allowed_dirs: config.dirs().into_iter().map(|dir| dir.as_str().to_owned()).collect(),
+        scratch_dir: state.scratch().display().to_string(),
+        cgroups: tree.dirs().clone(),
+        missing_layers: missing_layers.to_vec(),
+        remove_at_end: sockets.into(),
+    };
+    match nursery::start_nursery(nursery_config, state.lock_fd()) {
+        Ok(started) => Ok((Bound { call, admin, tcp }, started)),
+        Err(error) => {
+            state::remove_sockets(host);
+            Err(error.into())
+        }
+    }
+}
+
+fn listen(address: std::net::SocketAddr) -> Result<std::net::TcpListener, ServeError> {
+    let bind = || {
+        let listener = std::net::TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    };
+    bind().map_err(|error| ServeError::Listen { address, error })
+}
+
+async fn run(prepared: Prepared, ready: impl FnOnce(&Config)) -> Result<(), ServeError> {
+    let Prepared { config, report, tree, bound, started, missing_layers, v1_controllers, _state } = prepared;
+    let nursery = Nursery::run(started)?;
+    let host = &config.host;
+    let shop = Workshop {
+        nursery: nursery.clone(),
+        tree: Arc::new(tree),
+        slots: Slots::new(host.uid_count / 2),
+        labels: Labels::new().map_err(os("get random bytes"))?,
+        uid_base: host.uid_base,
+        v1_controllers,
+        missing_layers,
+        inherited_filters: report.own_filters,
+    };
+    let driver = Driver::new(Catalogue::new(&config), catalogue::pool(&config), shop);
+    let degraded = report.degraded().map(|degradation| degradation.name().to_owned()).collect();
+    for degradation in report.degraded() {
+        tracing::warn!("not enforced on this host, and accepted: {degradation}");
+    }
+    let (stop, mut stopping) = watch::channel(false);
+    let (close, closing) = watch::channel(false);
+    let facts = report.checks.iter().map(|check| Fact {
+        name: check.name.to_owned(),
+        value: check.value.clone(),
+        ok: check.is_ok(),
+    });
+    let front =
+        Front { driver: driver.clone(), connections_max: host.connections_max, host: facts.collect(), degraded, stop };
+    let mut terminate = signal(SignalKind::terminate()).map_err(os("listen to SIGTERM"))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(os("listen to SIGINT"))?;
+    let mut serving = tokio::spawn(front.serve(bound, closing));
+    ready(&config);
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
+        _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
+        _ = stopping.wait_for(|stop| *stop) => tracing::info!("asked to stop"),
+        () = nursery.gone() => return Err(ServeError::NurseryEnded),
+        ended = &mut serving => return Err(early(ended)),
+    }
+    tokio::select! {
+        () = driver.drain(STOP_GRACE) => {}
+        _ = terminate.recv() => driver.drain(Duration::ZERO).await,
+        _ = interrupt.recv() => driver.drain(Duration::ZERO).await,
+        () = nursery.gone() => return Err(ServeError::NurseryEnded),
+    }
+    close.send_replace(true);
+    // Idle connections of patient clients must not hold the end up.
+    drop(tokio::time::timeout(CLOSE_GRACE, &mut serving).await);
+    serving.abort();
+    let left = nursery.stop().await?;
+    if left.is_empty() { Ok(()) } else { Err(ServeError::Left(left.join(", "))) }
+}
+
+fn early(ended: Result<Result<(), FrontError>, tokio::task::JoinError>) -> ServeError {
+    match ended {
+        Ok(Err(error)) => error.into(),
+        Ok(Ok(())) => os("serve gRPC")(io::Error::other("the servers ended by themselves")),
+        Err(error) => os("serve gRPC")(io::Error::other(error)),
+    }
+}

@@ -1,0 +1,378 @@
+//! The keeper: one task per worker, from the first directory of its cgroup to the last.
+//!
+//! ```text
+//!  group -> sandbox -> CONFINED -> looked at from outside -> START -> READY     Started
+//!    |         |           |                |                           |          |
+//!    +---------+-----------+----------------+------- failed ------------+     kill, or it ended by itself (Died)
+//!                                             (StartFailed)                        |
+//!  kill the group -> wait until nothing runs in it -> read its counters -> remove it -> give its ids back    Reaped
+//! ```
+//! Whatever happens, it walks down the last line before it says `Reaped`; nothing else removes a worker.
+
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+    time::Duration,
+};
+
+use sublet_pool::{Event, KillReason, WorkerId};
+use sublet_proto::link::{
+    frame::{Header, Kind},
+    nursery::InitReport,
+    sandbox::{Layer, OnRefused},
+};
+use sublet_shim::{
+    link::{self, Received},
+    plan::Step,
+};
+use tokio::{io::Interest, sync::watch, time::sleep};
+
+use super::{
+    FunctionEnd, PostMortem, StartFailure, Worker,
+    channel::{Channel, ChannelError},
+    posture::{self, Expected},
+    slots::Slots,
+};
+use crate::{
+    cgroups::tree::Tree,
+    config::Layout,
+    driver::labels::Labels,
+    nursery::{InitEnd, Nursery, NurseryError, Sandbox},
+};
+
+/// A worker that cannot be removed for so long is reported, and again each time it passes.
+const REMOVAL_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a closed channel may be ahead of init's report on how the function ended.
+const REPORT_PATIENCE: Duration = Duration::from_millis(200);
+/// Longest message a launcher may send instead of READY, in bytes.
+const START_ERROR_MAX_BYTES: u32 = 4096;
+
+/// What every keeper works with.
+#[derive(Debug)]
+pub struct Workshop {
+    /// Makes sandboxes.
+    pub nursery: Nursery,
+    /// Makes groups.
+    pub tree: Arc<Tree>,
+    /// Host ids.
+    pub slots: Slots,
+    /// Names and tags.
+    pub labels: Labels,
+    /// First host uid of workers.
+    pub uid_base: u32,
+    /// v1 controllers that carry limits.
+    pub v1_controllers: Vec<&'static str>,
+    /// Layers this host lacks and the operator accepted to miss.
+    pub missing_layers: Vec<Layer>,
+    /// Filters the supervisor was started under.
+    pub inherited_filters: u32,
+}
+
+/// Keeps one worker until nothing of it is left.
+pub async fn keep(shop: Arc<Workshop>, worker: Arc<Worker>, tell: impl Fn(Event)) {
+    let id = worker.id;
+    let Some(slot) = shop.slots.take() else {
+        fail(&worker, StartFailure::Ours("no host id is free".into()));
+        tell(Event::StartFailed { worker: id });
+        worker.end.send_replace(Some(Arc::default()));
+        return tell(Event::Reaped { worker: id });
+    };
+    let mut reaped = None;
+    match birth(&shop, &worker, slot).await {
+        Err(failure) => {
+            fail(&worker, failure);
+            tell(Event::StartFailed { worker: id });
+        }
+        Ok(Sandbox { pid, channel, control, log, reaped: sandbox_reaped }) => {
+            worker.pid.get_or_init(|| pid.unsigned_abs());
+            reaped = Some(sandbox_reaped);
+            let logged = worker.clone();
+            tokio::spawn(async move {
+                if let Err(error) = logged.log.run(log).await {
+                    tracing::warn!(worker = logged.name(), %error, "its log cannot be read any further");
+                }
+            });
+            live(&shop, &worker, slot, channel, control, &tell).await;
+        }
+    }
+    remove(&shop, &worker, slot, reaped).await;
+    tell(Event::Reaped { worker: id });
+}
+
+fn fail(worker: &Worker, failure: StartFailure) {
+    worker.seen().start_failure.get_or_insert(failure);
+}
+
+fn ours(error: impl std::fmt::Display) -> StartFailure {
+    StartFailure::Ours(error.to_string())
+}
+
+/// Group and sandbox. Runs to its end whatever happens meanwhile: half a birth cannot be removed safely.
+async fn birth(shop: &Arc<Workshop>, worker: &Arc<Worker>, slot: u32) -> Result<Sandbox, StartFailure> {
+    let (own, of) = (shop.clone(), worker.clone());
+    let made = tokio::task::spawn_blocking(move || {
+        let levels = of.entry.levels(own.labels.group(&of.key.tenant, &of.key.sub_tenant));
+        own.tree.make_leaf(&levels, &of.name(), &of.entry.worker_limits())
+    });
+    let leaf = made.await.map_err(ours)?.map_err(ours)?;
+    let spec = worker.entry.sandbox(slot, leaf.name().to_owned(), &shop.missing_layers);
+    if worker.leaf.set(leaf).is_err() {
+        return Err(ours("a worker was made twice"));
+    }
+    worker.seen().start_stage = "its sandbox is being made";
+    shop.nursery.spawn(worker.id.0, spec).await.map_err(|error| match error {
+        NurseryError::Refused(what) => ours(format!("no sandbox was made: {what}")),
+        other => ours(other),
+    })
+}
+
+/// From birth until it is to be removed.
+async fn live(shop: &Workshop, worker: &Worker, slot: u32, channel: OwnedFd, control: OwnedFd, tell: &impl Fn(Event)) {
+    let id = worker.id;
+    let mut kill = worker.kill.subscribe();
+    let mut ended = std::pin::pin!(hear(worker, control));
+    let started = tokio::select! {
+        _ = killed(&mut kill) => return,
+        started = start(shop, worker, slot, channel) => started,
+    };
+    match started {
+        Ok(channel) => {
+            worker.put_channel(channel);
+            worker.starting.get_or_init(|| worker.born.elapsed());
+            // What its start took is nobody's call.
+            worker.take_cpu();
+            tell(Event::Started { worker: id });
+        }
+        Err(error) => {
+            // What init saw says more than what we did; the end of both is near, or it will never say anything.
+            drop(tokio::time::timeout(REPORT_PATIENCE, &mut ended).await);
+            fail(worker, start_failure(worker, error));
+            return tell(Event::StartFailed { worker: id });
+        }
+    }
+    tokio::select! {
+        _ = killed(&mut kill) => return,
+        () = &mut ended => {}
+    }
+    tell(Event::Died { worker: id });
+}
+
+async fn killed(kill: &mut watch::Receiver<Option<KillReason>>) {
+    // The sender is in the worker, which the keeper holds.
+    drop(kill.wait_for(Option::is_some).await);
+}
+
+/// Takes init's reports in until it closes its socket, which it does only by ending.
+async fn hear(worker: &Worker, control: OwnedFd) {
+    let Ok(control) = crate::sys::register(control, Interest::READABLE) else { return };
+    loop {
+        let received =
+            control.async_io(Interest::READABLE, |control| match link::receive::<InitReport>(control.as_fd(), true)? {
+                Received::Nothing => Err(io::ErrorKind::WouldBlock.into()),
+                received => Ok(received),
+            });
+        match received.await {
+            Ok(Received::Message(report, _)) => note(worker, report),
+            Ok(Received::Closed | Received::Nothing) => return,
+            Err(error) => {
+                // Init is ours, but what it says has passed through a process the function might have taken over.
+                tracing::warn!(worker = worker.name(), %error, "init's report cannot be read");
+                return;
+            }
+        }
+    }
+}
+
+fn note(worker: &Worker, report: InitReport) {
+    let mut seen = worker.seen();
+    match report {
+        InitReport::StepFailed { step, error } => {
+            let setting = (worker.entry.settings.dir.as_str(), &worker.entry.settings.layout);
+            let failure = match setting {
+                (dir, _) if step == (Step::MountFunction { dir: dir.to_owned() }).to_string() => {
+                    StartFailure::Theirs { message: format!("{step}: {error}"), setting: "dir" }
+                }
+                (_, Layout::Dir(_)) if step.starts_with("mount ") => {
+                    StartFailure::Theirs { message: format!("{step}: {error}"), setting: "root" }
+                }
+                _ => StartFailure::Ours(format!("{step}: {error}")),
+            };
+            seen.start_failure.get_or_insert(failure);
+        }
+        InitReport::SyscallRefused { name, .. } => {
+            tracing::info!(worker = worker.name(), function = %worker.entry.name, call = name, "system call refused");
+            seen.refused.push(name);
+        }
+        InitReport::FunctionEnded { code, signal, tmp } => seen.function = Some(FunctionEnd { code, signal, tmp }),
+    }
+}
+
+/// Why the start ended early.
+#[derive(Debug)]
+enum StartError {
+    Posture(Vec<String>),
+    Nursery(NurseryError),
+    /// What the launcher says it could not do.
+    Launcher(String),
+    Channel(ChannelError),
+}
+
+impl From<ChannelError> for StartError {
+    fn from(error: ChannelError) -> Self {
+        Self::Channel(error)
+    }
+}
+
+/// From CONFINED to READY.
+async fn start(shop: &Workshop, worker: &Worker, slot: u32, channel: OwnedFd) -> Result<Channel, StartError> {
+    let mut channel = Channel::new(channel).map_err(ChannelError::from)?;
+    worker.seen().start_stage = "its sandbox is being confined";
+    expect(&mut channel, Kind::Confined).await?;
+    worker.seen().start_stage = "its sandbox is being checked from outside";
+    let posture = shop.nursery.inspect(worker.id.0).await.map_err(StartError::Nursery)?;
+    let root = worker.entry.settings.layout.to_sandbox_root();
+    let facts = posture::judge(
+        &posture,
+        &Expected {
+            init_uid: shop.uid_base + 2 * slot,
+            cgroup: worker.leaf().map_or("", |leaf| leaf.name()),
+            v1_controllers: &shop.v1_controllers,
+            root: &root,
+            missing_layers: &shop.missing_layers,
+            inherited_filters: shop.inherited_filters,
+        },
+    );
+    let wrong = facts.iter().filter(|fact| !fact.ok).map(|fact| format!("{} is {}", fact.name, fact.value)).collect();
+    worker.posture.get_or_init(|| facts);
+    let wrong: Vec<String> = wrong;
+    if !wrong.is_empty() {
+        return Err(StartError::Posture(wrong));
+    }
+    worker.seen().start_stage = "it has been started and has not said READY";
+    let environment = worker.entry.environment(worker.key.sub_tenant.as_str());
+    channel.send(Header { label: worker.tag, ..Header::bare(Kind::Start) }, &environment).await?;
+    expect(&mut channel, Kind::Ready).await?;
+    Ok(channel)
+}
+
+async fn expect(channel: &mut Channel, kind: Kind) -> Result<(), StartError> {
+    let (header, payload) = channel.receive(START_ERROR_MAX_BYTES).await?;
+    match header.kind {
+        Kind::Error => Err(StartError::Launcher(String::from_utf8_lossy(&payload).into_owned())),
+        seen if seen == kind && payload.is_empty() => Ok(()),
+        seen if seen == kind => {
+            Err(ChannelError::Violation(format!("{kind:?} with a payload of {} bytes", payload.len())).into())
+        }
+        seen => Err(ChannelError::Violation(format!("expected {kind:?}, got {seen:?}")).into()),
+    }
+}
+
+fn start_failure(worker: &Worker, error: StartError) -> StartFailure {
+    let theirs = |setting, message: String| StartFailure::Theirs { message, setting };
+    match error {
+        StartError::Posture(wrong) => {
+            ours(format!("the sandbox is not as planned, seen from outside: {}", wrong.join("; ")))
+        }
+        StartError::Nursery(error) => ours(error),
+        StartError::Launcher(what) => theirs("command", what),
+        StartError::Channel(ChannelError::Os(error)) => ours(error),
+        StartError::Channel(ChannelError::Violation(what)) => {
+            theirs("command", format!("it broke the frame protocol before READY: {what}"))
+        }
+        StartError::Channel(ChannelError::TooLarge { seen, .. }) => {
+            theirs("command", format!("it broke the frame protocol before READY: a frame of {seen} bytes"))
+        }
+        StartError::Channel(ChannelError::Closed) => closed_early(worker),
+    }
+}
+
+/// It ended, or let go of its channel, before it was ready.
+fn closed_early(worker: &Worker) -> StartFailure {
+    let bites = worker.leaf().map(|leaf| leaf.bites()).unwrap_or_default();
+    let theirs = |setting, message: String| StartFailure::Theirs { message, setting };
+    let refused = worker.refused_calls();
+    if bites.oom_kills > 0 {
+        return theirs("memory_max", "its memory limit ended it before it was ready".into());
+    }
+    if worker.entry.settings.on_refused_syscall == OnRefused::Kill
+        && let Some(name) = refused.last()
+    {
+        return theirs("on_refused_syscall", format!("it was ended for the system call {name} before it was ready"));
+    }
+    match worker.function_end() {
+        Some(FunctionEnd { code: Some(code), .. }) => {
+            theirs("command", format!("it exited with status {code} before it was ready"))
+        }
+        Some(FunctionEnd { signal: Some(signal), .. }) => {
+            let signal = crate::driver::verdict::signal_name(signal);
+            theirs("command", format!("it was ended by {signal} before it was ready"))
+        }
+        Some(FunctionEnd { code: None, signal: None, .. }) | None => {
+            theirs("command", "it closed its channel before it was ready".into())
+        }
+    }
+}
+
+/// Ends whatever is left of it and removes its group. Does not give up: a worker that is not gone stays on the books.
+async fn remove(
+    shop: &Arc<Workshop>,
+    worker: &Arc<Worker>,
+    slot: u32,
+    reaped: Option<watch::Receiver<Option<InitEnd>>>,
+) {
+    drop(worker.take_channel());
+    let mut init_signal = None;
+    if let Some(leaf) = worker.leaf() {
+        if let Err(error) = leaf.kill() {
+            tracing::error!(worker = worker.name(), %error, "its group cannot be killed");
+        }
+        if let Some(mut reaped) = reaped {
+            let end = patiently(worker.id, "init to end", reaped.wait_for(Option::is_some)).await;
+            // A nursery that is gone has ended every sandbox, or its cgroup's emptiness will tell.
+            init_signal = end.ok().and_then(|end| (*end).and_then(|end| end.signal));
+        }
+        patiently(worker.id, "its group to become empty", async {
+            let mut pause = Duration::from_micros(100);
+            while leaf.is_populated() {
+                sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_millis(10));
+            }
+        })
+        .await;
+        worker.end.send_replace(Some(Arc::new(PostMortem {
+            bites: leaf.bites(),
+            memory_peak_bytes: leaf.memory_peak_bytes(),
+            cpu: leaf.cpu(),
+            function: worker.function_end(),
+            init_signal,
+        })));
+        patiently(worker.id, "its group to be removed", async {
+            loop {
+                let (own, name) = (shop.clone(), leaf.name().to_owned());
+                // One that panicked has not removed it.
+                if tokio::task::spawn_blocking(move || own.tree.remove_leaf(&name)).await.unwrap_or(false) {
+                    return;
+                }
+                sleep(Duration::from_secs(1)).await;
+            }
+        })
+        .await;
+    } else {
+        worker.end.send_replace(Some(Arc::default()));
+    }
+    shop.slots.give_back(slot);
+}
+
+/// Waits, and says so when it takes long.
+async fn patiently<T>(worker: WorkerId, what: &str, future: impl Future<Output = T>) -> T {
+    let mut future = std::pin::pin!(future);
+    loop {
+        tokio::select! {
+            done = &mut future => return done,
+            () = sleep(REMOVAL_PATIENCE) => {
+                tracing::error!(worker = format!("w-{}", worker.0), "still waiting for {what}");
+            }
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! What a function writes to stdout and stderr: the tail is kept, the rate is bounded.
+
+use std::{
+    collections::VecDeque,
+    io,
+    os::fd::{AsFd, OwnedFd},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use tokio::{
+    io::Interest,
+    time::{Instant, sleep_until},
+};
+
+/// Read at once; what a pipe holds.
+const READ_BYTES: usize = 64 * 1024;
+/// A worker's log is read at most this fast: [`WINDOW_BYTES`] each [`WINDOW`]. One that writes faster waits in its own
+/// write(2); the supervisor's time belongs to all sub-tenants.
+const WINDOW: Duration = Duration::from_millis(100);
+const WINDOW_BYTES: usize = 1024 * 1024;
+
+/// The tail of one worker's log.
+#[derive(Debug)]
+pub struct Log {
+    limit: usize,
+    tail: Mutex<Tail>,
+}
+
+#[derive(Debug, Default)]
+struct Tail {
+    bytes: VecDeque<u8>,
+    /// Bytes ever taken in.
+    total: u64,
+    pipe: Option<OwnedFd>,
+}
+
+/// A point in a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark(u64);
+
+impl Log {
+    /// An empty log that keeps `limit` bytes.
+    pub fn new(limit: usize) -> Self {
+        Self { limit, tail: Mutex::default() }
+    }
+
+    fn tail(&self) -> std::sync::MutexGuard<'_, Tail> {
+        self.tail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the log ends now, what is still in the pipe included.
+    pub fn mark(&self) -> Mark {
+        let mut tail = self.tail();
+        tail.drain(self.limit);
+        Mark(tail.total)
+    }
+
+    /// What is kept of what was written since `mark`.
+    pub fn since(&self, mark: Mark) -> Vec<u8> {
+        let mut tail = self.tail();
+        tail.drain(self.limit);
+        let wanted = usize::try_from(tail.total - mark.0).unwrap_or(usize::MAX).min(tail.bytes.len());
+        tail.bytes.iter().skip(tail.bytes.len() - wanted).copied().collect()
+    }
+
+    /// All that is kept.
+    pub fn all(&self) -> Vec<u8> {
+        self.since(Mark(0))
+    }
+
+    /// Takes the read end of the pipe over and reads it to its end.
+    ///
+    /// # Errors
+    /// When the pipe cannot be read.
+    pub async fn run(&self, pipe: OwnedFd) -> io::Result<()> {
+        fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        // Two descriptors of one pipe: this one wakes the loop, the other is read by whoever asks for the log first.
+        let wakes = crate::sys::register(pipe.try_clone()?, Interest::READABLE)?;
+        self.tail().pipe = Some(pipe);
+        let (mut window_end, mut taken) = (Instant::now() + WINDOW, 0);
+        loop {
+            let mut ready = wakes.readable().await?;
+            match self.tail().read(self.limit) {
+                Ok(0) => return Ok(()),
+                Ok(bytes) => taken += bytes,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
+                Err(error) => return Err(error),
+            }
+            if taken >= WINDOW_BYTES {
+                sleep_until(window_end).await;
+            }
+            if Instant::now() >= window_end {
+                (window_end, taken) = (Instant::now() + WINDOW, 0);
+            }
+        }
+    }
+}
+
+impl Tail {
+    /// Reads once. 0 at the end of the pipe.
+    fn read(&mut self, limit: usize) -> io::Result<usize> {
+        let Some(pipe) = &self.pipe else { return Err(io::ErrorKind::WouldBlock.into()) };
+        let mut buffer = [0; READ_BYTES];
+        let length = nix::unistd::read(pipe.as_fd(), &mut buffer)?;
+        self.take_in(&buffer[..length], limit);
+        Ok(length)
+    }
+
+    /// Reads what is there now; at most what a pipe holds, so that a flood does not keep the reader.
+    fn drain(&mut self, limit: usize) {
+        if self.read(limit).is_ok_and(|length| length > 0) {
+            // A pipe's pages need not be full: one more look gets the rest of what was there.
+            drop(self.read(limit));
+        }
+    }
+
+    fn take_in(&mut self, bytes: &[u8], limit: usize) {
+        self.total += bytes.len() as u64;
+        let kept = &bytes[bytes.len().saturating_sub(limit)..];
+        let over = (self.bytes.len() + kept.len()).saturating_sub(limit);
+        self.bytes.drain(..over);
+        self.bytes.extend(kept);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tail_keeps_the_last_bytes_and_counts_all() {
+        let log = Log::new(4);
+        log.tail().take_in(b"abc", 4);
+        let mark = log.mark();
+        log.tail().take_in(b"de", 4);
+        assert_eq!(log.all(), b"bcde");
+        assert_eq!(log.since(mark), b"de");
+        log.tail().take_in(b"0123456789", 4);
+        assert_eq!(log.all(), b"6789");
+        assert_eq!(log.since(mark), b"6789", "what is gone is gone");
+    }
+
+    #[tokio::test]
+    async fn log_is_read_to_its_end() {
+        let (read, write) = nix::unistd::pipe().unwrap();
+        nix::unistd::write(&write, b"hello").unwrap();
+        drop(write);
+        let log = Log::new(100);
+        log.run(read).await.unwrap();
+        assert_eq!(log.all(), b"hello");
+    }
+}

@@ -1,0 +1,269 @@
+//! Workers, as the supervisor knows them: one [`Worker`] each, kept by one task ([`keeper`]) from spawn to reap, lent to
+//! one call at a time ([`exchange`]).
+
+pub mod channel;
+pub mod exchange;
+pub mod keeper;
+pub mod log;
+pub mod posture;
+pub mod slots;
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use sublet_pool::{KillReason, PoolKey, WorkerId};
+use sublet_proto::link::nursery::TmpSpace;
+use tokio::sync::watch;
+
+use self::{channel::Channel, log::Log, posture::Fact};
+use crate::{
+    cgroups::leaf::{Bites, Leaf},
+    driver::catalogue::Entry,
+};
+
+/// How the function's process ended, as init saw it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FunctionEnd {
+    /// Exit code, when it exited.
+    pub code: Option<i32>,
+    /// Signal, when one ended it.
+    pub signal: Option<i32>,
+    /// What was left in /tmp.
+    pub tmp: Option<TmpSpace>,
+}
+
+/// What is known of a worker when nothing of it is left.
+#[derive(Clone, Debug, Default)]
+pub struct PostMortem {
+    /// Limits that bit during its life.
+    pub bites: Bites,
+    /// Highest memory in bytes.
+    pub memory_peak_bytes: u64,
+    /// CPU time.
+    pub cpu: Option<Duration>,
+    /// How the function ended, when init could tell.
+    pub function: Option<FunctionEnd>,
+    /// Signal that ended init, when one did.
+    pub init_signal: Option<i32>,
+}
+
+/// Why a worker could not be started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StartFailure {
+    /// The function is at fault: it is missing, not executable, ended early or was never ready.
+    Theirs {
+        /// What happened.
+        message: String,
+        /// The setting to look at.
+        setting: &'static str,
+    },
+    /// The host or sublet itself is at fault.
+    Ours(String),
+}
+
+/// What was seen of a worker while it lives.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Names of system calls its filter refused; init reports each once and at most 16.
+    refused: Vec<String>,
+    function: Option<FunctionEnd>,
+    start_failure: Option<StartFailure>,
+    /// How far its start has come, in words for a start that takes too long.
+    start_stage: &'static str,
+    /// Forks refused, when last looked at.
+    pids_refused: u64,
+    /// CPU time used, when last looked at.
+    cpu: Duration,
+}
+
+/// One worker.
+#[derive(Debug)]
+pub struct Worker {
+    /// Its id.
+    pub id: WorkerId,
+    /// Its one pool key.
+    pub key: PoolKey,
+    /// Its function.
+    pub entry: Arc<Entry>,
+    /// What its function echoes in every answer.
+    pub tag: [u8; 16],
+    /// When it was asked for.
+    pub born: Instant,
+    /// What its function wrote.
+    pub log: Log,
+    channel: Mutex<Option<Channel>>,
+    leaf: OnceLock<Leaf>,
+    pid: OnceLock<u32>,
+    posture: OnceLock<Vec<Fact>>,
+    starting: OnceLock<Duration>,
+    seen: Mutex<Seen>,
+    calls: AtomicU64,
+    freezer: Freezer,
+    kill: watch::Sender<Option<KillReason>>,
+    end: watch::Sender<Option<Arc<PostMortem>>>,
+}
+
+impl Worker {
+    /// A worker that has been asked for.
+    pub fn new(id: WorkerId, key: PoolKey, entry: Arc<Entry>, tag: [u8; 16]) -> Self {
+        let log_max = usize::try_from(entry.settings.log_max.bytes()).unwrap_or(usize::MAX);
+        Self {
+            id,
+            key,
+            entry,
+            tag,
+            born: Instant::now(),
+            log: Log::new(log_max),
+            channel: Mutex::default(),
+            leaf: OnceLock::new(),
+            pid: OnceLock::new(),
+            posture: OnceLock::new(),
+            starting: OnceLock::new(),
+            seen: Mutex::default(),
+            calls: AtomicU64::new(0),
+            freezer: Freezer::default(),
+            kill: watch::Sender::new(None),
+            end: watch::Sender::new(None),
+        }
+    }
+
+    /// Its name: in its cgroup, in receipts, on the command line.
+    pub fn name(&self) -> String {
+        format!("w-{}", self.id.0)
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes its channel for one delivery. None while another has it, which the pool rules out.
+    pub fn take_channel(&self) -> Option<Channel> {
+        self.channel.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Gives its channel back; not after anything but a clean exchange.
+    pub fn put_channel(&self, channel: Channel) {
+        *self.channel.lock().unwrap_or_else(PoisonError::into_inner) = Some(channel);
+    }
+
+    /// Its cgroup, once made.
+    pub fn leaf(&self) -> Option<&Leaf> {
+        self.leaf.get()
+    }
+
+    /// Host pid of its init, once born.
+    pub fn pid(&self) -> Option<u32> {
+        self.pid.get().copied()
+    }
+
+    /// What was seen from outside before its first payload.
+    pub fn posture(&self) -> &[Fact] {
+        self.posture.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// How long making it took, once it was ready.
+    pub fn starting(&self) -> Option<Duration> {
+        self.starting.get().copied()
+    }
+
+    /// Counts a call; returns how many it is now.
+    pub fn count_call(&self) -> u64 {
+        self.calls.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// System calls its filter refused so far.
+    pub fn refused_calls(&self) -> Vec<String> {
+        self.seen().refused.clone()
+    }
+
+    /// How its function's process ended, when it did and init told.
+    pub fn function_end(&self) -> Option<FunctionEnd> {
+        self.seen().function
+    }
+
+    /// Why it could not be started.
+    pub fn start_failure(&self) -> StartFailure {
+        let seen = self.seen();
+        seen.start_failure.clone().unwrap_or_else(|| {
+            let limit = crate::config::format_duration(self.entry.settings.start_timeout);
+            StartFailure::Theirs {
+                message: format!("it was not ready within {limit}: {}", seen.start_stage),
+                setting: "start_timeout",
+            }
+        })
+    }
+
+    /// Whether forks were refused since the last time anybody asked.
+    pub fn was_refused_forks(&self) -> bool {
+        let now = self.leaf.get().map_or(0, |leaf| leaf.bites().pids_refused);
+        let before = std::mem::replace(&mut self.seen().pids_refused, now);
+        now > before
+    }
+
+    /// CPU time since the last time anybody asked; none where the host does not account it.
+    pub fn take_cpu(&self) -> Option<Duration> {
+        let now = self.leaf.get()?.cpu()?;
+        let before = std::mem::replace(&mut self.seen().cpu, now);
+        Some(now.saturating_sub(before))
+    }
+
+    /// Asks its keeper to end it.
+    pub fn kill(&self, why: KillReason) {
+        self.kill.send_if_modified(|current| {
+            let first = current.is_none();
+            current.get_or_insert(why);
+            first
+        });
+    }
+
+    /// Wants it frozen, or not. [`Self::apply_freeze`] does it.
+    pub fn want_frozen(&self, frozen: bool) {
+        self.freezer.wanted.store(frozen, Ordering::SeqCst);
+    }
+
+    /// Makes its cgroup what is wanted.
+    ///
+    /// # Errors
+    /// What the write says.
+    pub fn apply_freeze(&self) -> std::io::Result<()> {
+        match self.leaf.get() {
+            Some(leaf) => self.freezer.apply(leaf),
+            None => Ok(()),
+        }
+    }
+
+    /// What is known when nothing of it is left. Waits for that.
+    pub async fn post_mortem(&self) -> Option<Arc<PostMortem>> {
+        let mut end = self.end.subscribe();
+        end.wait_for(Option::is_some).await.ok()?.clone()
+    }
+}
+
+/// Freezing and thawing in any order of threads: the last wish wins.
+#[derive(Debug, Default)]
+struct Freezer {
+    wanted: AtomicBool,
+    actual: Mutex<bool>,
+}
+
+impl Freezer {
+    fn apply(&self, leaf: &Leaf) -> std::io::Result<()> {
+        let mut actual = self.actual.lock().unwrap_or_else(PoisonError::into_inner);
+        let wanted = self.wanted.load(Ordering::SeqCst);
+        if wanted == *actual {
+            return Ok(());
+        }
+        if wanted {
+            leaf.freeze()?
+        } else {
+            leaf.thaw()?
+        }
+        *actual = wanted;
+        Ok(())
+    }
+}

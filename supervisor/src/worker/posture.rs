@@ -1,0 +1,220 @@
+//! The judgement from outside, before a worker gets its first payload: is the cage what the plan says?
+//!
+//! The nursery reads the facts, this module holds them against what must be. Everything that is judged is also what
+//! `sublet describe` prints, so an operator sees what was checked and what was seen.
+
+use std::collections::BTreeSet;
+
+use sublet_proto::link::{
+    nursery::{Posture, ProcessPosture},
+    sandbox::{Layer, Root},
+};
+use sublet_shim::seccomp::Filters;
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fact {
+    /// What.
+    pub name: String,
+    /// What was seen.
+    pub value: String,
+    /// Whether it is as it must be.
+    pub ok: bool,
+}
+
+/// What must be.
+#[derive(Clone, Copy, Debug)]
+pub struct Expected<'a> {
+    /// Host uid of init; the function's is the next.
+    pub init_uid: u32,
+    /// The worker's cgroup relative to the pool.
+    pub cgroup: &'a str,
+    /// v1 controllers that carry limits.
+    pub v1_controllers: &'a [&'static str],
+    /// Layout of the root.
+    pub root: &'a Root,
+    /// Layers this host lacks and the operator accepted to miss.
+    pub missing_layers: &'a [Layer],
+    /// Filters the supervisor itself was started under; every child has them too.
+    pub inherited_filters: u32,
+}
+
+/// Mount points of a sandbox, as `(point, filesystem when it matters, writable)`.
+fn mounts(root: &Root) -> Vec<(&'static str, Option<&'static str>, bool)> {
+    let mut all =
+        vec![("/", None, false), ("/dev", None, false), ("/function", None, false), ("/proc", Some("proc"), false)];
+    if *root == Root::Host {
+        all.push(("/usr", None, false));
+    }
+    all.push(("/tmp", Some("tmpfs"), true));
+    all
+}
+
+const INIT: &str = "init";
+
+/// Holds what was seen against what must be.
+pub fn judge(posture: &Posture, expected: &Expected<'_>) -> Vec<Fact> {
+    let mut facts = Vec::new();
+    process(INIT, &posture.init, expected.init_uid, Filters::INIT_COUNT, expected, &mut facts);
+    let function = &posture.function;
+    process("function", function, expected.init_uid + 1, Filters::function_count(), expected, &mut facts);
+    mount_facts(function, expected.root, &mut facts);
+    push(
+        &mut facts,
+        "function descriptors",
+        format!("{:?}", function.descriptors),
+        // null, log, log, channel: a fifth would be a way out.
+        function.descriptors == [0, 1, 2, 3],
+    );
+    facts
+}
+
+fn push(facts: &mut Vec<Fact>, name: impl Into<String>, value: impl Into<String>, ok: bool) {
+    facts.push(Fact { name: name.into(), value: value.into(), ok });
+}
+
+fn process(who: &str, seen: &ProcessPosture, uid: u32, filters: u32, expected: &Expected<'_>, facts: &mut Vec<Fact>) {
+    for (layer, name) in [
+        (Layer::User, "user"),
+        (Layer::Pid, "pid"),
+        (Layer::Mount, "mnt"),
+        (Layer::Net, "net"),
+        (Layer::Ipc, "ipc"),
+        (Layer::Uts, "uts"),
+        (Layer::Cgroup, "cgroup"),
+        (Layer::Time, "time"),
+    ] {
+        // unshare(CLONE_NEWTIME) is for children alone: init, which makes it, stays outside.
+        if expected.missing_layers.contains(&layer) || (layer == Layer::Time && who == INIT) {
+            continue;
+        }
+        let inode = |list: &[(String, u64)]| list.iter().find(|(n, _)| n == name).map(|(_, inode)| *inode);
+        let (own, host) = (inode(&seen.namespaces), inode(&seen.host_namespaces));
+        let value = own.map_or_else(|| "absent".to_owned(), |inode| inode.to_string());
+        push(facts, format!("{who} {name} namespace"), value, own.is_some() && host.is_some() && own != host);
+    }
+    push(facts, format!("{who} capabilities"), format!("{:#x}", seen.capabilities), seen.capabilities == 0);
+    push(facts, format!("{who} no_new_privs"), seen.no_new_privs.to_string(), seen.no_new_privs);
+    push(facts, format!("{who} seccomp mode"), seen.seccomp_mode.to_string(), seen.seccomp_mode == 2);
+    push(
+        facts,
+        format!("{who} seccomp filters"),
+        seen.seccomp_filters.to_string(),
+        seen.seccomp_filters == filters + expected.inherited_filters,
+    );
+    push(facts, format!("{who} uids"), format!("{:?}", seen.uids), seen.uids == [uid; 4]);
+    push(facts, format!("{who} gids"), format!("{:?}", seen.gids), seen.gids == [uid; 4]);
+    push(facts, format!("{who} groups"), format!("{:?}", seen.groups), seen.groups.is_empty());
+    for controller in [""].iter().chain(expected.v1_controllers) {
+        let found = seen.cgroups.iter().find(|(names, _)| {
+            if controller.is_empty() { names.is_empty() } else { names.split(',').any(|name| name == *controller) }
+        });
+        let path = found.map_or("absent", |(_, path)| path.as_str());
+        let name = if controller.is_empty() { "v2" } else { controller };
+        push(facts, format!("{who} cgroup ({name})"), path, path.ends_with(&format!("/pool/{}", expected.cgroup)));
+    }
+}
+
+fn mount_facts(seen: &ProcessPosture, root: &Root, facts: &mut Vec<Fact>) {
+    let expected = mounts(root);
+    let points: BTreeSet<&str> = seen.mounts.iter().map(|(point, ..)| point.as_str()).collect();
+    let due: BTreeSet<&str> = expected.iter().map(|(point, ..)| *point).collect();
+    let list = points.iter().copied().collect::<Vec<_>>().join(" ");
+    push(facts, "mounts", list, points == due && seen.mounts.len() == due.len());
+    for (point, kind, writable) in expected {
+        let Some((_, filesystem, options)) = seen.mounts.iter().find(|(p, ..)| p == point) else { continue };
+        let has = |option| options.split(',').any(|o| o == option);
+        // Devices must open below /dev; nowhere else does a device node mean anything.
+        let ok = has("nosuid")
+            && (has("nodev") || point == "/dev")
+            && has(if writable { "rw" } else { "ro" })
+            && kind.is_none_or(|kind| kind == filesystem);
+        push(facts, format!("mount {point}"), format!("{filesystem} {options}"), ok);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good() -> (Posture, Root) {
+        let names = ["user", "pid", "mnt", "net", "ipc", "uts", "cgroup", "time"];
+        let space = |base: u64| names.iter().zip(base..).map(|(name, inode)| ((*name).to_owned(), inode)).collect();
+        let process = |uid: u32, filters: u32| ProcessPosture {
+            pid: 7,
+            namespaces: space(100),
+            host_namespaces: space(1),
+            capabilities: 0,
+            no_new_privs: true,
+            seccomp_mode: 2,
+            seccomp_filters: filters,
+            uids: [uid; 4],
+            gids: [uid; 4],
+            groups: vec![],
+            cgroups: vec![(String::new(), "/sublet-main/pool/t-a/s-b/w-1".into())],
+            mounts: mounts(&Root::Host)
+                .into_iter()
+                .map(|(point, kind, writable)| {
+                    let options = if writable { "rw,nosuid,nodev" } else { "ro,nosuid,nodev" };
+                    (point.to_owned(), kind.unwrap_or("ext4").to_owned(), options.to_owned())
+                })
+                .collect(),
+            descriptors: vec![0, 1, 2, 3],
+        };
+        let posture =
+            Posture { init: process(10, Filters::INIT_COUNT), function: process(11, Filters::function_count()) };
+        (posture, Root::Host)
+    }
+
+    fn wrong(posture: &Posture, root: &Root) -> Vec<String> {
+        let expected = Expected {
+            init_uid: 10,
+            cgroup: "t-a/s-b/w-1",
+            v1_controllers: &[],
+            root,
+            missing_layers: &[],
+            inherited_filters: 0,
+        };
+        judge(posture, &expected).into_iter().filter(|fact| !fact.ok).map(|fact| fact.name).collect()
+    }
+
+    #[test]
+    fn cage_as_planned_passes() {
+        let (posture, root) = good();
+        assert_eq!(wrong(&posture, &root), Vec::<String>::new());
+    }
+
+    #[test]
+    fn each_missing_layer_is_seen() {
+        type Spoil = fn(&mut ProcessPosture);
+        let cases: [(Spoil, &str); 13] = [
+            (|p| p.namespaces[3].1 = p.host_namespaces[3].1, "function net namespace"),
+            (|p| drop(p.namespaces.remove(7)), "function time namespace"),
+            (|p| p.capabilities = 1, "function capabilities"),
+            (|p| p.no_new_privs = false, "function no_new_privs"),
+            (|p| p.seccomp_mode = 0, "function seccomp mode"),
+            (|p| p.seccomp_filters -= 1, "function seccomp filters"),
+            (|p| p.uids[2] = 0, "function uids"),
+            (|p| p.gids[0] = 0, "function gids"),
+            (|p| p.groups.push(27), "function groups"),
+            (|p| p.cgroups[0].1 = "/sublet-main/pool/t-a/s-b/w-11".into(), "function cgroup (v2)"),
+            (|p| p.mounts.push(("/home".into(), "ext4".into(), "ro,nosuid,nodev".into())), "mounts"),
+            (|p| p.mounts[2].2 = "rw,nosuid,nodev".into(), "mount /function"),
+            (|p| p.descriptors.push(4), "function descriptors"),
+        ];
+        for (spoil, name) in cases {
+            let (mut posture, root) = good();
+            spoil(&mut posture.function);
+            assert_eq!(wrong(&posture, &root), [name]);
+        }
+    }
+
+    #[test]
+    fn writable_usr_is_seen() {
+        let (mut posture, root) = good();
+        for mount in &mut posture.function.mounts {
+            mount.2 = mount.2.replace("ro,", "rw,");
+        }
+        assert!(wrong(&posture, &root).contains(&"mount /usr".to_owned()));
+    }
+}
