@@ -99,6 +99,7 @@ pub fn check(config: &NurseryConfig, spec: &SandboxSpec, slots_in_use: &BTreeSet
     for (name, value) in [
         ("nofile", limits.nofile),
         ("tmp_bytes", limits.tmp_bytes),
+        ("file_bytes", limits.file_bytes),
         ("tmp_inodes", limits.tmp_inodes),
         ("stack_bytes", limits.stack_bytes),
     ] {
@@ -164,7 +165,13 @@ mod tests {
             env: vec![],
             protocol: Protocol::Stream,
             on_refused: OnRefused::Errno,
-            limits: InnerLimits { nofile: 64, tmp_bytes: 1 << 20, tmp_inodes: 16, stack_bytes: 1 << 20 },
+            limits: InnerLimits {
+                nofile: 64,
+                tmp_bytes: 1 << 20,
+                file_bytes: 1 << 20,
+                tmp_inodes: 16,
+                stack_bytes: 1 << 20,
+            },
             answer_max_bytes: 1,
             payload_max_bytes: 1,
             layers: Layer::ALL.to_vec(),

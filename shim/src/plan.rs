@@ -162,7 +162,7 @@ impl fmt::Display for Step {
             Self::SetRlimits { limits } => write!(
                 f,
                 "set rlimits: nofile {}, fsize {}, stack {}, core 0, memlock 64 KiB, msgqueue 0, sigpending 128, rtprio 0",
-                limits.nofile, limits.tmp_bytes, limits.stack_bytes
+                limits.nofile, limits.file_bytes, limits.stack_bytes
             ),
             Self::SwitchUid => write!(f, "switch to uid and gid {FUNCTION_UID}"),
             Self::DropCapabilities => {

@@ -115,8 +115,10 @@ pub enum OnRefused {
 pub struct InnerLimits {
     /// Open descriptors per process (RLIMIT_NOFILE).
     pub nofile: u64,
-    /// Size of /tmp in bytes; also the largest file (RLIMIT_FSIZE).
+    /// Size of /tmp in bytes.
     pub tmp_bytes: u64,
+    /// Largest file in bytes (RLIMIT_FSIZE); a payload or answer that travels as a memfd is one too.
+    pub file_bytes: u64,
     /// Files and directories in /tmp.
     pub tmp_inodes: u64,
     /// Stack in bytes (RLIMIT_STACK).

@@ -42,7 +42,7 @@ pub fn drop_capabilities() -> io::Result<()> {
 pub fn set_rlimits(limits: &InnerLimits) -> io::Result<()> {
     for (resource, value) in [
         (Resource::RLIMIT_NOFILE, limits.nofile),
-        (Resource::RLIMIT_FSIZE, limits.tmp_bytes),
+        (Resource::RLIMIT_FSIZE, limits.file_bytes),
         (Resource::RLIMIT_STACK, limits.stack_bytes),
         (Resource::RLIMIT_CORE, 0),
         (Resource::RLIMIT_MEMLOCK, MEMLOCK_BYTES),

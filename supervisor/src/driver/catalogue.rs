@@ -63,6 +63,9 @@ impl Entry {
             limits: InnerLimits {
                 nofile: settings.nofile.into(),
                 tmp_bytes: settings.tmp_size.bytes(),
+                file_bytes: (settings.tmp_size.bytes())
+                    .max(settings.payload_max_bytes.into())
+                    .max(settings.answer_max_bytes.into()),
                 tmp_inodes: settings.tmp_inodes.into(),
                 stack_bytes: settings.stack.bytes(),
             },

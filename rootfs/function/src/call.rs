@@ -1,0 +1,90 @@
+//! One call, as its handler sees it.
+
+use std::{
+    borrow::Cow,
+    fmt,
+    str::Utf8Error,
+    time::{Duration, Instant},
+};
+
+use sublet_proto::link::frame::Header;
+
+/// What [`Call::for_test`] gives a handler to finish: the default `timeout` of a function.
+const TEST_DEADLINE: Duration = Duration::from_secs(30);
+
+/// One call. It borrows the channel's buffer, so it cannot be kept beyond the handler; copy what is to be kept.
+#[derive(Debug)]
+pub struct Call<'a> {
+    payload: Cow<'a, [u8]>,
+    deadline: Instant,
+    lease: Lease,
+}
+
+impl<'a> Call<'a> {
+    /// The call of a request that has arrived just now.
+    pub(crate) fn new(header: &Header, payload: Cow<'a, [u8]>) -> Self {
+        let left = Duration::from_millis(header.aux.into());
+        Self { payload, deadline: Instant::now() + left, lease: Lease(header.lease) }
+    }
+
+    /// A call that sublet did not make, with 30 seconds left, for unit tests of a handler.
+    pub fn for_test(payload: &'a [u8]) -> Self {
+        Self { payload: payload.into(), deadline: Instant::now() + TEST_DEADLINE, lease: Lease([0; 16]) }
+    }
+
+    /// What the caller sent.
+    pub fn payload(&self) -> &[u8] {
+        &self.payload
+    }
+
+    /// What the caller sent, to keep. Copies payloads up to 256 KiB, larger ones are handed over.
+    pub fn into_payload(self) -> Vec<u8> {
+        self.payload.into_owned()
+    }
+
+    /// What the caller sent, as text.
+    ///
+    /// # Errors
+    /// When it is not UTF-8.
+    pub fn text(&self) -> Result<&str, Utf8Error> {
+        std::str::from_utf8(&self.payload)
+    }
+
+    /// When the worker is ended if it has not answered.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Time left until the deadline; zero when it has passed.
+    pub fn remaining(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// Names this delivery, for log lines. Another delivery of the same call has another lease.
+    pub fn lease(&self) -> Lease {
+        self.lease
+    }
+}
+
+/// The id of one delivery: 128 random bits, displayed as 32 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Lease([u8; 16]);
+
+impl Lease {
+    /// The id's bytes.
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Lease({self})")
+    }
+}

@@ -1,0 +1,99 @@
+//! The channel, kept and broken.
+
+use std::{
+    io::{self, Read, Write},
+    os::unix::net::UnixStream,
+    process::ExitCode,
+    time::Duration,
+};
+
+use sublet_proto::link::{
+    CHANNEL_FD,
+    frame::{HEADER_LEN, Header, Kind},
+};
+
+use crate::{perform, state::State, sys};
+
+/// Largest payload the probe takes, in bytes.
+const PAYLOAD_MAX: u32 = 256 * 1024;
+
+/// Serves calls; `raw ...` verbs are about the frames themselves.
+pub fn serve() -> ExitCode {
+    let mut channel = sys::inherited_stream(CHANNEL_FD);
+    match run(&mut channel) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("probe: {error}");
+            ExitCode::from(7)
+        }
+    }
+}
+
+/// Bytes that are no frame, before READY.
+pub fn garbage() {
+    let mut channel = sys::inherited_stream(CHANNEL_FD);
+    // What comes of it is for the supervisor to say.
+    channel.write_all(&[0x55; 200]).ok();
+    std::thread::sleep(Duration::from_secs(60));
+}
+
+fn run(channel: &mut UnixStream) -> io::Result<()> {
+    channel.write_all(&Header::bare(Kind::Ready).encode())?;
+    let mut state = State::default();
+    loop {
+        let mut head = [0; HEADER_LEN];
+        match channel.read_exact(&mut head) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+            result => result?,
+        }
+        let request = Header::decode(&head, PAYLOAD_MAX).map_err(io::Error::other)?;
+        let mut payload = vec![0; request.length as usize];
+        channel.read_exact(&mut payload)?;
+        let text = String::from_utf8_lossy(&payload).into_owned();
+        if let Some(how) = text.strip_prefix("raw ") {
+            break_frames(channel, &request, how)?;
+            continue;
+        }
+        let (kind, answer) = match perform(&mut state, &text) {
+            Ok(answer) => (Kind::Response, answer),
+            Err(error) => (Kind::Error, error.into_bytes()),
+        };
+        send(channel, Header { kind, aux: 0, ..request }, &answer)?;
+    }
+}
+
+fn send(channel: &mut UnixStream, header: Header, payload: &[u8]) -> io::Result<()> {
+    let length = u32::try_from(payload.len()).map_err(io::Error::other)?;
+    channel.write_all(&[&Header { length, ..header }.encode()[..], payload].concat())
+}
+
+fn break_frames(channel: &mut UnixStream, request: &Header, how: &str) -> io::Result<()> {
+    let good = Header { kind: Kind::Response, aux: 0, length: 0, ..*request };
+    match how {
+        "garbage" => channel.write_all(&[0x55; 200]),
+        "wrong-lease" => send(channel, Header { lease: [1; 16], ..good }, b"other's"),
+        "wrong-label" => send(channel, Header { label: [1; 16], ..good }, b"other's"),
+        "wrong-kind" => send(channel, Header { kind: Kind::Ready, ..good }, b""),
+        "together" => channel.write_all(&[good.encode(), good.encode()].concat()),
+        // The second answer comes when nobody asks: it must not be taken for the next call's.
+        "twice" => {
+            send(channel, good, b"first")?;
+            std::thread::sleep(Duration::from_millis(30));
+            send(channel, good, b"second")
+        }
+        "oversize" => channel.write_all(&Header { length: 60 * 1024 * 1024, ..good }.encode()),
+        "huge" => channel.write_all(&Header { length: u32::MAX, ..good }.encode()),
+        "memfd-none" => channel.write_all(&Header { flags: 1, length: 10, ..good }.encode()),
+        "half" => {
+            channel.write_all(&good.encode()[..20])?;
+            std::thread::sleep(Duration::from_secs(3600));
+            Ok(())
+        }
+        "close" => {
+            channel.shutdown(std::net::Shutdown::Both)?;
+            std::thread::sleep(Duration::from_secs(3600));
+            Ok(())
+        }
+        other => Err(io::Error::other(format!("unknown way {other:?}"))),
+    }
+}

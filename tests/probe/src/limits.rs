@@ -1,0 +1,115 @@
+//! Verbs that go for a limit.
+
+use std::{
+    fs::{self, File},
+    io::Write,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::resource::{Resource, getrlimit},
+    unistd::ForkResult,
+};
+
+use crate::{Outcome, sys};
+
+const MIB: usize = 1024 * 1024;
+
+/// Touches so many MiB.
+pub fn alloc(mib: u64) -> Outcome {
+    let mut held = Vec::new();
+    for _ in 0..mib {
+        // Not zeros: a page of zeros may cost nothing.
+        held.push(vec![0xa5_u8; MIB]);
+    }
+    let sum: u64 = held.iter().map(|chunk| u64::from(chunk[chunk.len() - 1])).sum();
+    Ok(format!("touched {mib} MiB ({sum})").into_bytes())
+}
+
+/// Forks so many children that wait for their end.
+pub fn fork(count: u64) -> Outcome {
+    let mut children = Vec::new();
+    let mut failed = None;
+    for at in 0..count {
+        match sys::fork() {
+            Ok(ForkResult::Child) => {
+                std::thread::sleep(Duration::from_secs(60));
+                std::process::exit(0);
+            }
+            Ok(ForkResult::Parent { child }) => children.push(child),
+            Err(error) => {
+                failed = Some(format!("fork number {at}: {error}"));
+                break;
+            }
+        }
+    }
+    for child in children {
+        // Gone already is as good.
+        nix::sys::signal::kill(child, nix::sys::signal::Signal::SIGKILL).ok();
+        nix::sys::wait::waitpid(child, None).ok();
+    }
+    failed.map_or_else(|| Ok(format!("forked {count}").into_bytes()), Err)
+}
+
+/// Writes so many MiB into one file of /tmp.
+pub fn fill(mib: u64) -> Outcome {
+    let mut file = File::create("/tmp/fill").map_err(|e| format!("create /tmp/fill: {e}"))?;
+    for at in 0..mib {
+        file.write_all(&vec![0xa5; MIB]).map_err(|e| format!("write MiB {at} of /tmp/fill: {e}"))?;
+    }
+    drop(file);
+    fs::remove_file("/tmp/fill").map_err(|e| e.to_string())?;
+    Ok(format!("wrote {mib} MiB").into_bytes())
+}
+
+/// Makes so many files in /tmp.
+pub fn files(count: u64) -> Outcome {
+    for at in 0..count {
+        File::create(format!("/tmp/file-{at}")).map_err(|e| format!("create file {at} in /tmp: {e}"))?;
+    }
+    Ok(format!("made {count} files").into_bytes())
+}
+
+/// Opens so many descriptors.
+pub fn open(count: u64) -> Outcome {
+    let mut held = Vec::new();
+    for at in 0..count {
+        held.push(File::open("/dev/null").map_err(|e| format!("open descriptor {at}: {e}"))?);
+    }
+    Ok(format!("opened {}", held.len()).into_bytes())
+}
+
+/// Writes so many MiB to the log.
+pub fn flood(mib: u64) -> Outcome {
+    let line = [b"flood ".repeat(170), b"\n".to_vec()].concat();
+    let mut log = std::io::stderr();
+    for _ in 0..mib * 1024 {
+        log.write_all(&line).map_err(|e| format!("write to the log: {e}"))?;
+    }
+    Ok(b"flooded".to_vec())
+}
+
+/// Uses CPU for so long; tells how many rounds it came to.
+pub fn spin(time: Duration) -> Outcome {
+    let end = Instant::now() + time;
+    let mut rounds = 0_u64;
+    while Instant::now() < end {
+        rounds += 1;
+    }
+    Ok(rounds.to_string().into_bytes())
+}
+
+/// Resource limits of this process, `name=soft/hard` per line.
+pub fn rlimits() -> Outcome {
+    let mut text = String::new();
+    for (name, resource) in [
+        ("core", Resource::RLIMIT_CORE),
+        ("nofile", Resource::RLIMIT_NOFILE),
+        ("fsize", Resource::RLIMIT_FSIZE),
+        ("stack", Resource::RLIMIT_STACK),
+    ] {
+        let (soft, hard) = getrlimit(resource).map_err(|e| e.to_string())?;
+        text.push_str(&format!("{name}={soft}/{hard}\n"));
+    }
+    Ok(text.into_bytes())
+}

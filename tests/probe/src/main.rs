@@ -1,0 +1,111 @@
+//! The probe: a function that does what its payload says, `verb argument ...`, and tells what came of it.
+//!
+//! As a `stream` function it speaks the frames itself rather than through the crate for authors, because half of its verbs
+//! break them. As an `exec` function (first argument `exec`) it reads the verb from stdin. Started by hand with a verb as
+//! its arguments it does the same outside of any sandbox: a kernel test first shows that a thing is possible there.
+
+mod attack;
+mod frames;
+mod limits;
+mod state;
+mod sys;
+
+use std::{
+    env,
+    io::{Read, Write},
+    process::ExitCode,
+    time::Duration,
+};
+
+/// What a verb gives: bytes for the caller, or why not.
+pub type Outcome = Result<Vec<u8>, String>;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    match arguments.first().map(String::as_str) {
+        None => {
+            before_ready();
+            frames::serve()
+        }
+        Some("exec") => {
+            let mut verb = String::new();
+            if let Err(error) = std::io::stdin().read_to_string(&mut verb) {
+                eprintln!("read the payload: {error}");
+                return ExitCode::from(2);
+            }
+            tell(perform(&mut state::State::default(), &verb))
+        }
+        Some(_) => tell(perform(&mut state::State::default(), &arguments.join(" "))),
+    }
+}
+
+fn tell(outcome: Outcome) -> ExitCode {
+    match outcome {
+        Ok(answer) => {
+            // A closed stdout is the caller's business.
+            std::io::stdout().write_all(&answer).ok();
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(9)
+        }
+    }
+}
+
+/// Ways to fail before READY, chosen by the configuration.
+fn before_ready() {
+    match env::var("PROBE_START").as_deref() {
+        Ok("exit") => std::process::exit(3),
+        Ok("hang") => std::thread::sleep(Duration::from_secs(3600)),
+        Ok("garbage") => frames::garbage(),
+        Ok("segv") => sys::raise(libc::SIGSEGV),
+        Ok("eat") => drop(limits::alloc(4096)),
+        Ok(_) | Err(_) => {}
+    }
+}
+
+/// Does one verb.
+pub fn perform(state: &mut state::State, text: &str) -> Outcome {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let number = |at: usize| -> Result<u64, String> {
+        let word = words.get(at).ok_or_else(|| format!("{text:?} lacks a number"))?;
+        word.parse().map_err(|_| format!("{word:?} is no number"))
+    };
+    let word = |at: usize| words.get(at).copied().ok_or_else(|| format!("{text:?} lacks an argument"));
+    match word(0)? {
+        "echo" => Ok(text.trim_start_matches("echo").trim_start().as_bytes().to_vec()),
+        "id" => state.id(),
+        "put" => state.put(word(1)?, word(2)?),
+        "get" => state.get(word(1)?),
+        "count" => state.count(),
+        "background" => state.background(),
+        "sleep" => {
+            std::thread::sleep(Duration::from_millis(number(1)?));
+            Ok(b"slept".to_vec())
+        }
+        "spin" => limits::spin(Duration::from_millis(number(1)?)),
+        "alloc" => limits::alloc(number(1)?),
+        "fork" => limits::fork(number(1)?),
+        "fill" => limits::fill(number(1)?),
+        "files" => limits::files(number(1)?),
+        "open" => limits::open(number(1)?),
+        "flood" => limits::flood(number(1)?),
+        "limits" => limits::rlimits(),
+        "answer" => Ok(vec![b'x'; usize::try_from(number(1)?).map_err(|e| e.to_string())?]),
+        "signal" => {
+            sys::raise(i32::try_from(number(1)?).map_err(|e| e.to_string())?);
+            Ok(b"survived".to_vec())
+        }
+        "exit" => std::process::exit(i32::try_from(number(1)?).map_err(|e| e.to_string())?),
+        "error" => Err("as asked".into()),
+        "read" => attack::read(word(1)?),
+        "write" => attack::write(word(1)?),
+        "list" => attack::list(word(1)?),
+        "connect" => attack::connect(word(1)?),
+        "kill" => attack::kill(i32::try_from(number(1)?).map_err(|e| e.to_string())?),
+        "try" => attack::try_call(word(1)?),
+        "daemon" => attack::daemon(),
+        other => Err(format!("unknown verb {other:?}")),
+    }
+}
