@@ -84,6 +84,8 @@ pub enum Step {
     Landlock,
     /// The filters.
     Seccomp { on_refused: OnRefused },
+    /// Init has confined itself too.
+    AwaitInit,
     /// Tell the supervisor, wait for its check from outside.
     AwaitStart,
     /// The function.
@@ -119,6 +121,7 @@ impl Step {
             | Self::NoNewPrivs
             | Self::Landlock
             | Self::Seccomp { .. }
+            | Self::AwaitInit
             | Self::AwaitStart
             | Self::Run { .. } => Actor::Launcher,
         }
@@ -176,6 +179,7 @@ impl fmt::Display for Step {
             Self::Seccomp { on_refused: OnRefused::Kill } => {
                 f.write_str("install the system call filters; others end the worker")
             }
+            Self::AwaitInit => f.write_str("wait until init is confined"),
             Self::AwaitStart => f.write_str("report CONFINED, wait until the supervisor has checked from outside"),
             Self::Run { protocol: Protocol::Stream, command } => write!(f, "execve {}", command.join(" ")),
             Self::Run { protocol: Protocol::Exec, command } => {
@@ -233,6 +237,7 @@ pub fn plan(spec: &SandboxSpec, host: &HostFacts<'_>) -> Vec<Step> {
         steps.push(Step::Landlock);
     }
     steps.push(Step::Seccomp { on_refused: spec.on_refused });
+    steps.push(Step::AwaitInit);
     steps.push(Step::AwaitStart);
     steps.push(Step::Run { protocol: spec.protocol, command: spec.command.clone() });
     steps

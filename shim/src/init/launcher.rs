@@ -48,6 +48,10 @@ pub enum FromLauncher {
     },
 }
 
+/// Init to launcher: it has no right left.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Confined;
+
 /// Runs the launcher to its end.
 pub fn run(birth: &Birth<'_>, init: OwnedFd) -> ! {
     let mut init = Some(init);
@@ -99,9 +103,15 @@ fn apply(birth: &Birth<'_>, init: &mut Option<OwnedFd>, step: &Step) -> io::Resu
             let listener = sys::install_filter(&birth.filters.function_allowlist, true)?
                 .ok_or_else(|| io::Error::other("no listener"))?;
             let to = init.as_ref().ok_or_else(|| io::Error::other("init's socket is gone"))?;
-            link::send(to.as_fd(), &FromLauncher::Listener, &[listener.as_fd()])?;
-            *init = None;
-            Ok(())
+            link::send(to.as_fd(), &FromLauncher::Listener, &[listener.as_fd()])
+        }
+        Step::AwaitInit => {
+            // It confines itself while we do; whoever is looked at from outside must be what it will stay.
+            let from = init.take().ok_or_else(|| io::Error::other("init's socket is gone"))?;
+            match link::receive::<Confined>(from.as_fd(), false)? {
+                link::Received::Message(Confined, _) => Ok(()),
+                link::Received::Closed | link::Received::Nothing => Err(io::Error::other("init gave up")),
+            }
         }
         Step::AwaitStart => Ok(()),
         Step::Run { protocol, command } => {

@@ -164,6 +164,7 @@ fn apply(birth: &mut Birth<'_>, new_root: &mut Option<NewRoot>, step: &Step) -> 
         | Step::NoNewPrivs
         | Step::Landlock
         | Step::Seccomp { .. }
+        | Step::AwaitInit
         | Step::AwaitStart
         | Step::Run { .. } => Ok(()),
     }
@@ -212,5 +213,6 @@ fn confine_init(
     prctl::set_dumpable(false)?;
     prctl::set_no_new_privs()?;
     sys::install_filter(filter, false)?;
+    link::send(launcher.as_fd(), &launcher::Confined, &[])?;
     Ok(watch::Ports { control, launcher, children })
 }

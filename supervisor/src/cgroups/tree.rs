@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    io::ErrorKind,
     os::unix::fs::chown,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
@@ -121,7 +122,7 @@ impl Tree {
             kill(&pool).map_err(CgroupError::os("kill what an earlier run left in", &pool))?;
             wait_empty(&pool);
         }
-        let left: Vec<String> = self.dirs.v1.iter().map(Path::new).chain([unified]).flat_map(remove_tree).collect();
+        let left = self.remove_trees();
         if left.is_empty() {
             return Ok(());
         }
@@ -131,11 +132,18 @@ impl Tree {
         })
     }
 
+    /// Removes all of it. Returns what would not go.
+    fn remove_trees(&self) -> Vec<String> {
+        let dirs = self.dirs.v1.iter().map(Path::new).chain([Path::new(&self.dirs.unified)]);
+        // Asked first: on a read-only hierarchy even the removal of what is not there fails.
+        dirs.filter(|dir| dir.exists()).flat_map(remove_tree).collect()
+    }
+
     /// Undoes [`Self::create`] while the nursery, which does it at every other end, does not run yet. Needs root.
     pub fn remove(&self) {
         let unified = Path::new(&self.dirs.unified);
         let moved = move_processes(&unified.join(CGROUP_SUPERVISOR), Path::new(&self.dirs.unified_origin));
-        let left: Vec<String> = self.dirs.v1.iter().map(Path::new).chain([unified]).flat_map(remove_tree).collect();
+        let left = self.remove_trees();
         if moved.is_err() || !left.is_empty() {
             tracing::warn!(?left, "cgroups could not be removed");
         }
@@ -244,15 +252,17 @@ impl Tree {
 
 fn make(dir: &Path) -> Result<(), CgroupError> {
     match fs::create_dir(dir) {
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Err(CgroupError::Os {
-            action: "make cgroup".into(),
-            path: dir.display().to_string(),
-            error,
-            remedy: Some(
-                "start sublet as root, or in a delegated group: systemd-run --scope -p Delegate=yes sublet serve"
-                    .into(),
-            ),
-        }),
+        Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) => {
+            Err(CgroupError::Os {
+                action: "make cgroup".into(),
+                path: dir.display().to_string(),
+                error,
+                remedy: Some(
+                    "start sublet as root, or in a delegated group: systemd-run --scope -p Delegate=yes sublet serve"
+                        .into(),
+                ),
+            })
+        }
         result => result.map_err(CgroupError::os("make cgroup", dir)),
     }
 }

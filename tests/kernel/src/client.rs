@@ -1,0 +1,106 @@
+//! Calls over gRPC, as any caller makes them.
+
+use std::{path::Path, time::Duration};
+
+use prost::Message;
+use sublet_proto::v1::{InvokeRequest, InvokeResponse, Receipt, Verdict, VerdictKind, invoker_client::InvokerClient};
+use tokio::runtime::Runtime;
+use tonic::{
+    Code, Status,
+    transport::{Channel, Endpoint},
+};
+
+use crate::supervisor::Supervisor;
+
+/// A client with a runtime of its own.
+#[derive(Debug)]
+pub struct Client {
+    runtime: Runtime,
+    client: InvokerClient<Channel>,
+}
+
+/// Connects.
+pub async fn connect(socket: &Path) -> Result<InvokerClient<Channel>, String> {
+    let endpoint = Endpoint::from_shared(format!("unix:{}", socket.display())).map_err(|e| e.to_string())?;
+    let channel = endpoint.connect().await.map_err(|error| format!("connect: {error:?}"))?;
+    Ok(InvokerClient::new(channel).max_decoding_message_size(128 << 20).max_encoding_message_size(128 << 20))
+}
+
+/// A request to acme's function.
+pub fn request(function: &str, sub_tenant: &str, payload: &str) -> InvokeRequest {
+    InvokeRequest {
+        tenant: "acme".into(),
+        function: function.into(),
+        sub_tenant: sub_tenant.into(),
+        payload: payload.as_bytes().to_vec().into(),
+        ..InvokeRequest::default()
+    }
+}
+
+impl Client {
+    /// Connects to a supervisor.
+    pub fn new(supervisor: &Supervisor) -> Result<Self, String> {
+        let runtime = Runtime::new().map_err(|error| error.to_string())?;
+        let client = runtime.block_on(connect(&supervisor.socket()))?;
+        Ok(Self { runtime, client })
+    }
+
+    /// Calls once.
+    pub fn call(&mut self, request: InvokeRequest) -> Result<InvokeResponse, Status> {
+        let client = &mut self.client;
+        self.runtime.block_on(client.invoke(request)).map(tonic::Response::into_inner)
+    }
+
+    /// Calls `acme/probe` and wants an answer.
+    pub fn probe(&mut self, sub_tenant: &str, verb: &str) -> Result<(String, Receipt), String> {
+        self.ask("probe", sub_tenant, verb)
+    }
+
+    /// Calls a function of acme and wants an answer.
+    pub fn ask(&mut self, function: &str, sub_tenant: &str, verb: &str) -> Result<(String, Receipt), String> {
+        let response = self.call(request(function, sub_tenant, verb)).map_err(|status| {
+            let said = verdict(&status).map(|v| String::from_utf8_lossy(&v.function_error).into_owned());
+            format!("{verb}: {:?} {} {}", status.code(), status.message(), said.unwrap_or_default())
+        })?;
+        let receipt = response.receipt.ok_or("no receipt")?;
+        Ok((String::from_utf8_lossy(&response.payload).into_owned(), receipt))
+    }
+
+    /// Calls a function of acme and wants a verdict of this kind and code.
+    pub fn verdict(&mut self, function: &str, verb: &str, kind: VerdictKind, code: Code) -> Result<Verdict, String> {
+        self.verdict_of(request(function, "s1", verb), kind, code)
+    }
+
+    /// The same for any request.
+    pub fn verdict_of(&mut self, request: InvokeRequest, kind: VerdictKind, code: Code) -> Result<Verdict, String> {
+        let verb = String::from_utf8_lossy(&request.payload).chars().take(40).collect::<String>();
+        match self.call(request) {
+            Ok(response) => Err(format!("{verb}: answered {:?}", String::from_utf8_lossy(&response.payload))),
+            Err(status) => {
+                let found = verdict(&status).ok_or_else(|| format!("{verb}: no verdict in {status:?}"))?;
+                if found.kind() != kind || status.code() != code {
+                    return Err(format!("{verb}: expected {kind:?} as {code:?}, got {:?}: {found:?}", status.code()));
+                }
+                Ok(found)
+            }
+        }
+    }
+
+    /// Lets time pass for the supervisor.
+    pub fn rest(&self, time: Duration) {
+        std::thread::sleep(time);
+    }
+}
+
+/// The verdict in a status.
+pub fn verdict(status: &Status) -> Option<Verdict> {
+    let details = tonic_types::pb::Status::decode(status.details()).ok()?.details;
+    let found = details.iter().find(|any| any.type_url.ends_with("/sublet.v1.Verdict"))?;
+    Verdict::decode(found.value.as_slice()).ok()
+}
+
+/// The reason in a status's ErrorInfo.
+pub fn reason(status: &Status) -> String {
+    use tonic_types::StatusExt;
+    status.get_details_error_info().map(|info| info.reason).unwrap_or_default()
+}

@@ -1,0 +1,66 @@
+//! Where the tests run, and what can be shown there.
+
+use std::{fmt, fs, process::Command};
+
+use crate::supervisor;
+
+/// What a case needs of its ground.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Landlock.
+    Landlock,
+}
+
+/// This ground.
+#[derive(Debug)]
+pub struct Ground {
+    kernel: String,
+    cgroups: String,
+    degraded: Vec<String>,
+    /// Emulated: everything takes many times as long.
+    pub is_slow: bool,
+}
+
+impl Ground {
+    /// Asks `sublet doctor`.
+    pub fn find() -> Self {
+        let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned();
+        let output = Command::new(supervisor::program()).args(["doctor", "--json"]).output();
+        let report: serde_json::Value =
+            output.ok().and_then(|output| serde_json::from_slice(&output.stdout).ok()).unwrap_or_default();
+        let checks = report["checks"].as_array().cloned().unwrap_or_default();
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+        let cgroups = checks.iter().find(|c| c["name"] == "cgroups").map(|c| text(&c["value"])).unwrap_or_default();
+        let degraded = (checks.iter().filter(|c| c["state"] == "degraded"))
+            .map(|c| match text(&c["name"]).as_str() {
+                "landlock" => "landlock".to_owned(),
+                "time namespaces" => "time".to_owned(),
+                "cpu limit" => "cpu".to_owned(),
+                "swap limit" => "swap".to_owned(),
+                other => other.to_owned(),
+            })
+            .collect();
+        let is_slow = fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains("User Mode Linux"));
+        Self { kernel, cgroups, degraded, is_slow }
+    }
+
+    /// What this host lacks and a configuration has to accept.
+    pub fn degraded(&self) -> &[String] {
+        &self.degraded
+    }
+
+    /// The reason when a need is not met.
+    pub fn lacks(&self, need: Need) -> Option<&'static str> {
+        match need {
+            Need::Landlock if self.degraded.iter().any(|name| name == "landlock") => Some("no landlock"),
+            Need::Landlock => None,
+        }
+    }
+}
+
+impl fmt::Display for Ground {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let missing = if self.degraded.is_empty() { "nothing".to_owned() } else { self.degraded.join(", ") };
+        write!(f, "kernel {}, cgroups {}, not enforced: {missing}", self.kernel, self.cgroups)
+    }
+}

@@ -1,0 +1,213 @@
+//! A worker's life and a supervisor's: warm, frozen, ended, stopped, killed.
+
+use std::{
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use crate::{Case, Outcome, case, client::Client, configs, ensure, litter, supervisor::Supervisor};
+
+/// The cases.
+pub const CASES: &[Case] = &[
+    case("life::warm_calls_find_their_worker", warm),
+    case("life::idle_worker_is_frozen_and_thawed", frozen),
+    case("life::idle_worker_is_ended_after_its_ttl", ttl),
+    case("life::worker_is_ended_after_its_calls", calls_max),
+    case("life::what_a_function_leaves_running_ends_with_its_worker", daemon),
+    case("life::killed_init_is_noticed_and_replaced", init_killed),
+    case("life::stop_leaves_nothing", stop),
+    case("life::stop_waits_for_calls_under_way", stop_waits),
+    case("life::killed_supervisor_leaves_nothing_after_a_second", killed),
+    case("life::killed_nursery_ends_the_supervisor_and_every_worker", nursery_killed),
+    case("life::drain_answers_what_was_accepted_and_refuses_the_rest", drain),
+];
+
+fn warm() -> Outcome {
+    let supervisor = Supervisor::simple("")?;
+    let mut client = Client::new(&supervisor)?;
+    let (_, cold) = client.probe("s1", "echo one")?;
+    ensure!(cold.start() == sublet_proto::v1::Start::Cold && cold.calls == 1, "{cold:?}");
+    ensure!(cold.starting.is_some(), "a cold start says how long making the worker took");
+    for at in 2..20 {
+        let (_, receipt) = client.probe("s1", "echo more")?;
+        ensure!(receipt.start() == sublet_proto::v1::Start::Warm, "call {at} was not warm");
+        ensure!(receipt.worker == cold.worker && receipt.calls == at, "{receipt:?}");
+    }
+    supervisor.stop()
+}
+
+fn count(client: &mut Client) -> Result<u64, String> {
+    client.probe("s1", "count")?.0.parse().map_err(|_| "no number".into())
+}
+
+fn frozen() -> Outcome {
+    let supervisor = Supervisor::simple("freeze_after = \"50ms\"")?;
+    let mut client = Client::new(&supervisor)?;
+    client.probe("s1", "background")?;
+    client.probe("s1", "sleep 100")?;
+    let running = count(&mut client)?;
+    ensure!(running > 10, "the thread does not run during calls: {running}");
+    client.rest(Duration::from_millis(1000));
+    let listed = supervisor.admin(&["ps"])?;
+    ensure!(listed[0]["state"] == "frozen", "{listed}");
+    let after = count(&mut client)?;
+    // Not frozen, it would have counted on for a second: about a thousand.
+    ensure!(after - running < 300, "the thread ran on: {running}, {after}");
+    client.probe("s1", "sleep 100")?;
+    ensure!(count(&mut client)? > after, "the thread does not run after the thaw");
+    supervisor.stop()
+}
+
+fn no_workers(supervisor: &Supervisor) -> Outcome {
+    let end = Instant::now() + Duration::from_secs(20);
+    loop {
+        let listed = supervisor.admin(&["ps"])?;
+        if listed.as_array().is_some_and(Vec::is_empty) {
+            return Ok(());
+        }
+        ensure!(Instant::now() < end, "workers stay: {listed}");
+        sleep(Duration::from_millis(20));
+    }
+}
+
+fn ttl() -> Outcome {
+    let supervisor = Supervisor::simple("idle_ttl = \"300ms\"\nfreeze_after = \"100ms\"")?;
+    let mut client = Client::new(&supervisor)?;
+    client.probe("s1", "echo here")?;
+    no_workers(&supervisor)?;
+    let (_, receipt) = client.probe("s1", "echo again")?;
+    ensure!(receipt.calls == 1, "{receipt:?}");
+    supervisor.stop()
+}
+
+fn calls_max() -> Outcome {
+    let supervisor = Supervisor::simple("calls_max = 2")?;
+    let mut client = Client::new(&supervisor)?;
+    let calls: Result<Vec<u64>, String> = (0..4).map(|_| Ok(client.probe("s1", "echo x")?.1.calls)).collect();
+    ensure!(calls? == [1, 2, 1, 2], "workers live longer than two calls");
+    supervisor.stop()
+}
+
+fn daemon() -> Outcome {
+    let supervisor = Supervisor::simple("")?;
+    let mut client = Client::new(&supervisor)?;
+    let (_, receipt) = client.probe("s1", "daemon")?;
+    let described = supervisor.admin(&["describe", &receipt.worker])?;
+    ensure!(described["processes"].as_u64() == Some(3), "{}", described["processes"]);
+    supervisor.admin(&["evict", &receipt.worker])?;
+    no_workers(&supervisor)?;
+    let left: Vec<String> = litter::found().into_iter().filter(|what| what.contains("/function/probe")).collect();
+    ensure!(left.is_empty(), "{left:?}");
+    supervisor.stop()
+}
+
+fn init_killed() -> Outcome {
+    let supervisor = Supervisor::simple("")?;
+    let mut client = Client::new(&supervisor)?;
+    let (_, receipt) = client.probe("s1", "echo here")?;
+    let pid = supervisor.admin(&["describe", &receipt.worker])?["worker"]["pid"].as_i64().ok_or("no pid")?;
+    let pid = i32::try_from(pid).map_err(|error| error.to_string())?;
+    kill(Pid::from_raw(pid), Signal::SIGKILL).map_err(|error| error.to_string())?;
+    // At once, before anybody has noticed: the call must go to another worker, not fail.
+    let (answer, second) = client.probe("s1", "echo on")?;
+    ensure!(answer == "on" && second.worker != receipt.worker, "{second:?}");
+    supervisor.stop()
+}
+
+fn stop() -> Outcome {
+    let supervisor = Supervisor::simple("")?;
+    let mut client = Client::new(&supervisor)?;
+    for at in 0..5 {
+        client.probe(&format!("s{at}"), "daemon")?;
+    }
+    // The directory is looked at before its owner removes it.
+    let mut supervisor = supervisor;
+    let place = supervisor.take_place();
+    kill(supervisor.pid(), Signal::SIGTERM).map_err(|error| error.to_string())?;
+    let (status, log) = supervisor.wait()?;
+    ensure!(status == "exit status: 0", "{status}: {log}");
+    for name in ["call.sock", "admin.sock"] {
+        ensure!(!place.path("state").join(name).exists(), "{name} is left");
+    }
+    ensure!(configs::is_empty(&place.path("state/scratch")), "the scratch directory is not empty");
+    Ok(())
+}
+
+fn stop_waits() -> Outcome {
+    let supervisor = Supervisor::simple("")?;
+    let mut client = Client::new(&supervisor)?;
+    client.probe("s1", "echo warm")?;
+    let busy = std::thread::spawn({
+        let mut client = Client::new(&supervisor)?;
+        move || client.probe("s1", "sleep 1000")
+    });
+    client.rest(Duration::from_millis(300));
+    supervisor.stop()?;
+    let (answer, _) = busy.join().map_err(|_| "the call's thread failed")??;
+    ensure!(answer == "slept", "{answer}");
+    Ok(())
+}
+
+fn killed() -> Outcome {
+    let supervisor = Supervisor::simple("")?;
+    let mut client = Client::new(&supervisor)?;
+    for at in 0..5 {
+        client.probe(&format!("s{at}"), "daemon")?;
+    }
+    drop(client);
+    let place = supervisor.kill()?;
+    let text = place.simple("");
+    let next = Supervisor::start(place, &text)?;
+    sleep(Duration::from_secs(1));
+    let left: Vec<String> = litter::found().into_iter().filter(|what| what.contains("probe")).collect();
+    ensure!(left.is_empty(), "workers of the killed run are left: {left:?}");
+    let mut client = Client::new(&next)?;
+    let (found, _) = client.probe("s1", "get key")?;
+    ensure!(found == "-/-", "{found}");
+    next.stop()
+}
+
+fn nursery_killed() -> Outcome {
+    let supervisor = Supervisor::simple("")?;
+    let mut client = Client::new(&supervisor)?;
+    client.probe("s1", "daemon")?;
+    let children = format!("/proc/{0}/task/{0}/children", supervisor.pid());
+    let children = std::fs::read_to_string(children).map_err(|error| error.to_string())?;
+    let nursery: i32 = children.split_whitespace().next().and_then(|pid| pid.parse().ok()).ok_or("no nursery")?;
+    kill(Pid::from_raw(nursery), Signal::SIGKILL).map_err(|error| error.to_string())?;
+    let mut supervisor = supervisor;
+    let place = supervisor.take_place();
+    let (status, log) = supervisor.wait()?;
+    ensure!(status != "exit status: 0" && log.contains("nursery"), "{status}: {log}");
+    // Nobody is left who could remove the groups; the next start does.
+    sleep(Duration::from_millis(300));
+    let left: Vec<String> = litter::found().into_iter().filter(|what| what.contains("/function/probe")).collect();
+    ensure!(left.is_empty(), "workers outlive the nursery: {left:?}");
+    let text = place.simple("");
+    Supervisor::start(place, &text)?.stop()
+}
+
+fn drain() -> Outcome {
+    let supervisor = Supervisor::simple("")?;
+    let mut client = Client::new(&supervisor)?;
+    client.probe("s1", "echo warm")?;
+    let busy = std::thread::spawn({
+        let mut client = Client::new(&supervisor)?;
+        move || client.probe("s1", "sleep 1000")
+    });
+    client.rest(Duration::from_millis(300));
+    let drained = supervisor.admin(&["drain"])?;
+    ensure!(drained["cut"] == 0, "{drained}");
+    let (answer, _) = busy.join().map_err(|_| "the call's thread failed")??;
+    ensure!(answer == "slept", "{answer}");
+    let refused = client.call(crate::client::request("probe", "s1", "echo late"));
+    let status = refused.err().ok_or("a call was taken after the drain")?;
+    ensure!(crate::client::reason(&status) == "DRAINING", "{status:?}");
+    ensure!(supervisor.admin(&["health"])?["status"] == "draining", "health does not say so");
+    supervisor.stop()
+}

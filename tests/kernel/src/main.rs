@@ -1,0 +1,70 @@
+//! The kernel tests. Each case starts a real `sublet serve`, calls it over gRPC and looks at what the kernel did.
+//!
+//! The same program runs on every ground: natively, in a privileged container, in a guest with a pure cgroup v2 kernel.
+//! What a ground cannot show is skipped by name, never passed.
+
+mod bad_input;
+mod cage;
+mod client;
+mod configs;
+mod ground;
+mod isolation;
+mod life;
+mod litter;
+mod load;
+mod supervisor;
+mod verdicts;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+/// What a case gives.
+pub type Outcome = Result<(), String>;
+
+/// One case: its name, what the ground must have, what to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
+    name: &'static str,
+    needs: &'static [ground::Need],
+    run: fn() -> Outcome,
+}
+
+/// A case without needs beyond a kernel that `sublet doctor` accepts.
+const fn case(name: &'static str, run: fn() -> Outcome) -> Case {
+    Case { name, needs: &[], run }
+}
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let ground = ground::Ground::find();
+    eprintln!("ground: {ground}");
+    let all = [verdicts::CASES, cage::CASES, isolation::CASES, life::CASES, bad_input::CASES, load::CASES].concat();
+    let trials = all.into_iter().map(|case| {
+        let lacking: Vec<&str> = case.needs.iter().filter_map(|need| ground.lacks(*need)).collect();
+        let name = if lacking.is_empty() {
+            case.name.to_owned()
+        } else {
+            format!("{} [skipped: {}]", case.name, lacking.join(", "))
+        };
+        Trial::test(name, move || {
+            let left_before = litter::found();
+            let outcome = (case.run)();
+            let left = litter::since(&left_before);
+            outcome.map_err(Failed::from)?;
+            if left.is_empty() { Ok(()) } else { Err(Failed::from(format!("left behind: {}", left.join(", ")))) }
+        })
+        .with_ignored_flag(!lacking.is_empty())
+    });
+    // One at a time: a supervisor and its load have the machine, and litter has one owner.
+    let arguments = Arguments { test_threads: Some(1), ..arguments };
+    libtest_mimic::run(&arguments, trials.collect()).exit();
+}
+
+/// Fails with words instead of a panic.
+#[macro_export]
+macro_rules! ensure {
+    ($condition:expr, $($message:tt)+) => {
+        if !$condition {
+            return Err(format!($($message)+));
+        }
+    };
+}

@@ -1,0 +1,158 @@
+//! A real `sublet serve` as a child process.
+
+use std::{
+    env,
+    io::{BufRead, BufReader, Read},
+    path::PathBuf,
+    process::{Child, ChildStderr, Command, Stdio},
+    thread::{JoinHandle, sleep, spawn},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use crate::configs::Place;
+
+/// Start and stop take milliseconds; an emulated machine takes many times as long.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn beside_us(variable: &str, name: &str) -> PathBuf {
+    let default = || env::current_exe().map(|exe| exe.with_file_name(name)).unwrap_or_else(|_| name.into());
+    env::var_os(variable).map_or_else(default, PathBuf::from)
+}
+
+/// The program under test.
+pub fn program() -> PathBuf {
+    beside_us("SUBLET", "sublet")
+}
+
+/// The probe, statically linked, so that it runs in every layout.
+pub fn probe() -> PathBuf {
+    beside_us("SUBLET_PROBE", "sublet-probe")
+}
+
+/// A running supervisor.
+#[derive(Debug)]
+pub struct Supervisor {
+    child: Child,
+    log: Option<JoinHandle<String>>,
+    /// Its files.
+    pub place: Place,
+}
+
+impl Supervisor {
+    /// Starts one with the probe as `acme/probe`.
+    pub fn simple(settings: &str) -> Result<Self, String> {
+        let place = Place::new()?;
+        let text = place.simple(settings);
+        Self::start(place, &text)
+    }
+
+    /// Starts one and waits until it serves.
+    pub fn start(place: Place, config: &str) -> Result<Self, String> {
+        let path = place.write(config)?;
+        let mut child = Command::new(program())
+            .args(["serve", "--config"])
+            .arg(path)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("start {}: {error}", program().display()))?;
+        let log = child.stderr.take().map(collect);
+        let mut line = String::new();
+        if let Some(out) = child.stdout.take() {
+            BufReader::new(out).read_line(&mut line).map_err(|error| error.to_string())?;
+        }
+        let supervisor = Self { child, log, place };
+        if line.starts_with("serving") {
+            return Ok(supervisor);
+        }
+        let (status, log) = supervisor.wait()?;
+        Err(format!("sublet serve did not start ({status}): {log}"))
+    }
+
+    /// Its pid.
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.id()).unwrap_or(i32::MAX))
+    }
+
+    /// The call socket.
+    pub fn socket(&self) -> PathBuf {
+        self.place.path("state/call.sock")
+    }
+
+    /// The admin socket.
+    pub fn admin_socket(&self) -> PathBuf {
+        self.place.path("state/admin.sock")
+    }
+
+    /// Runs `sublet` with `--json` against it.
+    pub fn admin(&self, arguments: &[&str]) -> Result<serde_json::Value, String> {
+        let output = Command::new(program())
+            .args(arguments)
+            .arg("--json")
+            .arg("--admin-socket")
+            .arg(self.admin_socket())
+            .output()
+            .map_err(|error| error.to_string())?;
+        serde_json::from_slice(&output.stdout)
+            .map_err(|error| format!("{arguments:?}: {error}: {}", String::from_utf8_lossy(&output.stderr)))
+    }
+
+    /// Stops it by SIGTERM; it must end well.
+    pub fn stop(self) -> Result<(), String> {
+        kill(self.pid(), Signal::SIGTERM).map_err(|error| error.to_string())?;
+        let (status, log) = self.wait()?;
+        if status == "exit status: 0" { Ok(()) } else { Err(format!("stopped with {status}: {log}")) }
+    }
+
+    /// Ends it by SIGKILL and gives its place back for another.
+    pub fn kill(mut self) -> Result<Place, String> {
+        self.child.kill().map_err(|error| error.to_string())?;
+        self.child.wait().map_err(|error| error.to_string())?;
+        Ok(self.take_place())
+    }
+
+    /// Takes its place away, to outlive it.
+    pub fn take_place(&mut self) -> Place {
+        std::mem::replace(&mut self.place, Place::nowhere())
+    }
+
+    /// Waits for its end.
+    pub fn wait(mut self) -> Result<(String, String), String> {
+        let end = Instant::now() + PATIENCE;
+        let status = loop {
+            match self.child.try_wait().map_err(|error| error.to_string())? {
+                Some(status) => break status,
+                None if Instant::now() > end => return Err("sublet serve does not end".into()),
+                None => sleep(Duration::from_millis(5)),
+            }
+        };
+        let log = self.log.take().and_then(|log| log.join().ok()).unwrap_or_default();
+        Ok((status.to_string(), log))
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        // A case that failed half-way: the supervisor ends, and its nursery cleans up.
+        if let Ok(None) = self.child.try_wait() {
+            self.child.kill().ok();
+            self.child.wait().ok();
+            sleep(Duration::from_millis(300));
+        }
+    }
+}
+
+/// Reads stderr to its end, so that a chatty child never blocks on it.
+fn collect(stderr: ChildStderr) -> JoinHandle<String> {
+    spawn(move || {
+        let mut text = String::new();
+        BufReader::new(stderr).read_to_string(&mut text).ok();
+        text
+    })
+}

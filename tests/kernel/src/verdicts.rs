@@ -1,0 +1,284 @@
+//! Every verdict of the closed list, each seen for real, with its limit, the value seen and the setting.
+
+use std::time::Duration;
+
+use sublet_proto::v1::{Verdict, VerdictKind};
+use tonic::Code;
+
+use crate::{
+    Case, Outcome, case,
+    client::{Client, request},
+    configs::Place,
+    ensure,
+    supervisor::Supervisor,
+};
+
+/// The cases.
+pub const CASES: &[Case] = &[
+    case("verdict::memory_ends_the_worker_and_the_neighbour_goes_on", memory),
+    case("verdict::pids", pids),
+    case("verdict::disk_by_bytes_and_by_files", disk),
+    case("verdict::deadline_of_the_function_and_of_the_caller", deadline),
+    case("verdict::crash_by_signal", crash),
+    case("verdict::exit_without_answer", exit),
+    case("verdict::refused_system_call_ends_the_worker_when_so_set", refused_kill),
+    case("verdict::refused_system_call_is_named_when_the_function_goes_on", refused_errno),
+    case("verdict::bad_frames_of_every_kind", bad_frames),
+    case("verdict::second_answer_never_meets_the_next_call", twice),
+    case("verdict::answer_too_large", answer_too_large),
+    case("verdict::function_error_keeps_the_worker", function_error),
+    case("verdict::exec_functions_give_the_same_verdicts", exec),
+    case("verdict::start_failures_are_named", start),
+    case("verdict::evicted", evicted),
+];
+
+fn named(verdict: &Verdict, limit: &str, setting: &str) -> Outcome {
+    let full = format!("tenant.acme.function.probe.{setting}");
+    ensure!(verdict.limit == limit, "limit is {:?}, expected {limit:?}", verdict.limit);
+    ensure!(verdict.setting == full, "setting is {:?}, expected {full:?}", verdict.setting);
+    ensure!(!verdict.seen.is_empty(), "no value seen");
+    ensure!(verdict.message.len() > 10, "no message");
+    let receipt = verdict.receipt.as_ref().ok_or("no receipt")?;
+    ensure!(receipt.worker.starts_with("w-") && receipt.lease.len() == 32, "receipt names no worker: {receipt:?}");
+    Ok(())
+}
+
+fn memory() -> Outcome {
+    let supervisor = Supervisor::simple("")?;
+    let mut client = Client::new(&supervisor)?;
+    let (before, _) = client.probe("neighbour", "put key value")?;
+    let (_, receipt) = client.probe("neighbour", "alloc 20")?;
+    ensure!(receipt.memory_peak_bytes > 20 << 20, "peak is {}", receipt.memory_peak_bytes);
+    let verdict = client.verdict("probe", "alloc 200", VerdictKind::Memory, Code::ResourceExhausted)?;
+    named(&verdict, "64MiB", "memory_max")?;
+    let (after, receipt) = client.probe("neighbour", "get key")?;
+    ensure!(before == "value" && after == "value/value", "the neighbour lost its state: {after:?}");
+    ensure!(receipt.calls == 3, "the neighbour got another worker");
+    client.probe("s1", "echo again")?;
+    supervisor.stop()
+}
+
+fn pids() -> Outcome {
+    let supervisor = Supervisor::simple("")?;
+    let mut client = Client::new(&supervisor)?;
+    let (answer, _) = client.probe("s1", "fork 5")?;
+    ensure!(answer == "forked 5", "{answer}");
+    let verdict = client.verdict("probe", "fork 100", VerdictKind::Pids, Code::ResourceExhausted)?;
+    named(&verdict, "16", "pids_max")?;
+    let (answer, receipt) = client.probe("s1", "fork 5")?;
+    ensure!(answer == "forked 5" && receipt.calls == 3, "the worker goes on: {answer} {receipt:?}");
+    supervisor.stop()
+}
+
+fn disk() -> Outcome {
+    let supervisor = Supervisor::simple("")?;
+    let mut client = Client::new(&supervisor)?;
+    client.probe("s1", "fill 3")?;
+    let verdict = client.verdict("probe", "fill 5", VerdictKind::Disk, Code::ResourceExhausted)?;
+    named(&verdict, "4MiB", "tmp_size")?;
+    let mut files = request("probe", "s2", "files 100");
+    let verdict = client.verdict_of(files.clone(), VerdictKind::Disk, Code::ResourceExhausted)?;
+    named(&verdict, "64", "tmp_inodes")?;
+    files.sub_tenant = "s3".into();
+    files.payload = "files 40".into();
+    client.call(files).map_err(|status| format!("40 files fit: {status}"))?;
+    supervisor.stop()
+}
+
+fn deadline() -> Outcome {
+    let supervisor = Supervisor::simple("timeout = \"1s\"")?;
+    let mut client = Client::new(&supervisor)?;
+    let verdict = client.verdict("probe", "sleep 20000", VerdictKind::Deadline, Code::DeadlineExceeded)?;
+    named(&verdict, "1s", "timeout")?;
+    client.probe("s1", "echo warm")?;
+    let mut own = request("probe", "s1", "sleep 20000");
+    own.timeout = Some(prost_types::Duration { seconds: 0, nanos: 200_000_000 });
+    let verdict = client.verdict_of(own, VerdictKind::Deadline, Code::DeadlineExceeded)?;
+    ensure!(verdict.limit == "200ms", "limit is {:?}", verdict.limit);
+    ensure!(verdict.setting == "the call's timeout", "setting is {:?}", verdict.setting);
+    let (_, receipt) = client.probe("s1", "echo again")?;
+    ensure!(receipt.calls == 1, "a worker that missed a deadline was used again");
+    supervisor.stop()
+}
+
+fn crash() -> Outcome {
+    let supervisor = Supervisor::simple("")?;
+    let mut client = Client::new(&supervisor)?;
+    for (signal, name) in [(11, "signal 11 (SIGSEGV)"), (6, "signal 6 (SIGABRT)"), (9, "signal 9 (SIGKILL)")] {
+        let mut call = request("probe", &format!("s{signal}"), &format!("signal {signal}"));
+        let verdict = client.verdict_of(call.clone(), VerdictKind::Crash, Code::Unknown)?;
+        ensure!(verdict.seen == name, "seen is {:?}", verdict.seen);
+        call.payload = "echo on".into();
+        client.call(call).map_err(|status| format!("after the crash: {status}"))?;
+    }
+    supervisor.stop()
+}
+
+fn exit() -> Outcome {
+    let supervisor = Supervisor::simple("")?;
+    let mut client = Client::new(&supervisor)?;
+    let verdict = client.verdict("probe", "exit 3", VerdictKind::Exit, Code::Unknown)?;
+    ensure!(verdict.seen == "status 3", "seen is {:?}", verdict.seen);
+    let verdict = client.verdict("probe", "exit 0", VerdictKind::Exit, Code::Unknown)?;
+    ensure!(verdict.seen == "status 0", "seen is {:?}", verdict.seen);
+    supervisor.stop()
+}
+
+fn refused_kill() -> Outcome {
+    let supervisor = Supervisor::simple("on_refused_syscall = \"kill\"")?;
+    let mut client = Client::new(&supervisor)?;
+    let verdict = client.verdict("probe", "try mount", VerdictKind::RefusedSyscall, Code::Unknown)?;
+    ensure!(verdict.seen == "mount", "seen is {:?}", verdict.seen);
+    named(&verdict, "not allowed", "on_refused_syscall")?;
+    ensure!(verdict.refused_syscalls == ["mount"], "{:?}", verdict.refused_syscalls);
+    supervisor.stop()
+}
+
+fn refused_errno() -> Outcome {
+    let supervisor = Supervisor::simple("")?;
+    let mut client = Client::new(&supervisor)?;
+    let verdict = client.verdict("probe", "try mount", VerdictKind::FunctionError, Code::Unknown)?;
+    ensure!(verdict.function_error.as_ref() == b"mount: EPERM", "{:?}", verdict.function_error);
+    ensure!(verdict.refused_syscalls == ["mount"], "{:?}", verdict.refused_syscalls);
+    let (_, receipt) = client.probe("s1", "echo on")?;
+    ensure!(receipt.calls == 2, "the worker was not kept");
+    supervisor.stop()
+}
+
+fn bad_frames() -> Outcome {
+    let supervisor = Supervisor::simple("timeout = \"2s\"")?;
+    let mut client = Client::new(&supervisor)?;
+    for how in ["garbage", "wrong-lease", "wrong-label", "wrong-kind", "together", "memfd-none", "close"] {
+        // A sub-tenant of its own each, so that none backs off for another.
+        let call = request("probe", how, &format!("raw {how}"));
+        let verdict = client.verdict_of(call, VerdictKind::BadFrame, Code::Unknown)?;
+        ensure!(!verdict.seen.is_empty(), "{how}: nothing seen");
+        let (answer, receipt) = client.probe(how, "echo fine")?;
+        ensure!(answer == "fine" && receipt.calls == 1, "{how}: its worker was used again");
+    }
+    let half = request("probe", "half", "raw half");
+    client.verdict_of(half, VerdictKind::Deadline, Code::DeadlineExceeded)?;
+    supervisor.stop()
+}
+
+fn twice() -> Outcome {
+    let supervisor = Supervisor::simple("")?;
+    let mut client = Client::new(&supervisor)?;
+    let (first, _) = client.probe("s1", "raw twice")?;
+    ensure!(first == "first", "{first}");
+    client.rest(Duration::from_millis(200));
+    let (answer, receipt) = client.probe("s1", "echo mine")?;
+    ensure!(answer == "mine", "the next call got {answer:?}");
+    ensure!(receipt.calls == 1, "the worker that answered twice was used again");
+    supervisor.stop()
+}
+
+fn answer_too_large() -> Outcome {
+    let supervisor = Supervisor::simple("answer_max = \"100KiB\"")?;
+    let mut client = Client::new(&supervisor)?;
+    client.probe("s1", "answer 102400")?;
+    let verdict = client.verdict("probe", "answer 102401", VerdictKind::AnswerTooLarge, Code::Unknown)?;
+    named(&verdict, "102400 bytes", "answer_max")?;
+    for (name, verb) in [("s2", "raw oversize"), ("s3", "raw huge")] {
+        client.verdict_of(request("probe", name, verb), VerdictKind::AnswerTooLarge, Code::Unknown)?;
+    }
+    supervisor.stop()
+}
+
+fn function_error() -> Outcome {
+    let supervisor = Supervisor::simple("")?;
+    let mut client = Client::new(&supervisor)?;
+    let verdict = client.verdict("probe", "error", VerdictKind::FunctionError, Code::Unknown)?;
+    ensure!(verdict.function_error.as_ref() == b"as asked", "{:?}", verdict.function_error);
+    let (_, receipt) = client.probe("s1", "echo on")?;
+    ensure!(receipt.calls == 2, "the worker was not kept");
+    supervisor.stop()
+}
+
+fn exec() -> Outcome {
+    let place = Place::new()?;
+    let settings = "runtime = \"exec\"\ncommand = [\"/function/probe\", \"exec\"]\nanswer_max = \"100KiB\"\n\
+                    timeout = \"3s\"";
+    let text = place.simple(settings);
+    let supervisor = Supervisor::start(place, &text)?;
+    let mut client = Client::new(&supervisor)?;
+    let (answer, _) = client.probe("s1", "echo out")?;
+    let (id, receipt) = client.probe("s1", "id")?;
+    ensure!(answer == "out" && id.contains("sub_tenant=s1") && receipt.calls == 2, "{answer} {id}");
+    let cases = [
+        ("exit 3", VerdictKind::Exit, Code::Unknown, "status 3"),
+        ("error", VerdictKind::Exit, Code::Unknown, "status 9"),
+        ("signal 11", VerdictKind::Crash, Code::Unknown, "signal 11 (SIGSEGV)"),
+        ("fork 100", VerdictKind::Pids, Code::ResourceExhausted, "17"),
+        ("alloc 200", VerdictKind::Memory, Code::ResourceExhausted, ""),
+        ("answer 102401", VerdictKind::AnswerTooLarge, Code::Unknown, ""),
+        ("sleep 20000", VerdictKind::Deadline, Code::DeadlineExceeded, ""),
+    ];
+    for (number, (verb, kind, code, seen)) in cases.into_iter().enumerate() {
+        let verdict = client.verdict_of(request("probe", &format!("e{number}"), verb), kind, code)?;
+        ensure!(seen.is_empty() || verdict.seen == seen, "{verb}: seen is {:?}", verdict.seen);
+    }
+    let verdict = client.verdict("probe", "files 100", VerdictKind::Disk, Code::ResourceExhausted)?;
+    ensure!(String::from_utf8_lossy(&verdict.log_tail).contains("create file"), "stderr is kept: {verdict:?}");
+    // What a call leaves behind is gone before the next one, though the sandbox stays.
+    client.probe("s2", "daemon")?;
+    let (processes, _) = client.probe("s2", "list /proc")?;
+    let count = processes.lines().filter(|name| name.parse::<u32>().is_ok()).count();
+    ensure!(count == 1, "one sees {count} processes: {processes:?}");
+    supervisor.stop()
+}
+
+fn start() -> Outcome {
+    let place = Place::new()?;
+    let functions: String = ["exit", "garbage", "segv", "eat"]
+        .map(|how| {
+            let env = format!("[tenant.acme.function.{how}.env]\nPROBE_START = {how:?}\n");
+            place.function(how, "timeout = \"5s\"") + &env
+        })
+        .concat();
+    let hang =
+        place.function("hang", "start_timeout = \"1s\"") + "[tenant.acme.function.hang.env]\nPROBE_START = \"hang\"\n";
+    let gone = place.function("gone", "command = [\"/function/gone\"]");
+    let script = place.function("script", "command = [\"/function/script\"]");
+    let text = format!("{}[tenant.acme.sub_tenant]\n{functions}{hang}{gone}{script}", place.host(""));
+    for name in ["gone", "script"] {
+        std::fs::copy(place.path("fn/probe"), place.path(&format!("fn/{name}"))).map_err(|e| e.to_string())?;
+    }
+    let supervisor = Supervisor::start(place, &text)?;
+    // Both were fine when the configuration was checked.
+    std::fs::remove_file(supervisor.place.path("fn/gone")).map_err(|e| e.to_string())?;
+    let mode = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o644);
+    std::fs::set_permissions(supervisor.place.path("fn/script"), mode).map_err(|e| e.to_string())?;
+    let mut client = Client::new(&supervisor)?;
+    for (name, says, setting) in [
+        ("exit", "exited with status 3", "command"),
+        ("garbage", "broke the frame protocol", "command"),
+        ("segv", "signal 11 (SIGSEGV)", "command"),
+        ("eat", "memory limit", "memory_max"),
+        ("hang", "not ready within 1s", "start_timeout"),
+        ("gone", "No such file", "command"),
+        ("script", "Permission denied", "command"),
+    ] {
+        let verdict = client.verdict(name, "echo", VerdictKind::Start, Code::FailedPrecondition)?;
+        ensure!(verdict.message.contains(says), "{name}: {:?} does not say {says:?}", verdict.message);
+        ensure!(verdict.setting.ends_with(setting), "{name}: setting is {:?}", verdict.setting);
+    }
+    supervisor.stop()
+}
+
+fn evicted() -> Outcome {
+    let supervisor = Supervisor::simple("")?;
+    let mut client = Client::new(&supervisor)?;
+    client.probe("s1", "echo warm")?;
+    let busy = std::thread::spawn({
+        let mut client = Client::new(&supervisor)?;
+        move || client.verdict("probe", "sleep 20000", VerdictKind::Evicted, Code::Unavailable)
+    });
+    client.rest(Duration::from_millis(300));
+    let kept = supervisor.admin(&["evict", "--tenant", "acme"])?;
+    ensure!(kept["evicted"] == 0 && kept["busy"] == 1, "{kept}");
+    let forced = supervisor.admin(&["evict", "--tenant", "acme", "--force"])?;
+    ensure!(forced["evicted"] == 1, "{forced}");
+    busy.join().map_err(|_| "the call's thread failed")??;
+    supervisor.stop()
+}
