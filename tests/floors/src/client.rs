@@ -96,12 +96,20 @@ async fn round(
     let mut tasks = JoinSet::new();
     let start = Instant::now();
     for _ in 0..drive.in_flight {
-        let (mut client, request, begun, any_answer) =
-            (client.clone(), request.clone(), begun.clone(), drive.any_answer);
+        let (mut client, request, begun) = (client.clone(), request.clone(), begun.clone());
+        let (any_answer, fresh) = (drive.any_answer, drive.fresh);
         tasks.spawn(async move {
             let mut samples = Vec::new();
-            while begun.fetch_add(1, Ordering::Relaxed) < calls {
-                samples.push(call(&mut client, request.clone(), any_answer).await?);
+            loop {
+                let at = begun.fetch_add(1, Ordering::Relaxed);
+                if at >= calls {
+                    break;
+                }
+                let mut request = request.clone();
+                if fresh {
+                    request.sub_tenant = format!("{}-{calls}-{at}", request.sub_tenant);
+                }
+                samples.push(call(&mut client, request, any_answer).await?);
             }
             Ok::<_, Error>(samples)
         });

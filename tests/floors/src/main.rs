@@ -131,6 +131,9 @@ pub struct Drive {
     function: String,
     #[arg(long, default_value = "sub-tenant-1")]
     sub_tenant: String,
+    /// Each call for a sub-tenant nobody has seen: every start is cold. Not measured against a floor of this program.
+    #[arg(long, requires = "against")]
+    fresh: bool,
     /// Calls in flight at any time, all over one connection.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=i64::from(IN_FLIGHT_MAX)))]
     in_flight: u16,

@@ -197,8 +197,7 @@ fn function_error() -> Outcome {
 
 fn exec() -> Outcome {
     let place = Place::new()?;
-    let settings = "runtime = \"exec\"\ncommand = [\"/function/probe\", \"exec\"]\nanswer_max = \"100KiB\"\n\
-                    timeout = \"3s\"";
+    let settings = "runtime = \"exec\"\ncommand = [\"/function/probe\", \"exec\"]\nanswer_max = \"100KiB\"";
     let text = place.simple(settings);
     let supervisor = Supervisor::start(place, &text)?;
     let mut client = Client::new(&supervisor)?;
@@ -215,7 +214,11 @@ fn exec() -> Outcome {
         ("sleep 20000", VerdictKind::Deadline, Code::DeadlineExceeded, ""),
     ];
     for (number, (verb, kind, code, seen)) in cases.into_iter().enumerate() {
-        let verdict = client.verdict_of(request("probe", &format!("e{number}"), verb), kind, code)?;
+        let mut call = request("probe", &format!("e{number}"), verb);
+        if kind == VerdictKind::Deadline {
+            call.timeout = Some(prost_types::Duration { seconds: 1, nanos: 0 });
+        }
+        let verdict = client.verdict_of(call, kind, code)?;
         ensure!(seen.is_empty() || verdict.seen == seen, "{verb}: seen is {:?}", verdict.seen);
     }
     let verdict = client.verdict("probe", "files 100", VerdictKind::Disk, Code::ResourceExhausted)?;
