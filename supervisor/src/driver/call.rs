@@ -249,7 +249,7 @@ impl Call {
         let result = loop {
             let notes = self.register();
             match self.attempt(notes).await {
-                Attempt::Ended(result) => break result,
+                Attempt::Ended(result) => break *result,
                 Attempt::NotDelivered(what) => {
                     deliveries += 1;
                     tracing::warn!(function = %self.entry.name, what, "a worker was unfit when its next call came");
@@ -287,7 +287,7 @@ impl Call {
     }
 
     async fn attempt(&self, mut notes: mpsc::UnboundedReceiver<Note>) -> Attempt {
-        let lost = || Attempt::Ended(Err(Failure::Ours("the call was lost by the driver".into())));
+        let lost = || Attempt::Ended(Box::new(Err(Failure::Ours("the call was lost by the driver".into()))));
         let (delivery, held) = match notes.recv().await {
             None => return lost(),
             Some(Note::Settle { end, worker }) => return self.settled(end, worker, None, None).await,
@@ -439,7 +439,7 @@ impl Call {
         held: Option<Held>,
     ) -> Attempt {
         let delivery = delivery.as_ref();
-        Attempt::Ended(match end {
+        Attempt::Ended(Box::new(match end {
             End::Answered { .. } => {
                 held.unwrap_or_else(|| Err(Failure::Ours("the call was answered without an answer".into())))
             }
@@ -462,7 +462,7 @@ impl Call {
             End::Refused(Refusal::DeadlinePast) => Err(Failure::Rejected(Rejection::DeadlinePast)),
             End::Refused(refusal) => Err(Failure::Rejected(Rejection::Refused(refusal))),
             End::Evicted { .. } => self.failed(verdict::evicted(), delivery),
-        })
+        }))
     }
 
     fn deadline_passed(&self, at: Stage, delivery: Option<&Delivery>) -> Held {
@@ -523,7 +523,7 @@ impl Call {
 /// What came of one way through the pool.
 #[derive(Debug)]
 enum Attempt {
-    Ended(Held),
+    Ended(Box<Held>),
     /// No function has seen the call.
     NotDelivered(String),
 }

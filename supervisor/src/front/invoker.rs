@@ -17,11 +17,8 @@ impl Invoker for InvokerService {
     async fn invoke(&self, request: Request<InvokeRequest>) -> Result<Response<InvokeResponse>, Status> {
         let deadline = grpc_timeout(request.metadata())?;
         let InvokeRequest { tenant, function, sub_tenant, payload, timeout, want_log } = request.into_inner();
-        let own = match timeout {
-            // Negative: the deadline lies in the past.
-            Some(timeout) => Some(Duration::try_from(timeout).unwrap_or(Duration::ZERO)),
-            None => None,
-        };
+        // Negative: the deadline lies in the past.
+        let own = timeout.map(|timeout| Duration::try_from(timeout).unwrap_or(Duration::ZERO));
         let timeout = [deadline, own].into_iter().flatten().min();
         let invocation = Invocation { tenant, function, sub_tenant, payload, timeout, want_log };
         let (call, cancel) = self.0.accept(invocation).map_err(|rejection| {

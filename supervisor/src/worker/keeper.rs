@@ -9,24 +9,14 @@
 //! ```
 //! Whatever happens, it walks down the last line before it says `Reaped`; nothing else removes a worker.
 
-use std::{
-    io,
-    os::fd::{AsFd, OwnedFd},
-    sync::Arc,
-    time::Duration,
-};
+use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use sublet_pool::{Event, KillReason, WorkerId};
 use sublet_proto::link::{
     frame::{Header, Kind},
-    nursery::InitReport,
     sandbox::{Layer, OnRefused},
 };
-use sublet_shim::{
-    link::{self, Received},
-    plan::Step,
-};
-use tokio::{io::Interest, sync::watch, time::sleep};
+use tokio::{sync::watch, time::sleep};
 
 use super::{
     FunctionEnd, PostMortem, StartFailure, Worker,
@@ -36,7 +26,6 @@ use super::{
 };
 use crate::{
     cgroups::tree::Tree,
-    config::Layout,
     driver::labels::Labels,
     nursery::{InitEnd, Nursery, NurseryError, Sandbox},
 };
@@ -163,48 +152,11 @@ async fn killed(kill: &mut watch::Receiver<Option<KillReason>>) {
     drop(kill.wait_for(Option::is_some).await);
 }
 
-/// Takes init's reports in until it closes its socket, which it does only by ending.
+/// Takes init's reports in until it ends.
 async fn hear(worker: &Worker, control: OwnedFd) {
-    let Ok(control) = crate::sys::register(control, Interest::READABLE) else { return };
-    loop {
-        let received =
-            control.async_io(Interest::READABLE, |control| match link::receive::<InitReport>(control.as_fd(), true)? {
-                Received::Nothing => Err(io::ErrorKind::WouldBlock.into()),
-                received => Ok(received),
-            });
-        match received.await {
-            Ok(Received::Message(report, _)) => note(worker, report),
-            Ok(Received::Closed | Received::Nothing) => return,
-            Err(error) => {
-                // Init is ours, but what it says has passed through a process the function might have taken over.
-                tracing::warn!(worker = worker.name(), %error, "init's report cannot be read");
-                return;
-            }
-        }
-    }
-}
-
-fn note(worker: &Worker, report: InitReport) {
-    let mut seen = worker.seen();
-    match report {
-        InitReport::StepFailed { step, error } => {
-            let setting = (worker.entry.settings.dir.as_str(), &worker.entry.settings.layout);
-            let failure = match setting {
-                (dir, _) if step == (Step::MountFunction { dir: dir.to_owned() }).to_string() => {
-                    StartFailure::Theirs { message: format!("{step}: {error}"), setting: "dir" }
-                }
-                (_, Layout::Dir(_)) if step.starts_with("mount ") => {
-                    StartFailure::Theirs { message: format!("{step}: {error}"), setting: "root" }
-                }
-                _ => StartFailure::Ours(format!("{step}: {error}")),
-            };
-            seen.start_failure.get_or_insert(failure);
-        }
-        InitReport::SyscallRefused { name, .. } => {
-            tracing::info!(worker = worker.name(), function = %worker.entry.name, call = name, "system call refused");
-            seen.refused.push(name);
-        }
-        InitReport::FunctionEnded { code, signal, tmp } => seen.function = Some(FunctionEnd { code, signal, tmp }),
+    if let Err(error) = worker.reports.run(control, |report| worker.note(report)).await {
+        // Init is ours, but what it says has passed through a process the function might have taken over.
+        tracing::warn!(worker = worker.name(), %error, "init's report cannot be read");
     }
 }
 

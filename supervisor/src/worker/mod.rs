@@ -6,6 +6,7 @@ pub mod exchange;
 pub mod keeper;
 pub mod log;
 pub mod posture;
+mod reports;
 pub mod slots;
 
 use std::{
@@ -17,12 +18,14 @@ use std::{
 };
 
 use sublet_pool::{KillReason, PoolKey, WorkerId};
-use sublet_proto::link::nursery::TmpSpace;
+use sublet_proto::link::nursery::{InitReport, TmpSpace};
+use sublet_shim::plan::Step;
 use tokio::sync::watch;
 
-use self::{channel::Channel, log::Log, posture::Fact};
+use self::{channel::Channel, log::Log, posture::Fact, reports::Reports};
 use crate::{
     cgroups::leaf::{Bites, Leaf},
+    config::Layout,
     driver::catalogue::Entry,
 };
 
@@ -96,6 +99,7 @@ pub struct Worker {
     pub born: Instant,
     /// What its function wrote.
     pub log: Log,
+    reports: Reports,
     channel: Mutex<Option<Channel>>,
     leaf: OnceLock<Leaf>,
     pid: OnceLock<u32>,
@@ -119,6 +123,7 @@ impl Worker {
             tag,
             born: Instant::now(),
             log: Log::new(log_max),
+            reports: Reports::default(),
             channel: Mutex::default(),
             leaf: OnceLock::new(),
             pid: OnceLock::new(),
@@ -178,7 +183,32 @@ impl Worker {
 
     /// System calls its filter refused so far.
     pub fn refused_calls(&self) -> Vec<String> {
+        self.reports.take_in(|report| self.note(report));
         self.seen().refused.clone()
+    }
+
+    /// Takes a report of init in.
+    fn note(&self, report: InitReport) {
+        let mut seen = self.seen();
+        match report {
+            InitReport::StepFailed { step, error } => {
+                let what = format!("{step}: {error}");
+                let theirs = |setting| StartFailure::Theirs { message: what.clone(), setting };
+                let settings = &self.entry.settings;
+                let mount_function = Step::MountFunction { dir: settings.dir.as_str().to_owned() };
+                let failure = match &settings.layout {
+                    _ if step == mount_function.to_string() => theirs("dir"),
+                    Layout::Dir(_) if step.starts_with("mount ") => theirs("root"),
+                    Layout::Dir(_) | Layout::Host | Layout::Static => StartFailure::Ours(what),
+                };
+                seen.start_failure.get_or_insert(failure);
+            }
+            InitReport::SyscallRefused { name, .. } => {
+                tracing::info!(worker = self.name(), function = %self.entry.name, call = name, "system call refused");
+                seen.refused.push(name);
+            }
+            InitReport::FunctionEnded { code, signal, tmp } => seen.function = Some(FunctionEnd { code, signal, tmp }),
+        }
     }
 
     /// How its function's process ended, when it did and init told.
