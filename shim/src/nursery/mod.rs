@@ -31,6 +31,7 @@ use sublet_proto::link::{
     sandbox::{CGROUP_POOL, NurseryConfig, SandboxSpec},
 };
 
+pub use self::posture::status;
 use self::skeleton::Skeleton;
 use crate::{check, link, seccomp::Filters, sys};
 

@@ -30,6 +30,20 @@ fn read(path: &str) -> Result<String, String> {
 }
 
 fn look(pid: i32) -> Result<ProcessPosture, String> {
+    Ok(ProcessPosture {
+        namespaces: namespaces(&pid.to_string())?,
+        host_namespaces: namespaces("self")?,
+        mounts: mounts(pid)?,
+        descriptors: descriptors(pid)?,
+        ..status(pid)?
+    })
+}
+
+/// What anybody may read of a process: ids, capabilities, filters, groups. The rest is left empty.
+///
+/// # Errors
+/// When the process is gone, or /proc is not what proc(5) says.
+pub fn status(pid: i32) -> Result<ProcessPosture, String> {
     let status = read(&format!("/proc/{pid}/status"))?;
     let field = |name: &str| {
         status
@@ -49,8 +63,6 @@ fn look(pid: i32) -> Result<ProcessPosture, String> {
     }
     Ok(ProcessPosture {
         pid,
-        namespaces: namespaces(&pid.to_string())?,
-        host_namespaces: namespaces("self")?,
         capabilities,
         no_new_privs: number("NoNewPrivs")? == 1,
         seccomp_mode: number("Seccomp")?,
@@ -59,8 +71,7 @@ fn look(pid: i32) -> Result<ProcessPosture, String> {
         gids: ids("Gid")?,
         groups: field("Groups")?.split_whitespace().filter_map(|id| id.parse().ok()).collect(),
         cgroups: cgroups(pid)?,
-        mounts: mounts(pid)?,
-        descriptors: descriptors(pid)?,
+        ..ProcessPosture::default()
     })
 }
 

@@ -1,11 +1,14 @@
 //! What goes in and what comes out.
 
-use std::{ops::Add, sync::Arc, time::Duration};
+use std::{ops::Add, time::Duration};
 
-use crate::key::{PoolKey, SubTenant};
+use crate::{
+    key::{FunctionId, PoolKey, SubTenant, TenantId},
+    policy::{FunctionPolicy, HostPolicy, SubTenantPolicy, TenantPolicy},
+};
 
-/// Nanoseconds on a monotonic clock of the driver's choosing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// Nanoseconds on a monotonic clock of the driver's choosing. A tick that is earlier than one before it is taken for that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tick(pub u64);
 
 impl Add<Duration> for Tick {
@@ -52,12 +55,17 @@ pub enum Event {
         /// Which call.
         call: CallId,
     },
-    /// A worker passed its checks and is ready.
+    /// A sandbox is made and checked: a cell is ready, or the function of a worker is loading.
+    Made {
+        /// Which.
+        worker: WorkerId,
+    },
+    /// A worker's function is ready for calls.
     Started {
         /// Which.
         worker: WorkerId,
     },
-    /// A worker could not be made; the driver keeps the cause.
+    /// A worker or cell could not be made; the driver keeps the cause.
     StartFailed {
         /// Which.
         worker: WorkerId,
@@ -70,6 +78,14 @@ pub enum Event {
         lease: LeaseId,
         /// Whether the worker may serve another call.
         clean: bool,
+    },
+    /// A worker turned out unfit before it can have read the call: the call goes back to the head of its queue, the
+    /// worker is ended.
+    Undelivered {
+        /// Which.
+        worker: WorkerId,
+        /// Of which lease.
+        lease: LeaseId,
     },
     /// A worker ended by itself.
     Died {
@@ -88,6 +104,43 @@ pub enum Event {
         /// Busy and starting ones too.
         force: bool,
     },
+    /// New limits of the host.
+    SetHost(HostPolicy),
+    /// New limits of a tenant.
+    SetTenant {
+        /// Which.
+        tenant: TenantId,
+        /// From now on.
+        policy: TenantPolicy,
+    },
+    /// Limits of one sub-tenant; none: those of its tenant's sub-tenants.
+    SetSubTenant {
+        /// Of which tenant.
+        tenant: TenantId,
+        /// Which.
+        sub_tenant: SubTenant,
+        /// From now on.
+        policy: Option<SubTenantPolicy>,
+    },
+    /// New limits of a function, in the same revision.
+    SetFunction {
+        /// Which.
+        function: FunctionId,
+        /// From now on.
+        policy: FunctionPolicy,
+    },
+    /// How many workers of a key are kept, whatever happens to them; 0 again: none in particular.
+    SetMinimum {
+        /// Which.
+        key: PoolKey,
+        /// So many.
+        workers: u32,
+    },
+    /// A revision that is replaced or removed: takes no more calls, serves those it has, and then goes.
+    Retire {
+        /// Which.
+        function: FunctionId,
+    },
     /// Take no more calls; end those accepted by the deadline.
     Drain {
         /// When the rest is cut.
@@ -100,34 +153,19 @@ pub enum Event {
 /// Which workers an operator means.
 #[derive(Clone, Debug)]
 pub enum Selector {
-    /// All.
+    /// All, cells too.
     All,
     /// This one.
     Worker(WorkerId),
-    /// Those that match all that is given.
+    /// Those that match all that is given; a cell has no sub-tenant.
     Match {
         /// Of this tenant.
-        tenant: Option<Arc<str>>,
-        /// Of this function.
-        function: Option<Arc<str>>,
+        tenant: Option<TenantId>,
+        /// Of this tenant's functions of this name, in any revision.
+        functions: Option<Vec<FunctionId>>,
         /// Of this sub-tenant.
         sub_tenant: Option<SubTenant>,
     },
-}
-
-impl Selector {
-    /// Whether a worker is meant.
-    pub fn matches(&self, id: WorkerId, key: &PoolKey) -> bool {
-        match self {
-            Self::All => true,
-            Self::Worker(worker) => *worker == id,
-            Self::Match { tenant, function, sub_tenant } => {
-                tenant.as_ref().is_none_or(|t| *t == key.tenant)
-                    && function.as_ref().is_none_or(|f| *f == key.function)
-                    && sub_tenant.as_ref().is_none_or(|s| *s == key.sub_tenant)
-            }
-        }
-    }
 }
 
 /// How a call found its worker.
@@ -135,6 +173,8 @@ impl Selector {
 pub enum Start {
     /// It was made for this call, or for one beside it.
     Cold,
+    /// A cell was labelled for this call, or for one beside it.
+    Cell,
     /// It had served before.
     Warm,
 }
@@ -142,7 +182,21 @@ pub enum Start {
 /// What the driver must do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Make a worker; answer with Started or StartFailed.
+    /// Make a sandbox for nobody yet; answer with Made or StartFailed.
+    MakeCell {
+        /// Its id.
+        worker: WorkerId,
+        /// Of which function.
+        function: FunctionId,
+    },
+    /// Give a ready cell its owner, for life, and start the function; answer with Started or StartFailed.
+    Label {
+        /// Which.
+        worker: WorkerId,
+        /// Whose it is from now on. Its sub-tenant has no other worker.
+        key: PoolKey,
+    },
+    /// Make a worker; answer with Made, then Started; or with StartFailed.
     Spawn {
         /// Its id.
         worker: WorkerId,
@@ -171,7 +225,7 @@ pub enum Action {
         /// Its end.
         end: End,
     },
-    /// Freeze an idle worker.
+    /// Freeze an idle worker, as soon as it is quiet.
     Freeze {
         /// Which.
         worker: WorkerId,
@@ -182,6 +236,11 @@ pub enum Action {
         worker: WorkerId,
         /// Why.
         why: KillReason,
+    },
+    /// Nothing of a retired revision is left.
+    Retired {
+        /// Which.
+        function: FunctionId,
     },
     /// No worker and no call is left after Drain.
     Drained,
@@ -241,6 +300,19 @@ pub enum End {
     },
 }
 
+/// The level at which a limit is set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LimitLevel {
+    /// All tenants together.
+    Host,
+    /// One tenant.
+    Tenant,
+    /// One function, over all sub-tenants.
+    Function,
+    /// One sub-tenant, over all functions.
+    SubTenant,
+}
+
 /// Why a call is not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -248,23 +320,75 @@ pub enum Refusal {
     QueueFull {
         /// Its limit.
         limit: u32,
+        /// When one of the waiting calls should have gone on.
+        retry_after: Duration,
     },
-    /// The tenant's calls in flight.
-    TenantCallsFull {
-        /// Its limit.
+    /// Calls in flight.
+    CallsFull {
+        /// Whose limit.
+        level: LimitLevel,
+        /// The limit.
         limit: u32,
+        /// When one of them should have ended.
+        retry_after: Duration,
     },
     /// The host's waiting calls.
     CallsWaitingFull {
         /// Its limit.
         limit: u32,
+        /// When one of them should have gone on.
+        retry_after: Duration,
+    },
+    /// Too many calls per second.
+    RateLimited {
+        /// Whose rate.
+        level: LimitLevel,
+        /// Calls per second.
+        per_second: u32,
+        /// When the next call may pass.
+        retry_after: Duration,
     },
     /// No new calls.
     Draining,
     /// It could not be answered in time by anybody.
     DeadlinePast,
-    /// No function of this name and revision was set.
+    /// The function is not there any more, in this revision.
     UnknownFunction,
+    /// Workers of this key keep failing.
+    CrashBackoff {
+        /// Until then.
+        retry_after: Duration,
+    },
+}
+
+impl Refusal {
+    /// When the same call may be accepted; none: not before something else changes.
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::QueueFull { retry_after, .. }
+            | Self::CallsFull { retry_after, .. }
+            | Self::CallsWaitingFull { retry_after, .. }
+            | Self::RateLimited { retry_after, .. }
+            | Self::CrashBackoff { retry_after } => Some(*retry_after),
+            Self::Draining | Self::DeadlinePast | Self::UnknownFunction => None,
+        }
+    }
+}
+
+/// Why workers are not made ahead of calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WarmRefusal {
+    /// The function is not there, in this revision.
+    UnknownFunction,
+    /// No new work.
+    Draining,
+    /// More than a limit allows.
+    OverCap {
+        /// Whose limit.
+        level: LimitLevel,
+        /// The limit.
+        limit: u32,
+    },
     /// Workers of this key keep failing.
     CrashBackoff {
         /// Until then.
@@ -283,6 +407,12 @@ pub enum KillReason {
     CallsMax,
     /// Another needs its place.
     MakeRoom,
+    /// A limit was lowered below what runs.
+    OverCap,
+    /// Its function is replaced or removed.
+    FunctionRetired,
+    /// A cell that is not needed any more, or too old.
+    Surplus,
     /// Its call ran over.
     Deadline,
     /// Its caller went away.

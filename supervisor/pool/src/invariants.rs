@@ -1,9 +1,28 @@
 //! The rules the books must keep, whatever happens.
 
+use std::collections::HashMap;
+
 use crate::{
-    pool::{Pool, State},
-    view::{StateName, state_name},
+    pool::Pool,
+    records::{CellState, Occupant, Phase, Place, WorkerState},
 };
+
+fn rule(holds: bool, what: &str) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(what.to_owned()) }
+}
+
+/// What the workers themselves say, to be held against what was counted.
+#[derive(Default)]
+struct Seen {
+    making: u32,
+    leased: u32,
+    idle: u32,
+    cells: u32,
+    /// Per key: workers, starting, reaping, idle.
+    keys: HashMap<u32, [u32; 4]>,
+    functions: HashMap<u32, u32>,
+    rooms: HashMap<u32, u32>,
+}
 
 impl Pool {
     /// Every rule of the books. For tests, after each step.
@@ -11,45 +30,124 @@ impl Pool {
     /// # Errors
     /// The first rule that is broken.
     pub fn check_invariants(&self) -> Result<(), String> {
-        let rule = |holds: bool, what: &str| if holds { Ok(()) } else { Err(what.to_owned()) };
-        let count = |name| self.workers.values().filter(|w| state_name(&w.state) == name).count();
-        rule(self.workers.len() <= self.host.workers_max as usize, "workers within the host's cap")?;
-        rule(count(StateName::Starting) == self.starting as usize, "starting workers counted")?;
-        rule(self.starting <= self.host.starts_max, "starting workers within the cap")?;
-        rule(count(StateName::Reaping) == self.reaping as usize, "reaping workers counted")?;
-        rule(count(StateName::Leased) == self.leased as usize, "leased workers and calls match")?;
-        rule(count(StateName::Idle) == self.idle.len(), "idle workers counted")?;
-        rule(self.calls.len() == (self.waiting + self.leased) as usize, "every call waits or is leased")?;
-        for (key, record) in &self.records {
-            rule(
-                record.waiting.is_empty() || record.idle.is_empty(),
-                "no call waits while a worker that suits it is idle",
-            )?;
-            if let Some(policy) = self.function(key) {
-                rule(record.workers <= policy.workers_per_sub_tenant_max, "workers within the key's cap")?;
+        let seen = self.look()?;
+        self.check_counts(&seen)?;
+        self.check_keys(&seen)?;
+        self.check_turns()
+    }
+
+    fn look(&self) -> Result<Seen, String> {
+        let mut seen = Seen::default();
+        for (w, occupant) in self.workers.iter() {
+            rule(self.ids.get(&occupant.id()) == Some(&w), "every worker is found by its id")?;
+            *seen.functions.entry(occupant.function().0).or_default() += 1;
+            match occupant {
+                Occupant::Cell(cell) => {
+                    seen.cells += 1;
+                    match cell.state {
+                        CellState::Making { .. } => seen.making += 1,
+                        CellState::Ready { .. } => rule(self.host.cells.contains(&w), "a ready cell is on the shelf")?,
+                    }
+                }
+                Occupant::Worker(worker) => {
+                    let of_key = seen.keys.entry(worker.key).or_default();
+                    of_key[0] += 1;
+                    rule(
+                        self.keys[worker.key].function == worker.function,
+                        "a worker and its key are of one function",
+                    )?;
+                    match worker.state {
+                        WorkerState::Starting { phase, .. } => {
+                            of_key[1] += 1;
+                            seen.making += u32::from(phase == Phase::Making);
+                        }
+                        WorkerState::Idle { .. } => {
+                            of_key[3] += 1;
+                            seen.idle += 1;
+                        }
+                        WorkerState::Leased { call, .. } | WorkerState::Draining { call, .. } => {
+                            seen.leased += 1;
+                            let call = self.calls.get(&call).ok_or("a leased worker has a call on the books")?;
+                            rule(call.key == worker.key, "a lease is between a worker and a call of one key")?;
+                            rule(call.place == Place::Leased(w), "a lease is known on both sides")?;
+                        }
+                    }
+                }
+                Occupant::Reaping(reaping) => {
+                    if let Some(k) = reaping.key {
+                        let of_key = seen.keys.entry(k).or_default();
+                        of_key[0] += 1;
+                        of_key[2] += 1;
+                    }
+                    if let Some(k) = reaping.room_for {
+                        *seen.rooms.entry(k).or_default() += 1;
+                    }
+                    let is_free = self.host.free_rooms.contains(&w);
+                    rule(is_free != reaping.room_for.is_some(), "a place that comes free is promised once")?;
+                }
             }
         }
-        for worker in self.workers.values() {
-            match &worker.state {
-                State::Leased { call, .. } => rule(
-                    self.calls.get(call).is_some_and(|entry| entry.key == worker.key),
-                    "a lease is between a worker and a call of one key",
-                )?,
-                State::Starting { deadline } => rule(worker.timer == Some(*deadline), "a start has a deadline")?,
-                State::Idle { .. } => rule(worker.timer.is_some(), "an idle worker has an end")?,
-                State::Reaping => rule(worker.timer.is_none(), "a worker being removed has no timer")?,
-            }
+        Ok(seen)
+    }
+
+    fn check_counts(&self, seen: &Seen) -> Result<(), String> {
+        rule(self.host.workers as usize == self.workers.len(), "workers of the host counted")?;
+        rule(self.ids.len() == self.workers.len(), "no id without a worker")?;
+        rule(self.host.making == seen.making, "sandboxes in the making counted")?;
+        rule(self.host.in_flight as usize == self.calls.len(), "calls of the host counted")?;
+        rule(self.host.in_flight - self.host.waiting == seen.leased, "every call waits or is leased")?;
+        let cells: u32 = self.functions.iter().map(|f| f.cells_making + f.cells_ready.len() as u32).sum();
+        rule(cells == seen.cells, "cells counted")?;
+        for (f, function) in (0..).zip(&self.functions) {
+            rule(function.workers == seen.functions.get(&f).copied().unwrap_or(0), "workers of a function counted")?;
         }
-        for ((tenant, sub_tenant), workers) in &self.sub_tenant_workers {
-            let max = self.tenants.get(tenant).map_or(u32::MAX, |policy| policy.sub_tenant_workers_max);
-            rule(sub_tenant.is_shared() || *workers <= max, "workers within the sub-tenant's cap")?;
+        for (t, tenant) in (0..).zip(&self.tenants) {
+            let own = self.functions.iter().filter(|f| f.tenant.0 == t);
+            let (workers, in_flight) = own.fold((0, 0), |(w, c), f| (w + f.workers, c + f.in_flight));
+            rule(tenant.workers == workers && tenant.in_flight == in_flight, "a tenant is the sum of its functions")?;
         }
-        for (tenant, policy) in &self.tenants {
-            let workers = self.tenant_workers.get(tenant).copied().unwrap_or(0);
-            rule(workers <= policy.workers_max, "workers within the tenant's cap")?;
-            let calls = self.tenant_calls.get(tenant).copied().unwrap_or(0);
-            rule(calls <= policy.calls_in_flight_max, "calls within the tenant's cap")?;
+        for (_, sub) in self.subs.iter() {
+            let workers: u32 = sub.keys.iter().map(|(_, k)| self.keys[*k].workers).sum();
+            rule(sub.workers == workers, "a sub-tenant is the sum of its keys")?;
         }
-        Ok(())
+        let idle = self.host.idle.iter(&self.workers, crate::lists::Level::Host).count();
+        rule(idle == seen.idle as usize, "every idle worker is in the list of the host")
+    }
+
+    fn check_keys(&self, seen: &Seen) -> Result<(), String> {
+        for (k, key) in self.keys.iter() {
+            let [workers, starting, reaping, idle] = seen.keys.get(&k).copied().unwrap_or_default();
+            rule(key.workers == workers, "workers of a key counted")?;
+            rule(key.starting == starting, "starting workers of a key counted")?;
+            rule(key.reaping == reaping, "workers being removed of a key counted")?;
+            rule(key.idle.len() == idle as usize, "idle workers of a key counted")?;
+            rule(key.rooms == seen.rooms.get(&k).copied().unwrap_or(0), "promised places of a key counted")?;
+            let waiting = self.waiting_calls(k).len();
+            rule(key.waiting as usize == waiting, "waiting calls of a key counted")?;
+            rule(waiting == 0 || key.idle.is_empty(), "no call waits while a worker that suits it is idle")?;
+        }
+        rule(seen.keys.keys().all(|k| self.keys.get(*k).is_some()), "every worker's key is on the books")
+    }
+
+    fn check_turns(&self) -> Result<(), String> {
+        for (k, key) in self.keys.iter() {
+            let in_turns = |turn: (u64, u64)| self.function(key.function).turns.contains(&(turn.0, turn.1, k));
+            rule(key.turn.is_none_or(in_turns), "a key that wants a turn is among the turns")?;
+        }
+        for (f, function) in (0..).zip(&self.functions) {
+            let open = !function.is_blocked && !function.turns.is_empty();
+            let tenant = self.tenant(function.tenant);
+            rule(function.is_open == open, "a function is open when it has turns and is not blocked")?;
+            rule(tenant.open.iter().any(|o| o.0 == f) == open, "an open function is known to its tenant")?;
+        }
+        for (t, tenant) in (0..).zip(&self.tenants) {
+            let has_turn = !tenant.is_blocked && !tenant.open.is_empty();
+            rule(tenant.turn.is_some() == has_turn, "a tenant with open functions has a turn")?;
+            let listed = self.host.turns.iter().any(|(_, other)| other.0 == t);
+            rule(listed == has_turn, "a tenant's turn is known to the host")?;
+        }
+        // Whoever could be served has been: what is left waits for a level that is full, or for a start to end.
+        let is_waiting = self.next_key().is_some();
+        rule(!is_waiting || self.host.making >= self.host.policy.starts_max, "nobody waits while there is a place")
     }
 }

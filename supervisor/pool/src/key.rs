@@ -80,15 +80,20 @@ impl fmt::Debug for SubTenant {
     }
 }
 
-/// Two calls may share a worker only if all of it is equal.
+/// A tenant, by its place in the pool's list; never given to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TenantId(pub u32);
+
+/// One revision of one function of one tenant; never given to another. Equal ids mean equal tenant, function and revision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FunctionId(pub u32);
+
+/// Two calls may share a worker only if all of it is equal: tenant, function and revision in the one, the label in the
+/// other.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PoolKey {
-    /// Owner of the function.
-    pub tenant: Arc<str>,
-    /// The function.
-    pub function: Arc<str>,
-    /// Its settings, as a number.
-    pub revision: u64,
+    /// The function, its tenant's, in one revision.
+    pub function: FunctionId,
     /// For whom.
     pub sub_tenant: SubTenant,
 }

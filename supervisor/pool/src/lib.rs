@@ -1,29 +1,46 @@
 //! Which worker serves which call. No clock, no I/O, no randomness: events and the time go in, actions come out.
 //!
 //! ```text
-//!   Spawn            Started            Deliver
-//! ---------> Starting -------> Idle <-----------> Leased
-//!               |               |     Answered       |
-//!               | StartFailed   | TTL, eviction      | deadline, cancel, death, unclean answer
-//!               v               v                    v
-//!               +----------> Reaping <---------------+        Reaped: the place is free again
+//!  MakeCell          Made            Label
+//! ----------> Making -----> Cell ------------.
+//!                                            v     Started          Deliver
+//!  Spawn ------------------------------> Starting -------> Idle <-------------> Leased --must go--> Draining
+//!                                            |              |     Answered         |                    |
+//!                                StartFailed |              | TTL, eviction, limit | death, deadline,   | its call
+//!                                            v              v                      v cancel, taint      v has ended
+//!                                            '----------> Reaping <----------------+--------------------'
+//!                                                            |
+//!                                                            v Reaped: the place is free again
 //! ```
 //! The driver calls [`Pool::handle`] with what happened and does what the actions say; it wakes the pool with
 //! [`Event::Timer`] at [`Pool::next_wakeup`]. Late events (of a worker or lease that is gone) are recognised by their ids,
-//! which are never used twice, and ignored.
+//! which are never used twice, and ignored. Everything the pool does follows from the events and their times alone: the
+//! same history gives the same actions.
 #![forbid(unsafe_code)]
 
+mod breaker;
+mod cells;
 mod event;
 mod invariants;
 mod key;
+mod lists;
 mod policy;
 mod pool;
+mod rate;
+mod records;
+mod slab;
 #[cfg(test)]
 mod tests;
+mod timers;
 mod view;
 
-pub use event::{Action, CallId, End, Event, KillReason, LeaseId, Refusal, Selector, Stage, Start, Tick, WorkerId};
-pub use key::{LabelError, PoolKey, SUB_TENANT_MAX_BYTES, SubTenant};
-pub use policy::{FunctionPolicy, HostPolicy, TenantPolicy};
+pub use breaker::{BACKOFF_FIRST, BACKOFF_MAX, FAILURES_BEFORE_BACKOFF};
+pub use event::{
+    Action, CallId, End, Event, KillReason, LeaseId, LimitLevel, Refusal, Selector, Stage, Start, Tick, WarmRefusal,
+    WorkerId,
+};
+pub use key::{FunctionId, LabelError, PoolKey, SUB_TENANT_MAX_BYTES, SubTenant, TenantId};
+pub use policy::{FunctionPolicy, HostPolicy, SubTenantPolicy, TenantPolicy};
 pub use pool::Pool;
+pub use rate::Rate;
 pub use view::{Counts, StateName, WorkerView};

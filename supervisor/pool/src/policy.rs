@@ -1,14 +1,61 @@
-//! Limits of each level, as the pool needs them.
+//! Limits of each level, as the pool needs them. All of them can be changed while calls run.
 
 use std::time::Duration;
+
+use crate::rate::Rate;
+
+/// Of the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostPolicy {
+    /// Workers and cells in any state.
+    pub workers_max: u32,
+    /// Sandboxes being made at one time. A function that is loading does not count: its time is its own.
+    pub starts_max: u32,
+    /// Calls accepted and not yet answered.
+    pub calls_in_flight_max: u32,
+    /// Of those, calls that have no worker yet.
+    pub calls_waiting_max: u32,
+    /// Memory set aside for cells in bytes, each counted at its function's [`FunctionPolicy::cell_bytes`].
+    pub cells_memory_max: u64,
+}
+
+/// Of one tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TenantPolicy {
+    /// Workers and cells in any state.
+    pub workers_max: u32,
+    /// Calls accepted and not yet answered.
+    pub calls_in_flight_max: u32,
+    /// Calls accepted per second.
+    pub rate: Option<Rate>,
+    /// Share against other tenants while workers are short; never 0.
+    pub weight: u32,
+    /// What each of its sub-tenants gets that has no policy of its own.
+    pub sub_tenant: SubTenantPolicy,
+}
+
+/// Of one sub-tenant, over all its functions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SubTenantPolicy {
+    /// Workers in any state.
+    pub workers_max: u32,
+    /// Calls accepted and not yet answered.
+    pub calls_in_flight_max: u32,
+    /// Calls accepted per second.
+    pub rate: Option<Rate>,
+    /// Share against other sub-tenants of its tenant while workers are short; never 0.
+    pub weight: u32,
+}
 
 /// Of one function.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FunctionPolicy {
-    /// Workers over all sub-tenants.
+    /// Workers and cells in any state, over all sub-tenants.
     pub workers_max: u32,
     /// Workers of one sub-tenant.
     pub workers_per_sub_tenant_max: u32,
+    /// Calls accepted and not yet answered, over all sub-tenants.
+    pub calls_in_flight_max: u32,
     /// Calls of one sub-tenant that wait without a worker being made for them.
     pub queue_max: u32,
     /// An idle worker is ended after this long.
@@ -19,28 +66,12 @@ pub struct FunctionPolicy {
     pub start_timeout: Duration,
     /// A worker is ended after so many calls.
     pub calls_max: Option<u64>,
-    /// A worker is ended after the call during which it became this old.
+    /// A worker is ended when it is this old, but never during a call.
     pub age_max: Option<Duration>,
-}
-
-/// Of the host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HostPolicy {
-    /// Workers in any state.
-    pub workers_max: u32,
-    /// Calls waiting.
-    pub calls_waiting_max: u32,
-    /// Workers being started.
-    pub starts_max: u32,
-}
-
-/// Of one tenant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TenantPolicy {
-    /// Workers in any state.
-    pub workers_max: u32,
-    /// Workers of each sub-tenant, over all functions.
-    pub sub_tenant_workers_max: u32,
-    /// Calls accepted and not yet answered.
-    pub calls_in_flight_max: u32,
+    /// Whether a call whose worker died may be given to another, once.
+    pub is_idempotent: bool,
+    /// Cells kept ready at the most; 0: none.
+    pub cells_max: u32,
+    /// What one cell is counted at against [`HostPolicy::cells_memory_max`].
+    pub cell_bytes: u64,
 }

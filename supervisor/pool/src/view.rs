@@ -2,30 +2,37 @@
 
 use crate::{
     event::{Tick, WorkerId},
-    key::PoolKey,
-    pool::{Pool, State, Worker},
+    key::{FunctionId, PoolKey, SubTenant, TenantId},
+    pool::Pool,
+    records::{CellState, Occupant, WorkerState},
 };
 
 /// A worker's state without what it owns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum StateName {
-    /// Being made.
+    /// Being made, or its function is loading.
     Starting,
+    /// A sandbox for nobody yet.
+    Cell,
     /// Ready.
     Idle,
     /// With a call.
     Leased,
+    /// With its last call.
+    Draining,
     /// Being removed.
     Reaping,
 }
 
 /// What one worker is, to those who list them.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct WorkerView<'a> {
     /// Its id.
     pub id: WorkerId,
-    /// Whose it is.
-    pub key: &'a PoolKey,
+    /// Its function.
+    pub function: FunctionId,
+    /// Whose it is; none: a cell.
+    pub sub_tenant: Option<&'a SubTenant>,
     /// Its state.
     pub state: StateName,
     /// Since when it is.
@@ -41,59 +48,94 @@ pub struct WorkerView<'a> {
 /// Sums.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Workers in any state.
+    /// Workers in any state, cells left out.
     pub workers: u64,
-    /// Of them being made.
+    /// Sandboxes and functions being started.
     pub starting: u64,
+    /// Cells, ready or in the making.
+    pub cells: u64,
     /// Calls with a worker.
     pub calls_leased: u64,
     /// Calls waiting.
     pub calls_waiting: u64,
+    /// Sub-tenants of which anything is remembered.
+    pub sub_tenants: u64,
 }
 
 impl Pool {
-    /// All workers, by id.
+    /// All workers and cells, by id.
     pub fn workers(&self) -> impl Iterator<Item = WorkerView<'_>> {
-        self.workers.iter().map(|(id, worker)| view(*id, worker))
+        let mut all: Vec<_> = self.workers.iter().map(|(_, occupant)| self.view(occupant)).collect();
+        all.sort_unstable_by_key(|view| view.id);
+        all.into_iter()
     }
 
     /// One worker.
     pub fn worker(&self, id: WorkerId) -> Option<WorkerView<'_>> {
-        self.workers.get(&id).map(|worker| view(id, worker))
+        self.ids.get(&id).map(|w| self.view(&self.workers[*w]))
     }
 
     /// Sums.
     pub fn counts(&self) -> Counts {
+        let cells = self.functions.iter().map(|f| u64::from(f.cells_making) + f.cells_ready.len() as u64).sum();
         Counts {
-            workers: self.workers.len() as u64,
-            starting: self.starting.into(),
-            calls_leased: self.leased.into(),
-            calls_waiting: self.waiting.into(),
+            workers: u64::from(self.host.workers) - cells,
+            starting: self.keys.iter().map(|(_, key)| u64::from(key.starting)).sum(),
+            cells,
+            calls_leased: (self.host.in_flight - self.host.waiting).into(),
+            calls_waiting: self.host.waiting.into(),
+            sub_tenants: self.subs.len() as u64,
         }
     }
-}
 
-pub(crate) fn state_name(state: &State) -> StateName {
-    match state {
-        State::Starting { .. } => StateName::Starting,
-        State::Idle { .. } => StateName::Idle,
-        State::Leased { .. } => StateName::Leased,
-        State::Reaping => StateName::Reaping,
+    /// Workers that hold memory now: all but those being removed.
+    pub fn workers_of(&self, function: FunctionId) -> u32 {
+        self.functions.get(function.0 as usize).map_or(0, |function| function.workers)
     }
-}
 
-fn view(id: WorkerId, worker: &Worker) -> WorkerView<'_> {
-    let (idle_since, frozen) = match worker.state {
-        State::Idle { since, frozen } => (Some(since), frozen),
-        State::Starting { .. } | State::Leased { .. } | State::Reaping => (None, false),
-    };
-    WorkerView {
-        id,
-        key: &worker.key,
-        state: state_name(&worker.state),
-        created: worker.created,
-        idle_since,
-        calls: worker.calls,
-        frozen,
+    /// Calls of a key that wait.
+    pub fn waiting_of(&self, key: &PoolKey) -> u32 {
+        self.find_key(key).map_or(0, |k| self.keys[k].waiting)
+    }
+
+    /// A tenant by its name.
+    pub fn tenant_id(&self, name: &str) -> Option<TenantId> {
+        self.tenant_names.get(name).copied()
+    }
+
+    fn view<'a>(&'a self, occupant: &'a Occupant) -> WorkerView<'a> {
+        let label = |k: u32| Some(&self.subs[self.keys[k].sub_tenant].label);
+        let (id, function) = (occupant.id(), occupant.function());
+        let view = |sub_tenant, state, created, calls| WorkerView {
+            id,
+            function,
+            sub_tenant,
+            state,
+            created,
+            idle_since: None,
+            calls,
+            frozen: false,
+        };
+        match occupant {
+            Occupant::Cell(cell) => {
+                let state = match cell.state {
+                    CellState::Making { .. } => StateName::Starting,
+                    CellState::Ready { .. } => StateName::Cell,
+                };
+                view(None, state, cell.created, 0)
+            }
+            Occupant::Reaping(gone) => view(gone.key.and_then(label), StateName::Reaping, gone.created, gone.calls),
+            Occupant::Worker(worker) => {
+                let seen = |state| view(label(worker.key), state, worker.created, worker.calls);
+                match worker.state {
+                    WorkerState::Starting { .. } => seen(StateName::Starting),
+                    WorkerState::Idle { since, frozen } => {
+                        WorkerView { idle_since: Some(since), frozen, ..seen(StateName::Idle) }
+                    }
+                    WorkerState::Leased { .. } => seen(StateName::Leased),
+                    WorkerState::Draining { .. } => seen(StateName::Draining),
+                }
+            }
+        }
     }
 }

@@ -48,6 +48,46 @@ pub fn apply(directories: &Directories, limits: &Limits, kill_as_one: bool) -> R
     Ok(())
 }
 
+/// Writes all limits of a group that is in use; one that is not given is lifted.
+///
+/// # Errors
+/// The first that the kernel refuses, for example memory below what is in use on v1.
+pub fn replace(directories: &Directories, limits: &Limits) -> Result<(), CgroupError> {
+    for (controller, dir, unified) in directories {
+        match (controller, unified) {
+            (Controller::Memory, true) => write(&dir.join("memory.max"), &or(limits.memory_max, "max"))?,
+            (Controller::Memory, false) => replace_v1_memory(dir, &or(limits.memory_max, "-1"))?,
+            (Controller::Pids, _) => write(&dir.join("pids.max"), &or(limits.pids_max, "max"))?,
+            (Controller::Cpu, _) => {
+                if limits.cpu_millis.is_none() {
+                    let (file, none) = if *unified { ("cpu.max", "max") } else { ("cpu.cfs_quota_us", "-1") };
+                    write(&dir.join(file), none)?;
+                }
+                cpu(dir, *unified, limits)?;
+            }
+            (Controller::CpuAcct, _) => {}
+        }
+    }
+    Ok(())
+}
+
+fn or(limit: Option<u64>, none: &str) -> String {
+    limit.map_or_else(|| none.to_owned(), |limit| limit.to_string())
+}
+
+/// Memory plus swap is never below memory, so the order depends on the direction: one of the two fits.
+fn replace_v1_memory(dir: &Path, value: &str) -> Result<(), CgroupError> {
+    let (memory, both) = (dir.join("memory.limit_in_bytes"), dir.join("memory.memsw.limit_in_bytes"));
+    if !both.exists() {
+        return write(&memory, value);
+    }
+    if write(&memory, value).is_ok() {
+        return write(&both, value);
+    }
+    write(&both, value)?;
+    write(&memory, value)
+}
+
 fn failed(setting: &'static str, dir: &Path) -> impl FnOnce(cgroups_rs::error::Error) -> CgroupError {
     let path = dir.display().to_string();
     move |error| CgroupError::Limit { setting, path, error }

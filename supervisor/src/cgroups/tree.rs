@@ -177,6 +177,16 @@ impl Tree {
         }
     }
 
+    /// Changes the limits of a level, if it is there. A limit that is given no more is lifted.
+    ///
+    /// # Errors
+    /// The first that the kernel refuses.
+    pub fn set_limits(&self, path: &str, limits: &Limits) -> Result<(), CgroupError> {
+        // Held over the writes: the level must not be removed in between.
+        let levels = self.levels.lock().unwrap_or_else(PoisonError::into_inner);
+        if levels.contains_key(path) { limits::replace(&self.at(path), limits) } else { Ok(()) }
+    }
+
     /// Removes a worker's group, which must be empty, and its levels when nothing else is below them.
     /// Returns whether all of the worker's own directories are gone.
     pub fn remove_leaf(&self, leaf: &str) -> bool {

@@ -68,6 +68,25 @@ enum Command {
         #[command(flatten)]
         socket: AdminSocket,
     },
+    /// Have workers made ahead of calls, until COUNT of them live.
+    Warm {
+        /// TENANT/FUNCTION.
+        #[arg(value_parser = tenant_and_function)]
+        function: (String, String),
+        /// The tenant's own customer; required unless the function is shared.
+        #[arg(long, short)]
+        sub_tenant: Option<String>,
+        /// Workers that are to live; those there are count.
+        #[arg(long, short, default_value_t = 1)]
+        count: u32,
+        #[command(flatten)]
+        socket: AdminSocket,
+    },
+    /// Read the configuration again (also SIGHUP). When anything is wrong with it, nothing changes.
+    Reload {
+        #[command(flatten)]
+        socket: AdminSocket,
+    },
     /// End idle workers that match; with --force busy ones too.
     Evict {
         /// One worker by name.
@@ -168,6 +187,13 @@ fn duration(text: &str) -> Result<Duration, String> {
     config::parse_duration(text).map_err(|error| format!("{}; {}", error.what(), error.remedy()))
 }
 
+fn tenant_and_function(text: &str) -> Result<(String, String), String> {
+    match text.split_once('/') {
+        Some((tenant, function)) if !tenant.is_empty() && !function.is_empty() => Ok((tenant.into(), function.into())),
+        _ => Err("write TENANT/FUNCTION, for example acme/resize".into()),
+    }
+}
+
 /// What went wrong with a command: a line for stderr, and the exit status.
 #[derive(Debug)]
 pub struct Failed {
@@ -226,6 +252,11 @@ fn run(command: Command, json: bool) -> Result<(), Failed> {
         Command::Ps { tenant, socket } => operate::ps(&socket.path, tenant, json),
         Command::Describe { worker, socket } => operate::describe(&socket.path, worker, json),
         Command::Functions { socket } => operate::functions(&socket.path, json),
+        Command::Warm { function: (tenant, function), sub_tenant, count, socket } => {
+            let sub_tenant = sub_tenant.unwrap_or_default();
+            operate::warm(&socket.path, sublet_proto::v1::WarmRequest { tenant, function, sub_tenant, count }, json)
+        }
+        Command::Reload { socket } => operate::reload(&socket.path, json),
         Command::Evict { worker, tenant, function, sub_tenant, all, force, socket } => {
             let or_empty = Option::unwrap_or_default;
             let request = sublet_proto::v1::EvictRequest {

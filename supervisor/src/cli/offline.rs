@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, path::Path};
 
 use serde_json::json;
+use sublet_pool::{FunctionId, TenantId};
 
 use super::{Failed, output};
 use crate::{
@@ -15,7 +16,8 @@ use crate::{
 /// `sublet plan`: the steps on this host, as the running supervisor would take them.
 pub fn plan(path: &Path, function: &str, json: bool) -> Result<(), Failed> {
     let config = config::load(path)?;
-    let catalogue = Catalogue::new(&config);
+    // Nothing runs, so the pool's numbers mean nothing here.
+    let catalogue = Catalogue::new(&config, |_, _| TenantId(0), |_, _, _| FunctionId(0));
     let entry = find(&catalogue, function)?;
     let report = Report::of_host();
     let is_hybrid = HostCgroups::discover().is_ok_and(|found| found.is_hybrid());

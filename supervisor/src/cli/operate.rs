@@ -1,11 +1,11 @@
-//! Commands that ask a running supervisor: ps, describe, functions, evict, drain, health.
+//! Commands that ask a running supervisor: ps, describe, functions, warm, reload, evict, drain, health.
 
 use std::{path::Path, time::Duration};
 
 use serde_json::{Value, json};
 use sublet_proto::v1::{
     DescribeWorkerRequest, DescribeWorkerResponse, DrainRequest, EvictRequest, Fact, GetHealthRequest,
-    ListFunctionsRequest, ListWorkersRequest, Worker, WorkerState,
+    ListFunctionsRequest, ListWorkersRequest, ReloadRequest, WarmRequest, Worker, WorkerState,
 };
 
 use super::{Failed, client, output};
@@ -15,6 +15,7 @@ fn state_name(worker: &Worker) -> &'static str {
         (WorkerState::Idle, true) => "frozen",
         (WorkerState::Idle, false) => "idle",
         (WorkerState::Starting, _) => "starting",
+        (WorkerState::Cell, _) => "cell",
         (WorkerState::Leased, _) => "busy",
         (WorkerState::Draining, _) => "draining",
         (WorkerState::Reaping, _) => "ending",
@@ -60,7 +61,7 @@ pub fn ps(socket: &Path, tenant: Option<String>, json: bool) -> Result<(), Faile
             state_name(worker).to_owned(),
             worker.tenant.clone(),
             worker.function.clone(),
-            worker.sub_tenant_hash.chars().take(14).collect(),
+            or_dash(worker.sub_tenant_hash.chars().take(14).collect()),
             worker.pid.to_string(),
             worker.calls.to_string(),
             took(worker.age),
@@ -70,6 +71,10 @@ pub fn ps(socket: &Path, tenant: Option<String>, json: bool) -> Result<(), Faile
     let header = ["WORKER", "STATE", "TENANT", "FUNCTION", "SUB-TENANT", "PID", "CALLS", "AGE", "IDLE"];
     println!("{}", output::table(&header, &workers.iter().map(row).collect::<Vec<_>>()));
     Ok(())
+}
+
+fn or_dash(text: String) -> String {
+    if text.is_empty() { "-".to_owned() } else { text }
 }
 
 fn facts_value(facts: &[Fact]) -> Value {
@@ -158,6 +163,36 @@ pub fn functions(socket: &Path, json: bool) -> Result<(), Failed> {
     Ok(())
 }
 
+/// `sublet warm`.
+pub fn warm(socket: &Path, request: WarmRequest, json: bool) -> Result<(), Failed> {
+    let answer = client::block_on(async {
+        let answer = client::admin(socket).await?.warm(request).await;
+        Ok(answer.map_err(|status| client::refused(&status))?.into_inner())
+    })?;
+    if json {
+        print(&json!({ "making": answer.making }));
+    } else {
+        println!("{} being made", answer.making);
+    }
+    Ok(())
+}
+
+/// `sublet reload`.
+pub fn reload(socket: &Path, json: bool) -> Result<(), Failed> {
+    let answer = client::block_on(async {
+        let answer = client::admin(socket).await?.reload(ReloadRequest {}).await;
+        Ok(answer.map_err(|status| client::refused(&status))?.into_inner())
+    })?;
+    if json {
+        print(&json!({ "changes": answer.changes }));
+    } else if answer.changes.is_empty() {
+        println!("nothing has changed");
+    } else {
+        println!("{}", answer.changes.join("\n"));
+    }
+    Ok(())
+}
+
 /// `sublet evict`.
 pub fn evict(socket: &Path, request: EvictRequest, json: bool) -> Result<(), Failed> {
     let answer = client::block_on(async {
@@ -195,6 +230,9 @@ pub fn health(socket: &Path, json: bool) -> Result<(), Failed> {
     })?;
     let numbers = [
         ("workers", found.workers),
+        ("cells", found.cells),
+        ("cells_labelled", found.cells_labelled),
+        ("cells_wasted", found.cells_wasted),
         ("calls_in_flight", found.calls_in_flight),
         ("calls_queued", found.calls_queued),
         ("calls_answered", found.calls_answered),

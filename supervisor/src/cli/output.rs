@@ -64,10 +64,11 @@ pub fn millis(duration: Option<prost_types::Duration>) -> Value {
     wire(duration).map_or(Value::Null, |duration| json!(duration.as_micros() as f64 / 1e3))
 }
 
-/// "cold" or "warm".
+/// "cold", "cell" or "warm".
 pub fn start(receipt: &Receipt) -> &'static str {
     match receipt.start() {
         Start::Cold => "cold",
+        Start::Cell => "cell",
         Start::Warm => "warm",
         Start::Unspecified => "-",
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sublet_proto::link::frame::PAYLOAD_LIMIT;
 
-use super::units::{ByteSize, CpuMillis};
+use super::units::{ByteSize, CallRate, CpuMillis};
 
 /// Largest configuration file in bytes. Bounds everything that is read from it: tenants, functions, texts.
 pub const CONFIG_MAX_BYTES: u64 = 1 << 20;
@@ -77,6 +77,26 @@ pub const MEMORY: Bounds<ByteSize> = Bounds {
     max: ByteSize::from_bytes(1 << 50),
     why_max: PLAUSIBLE,
 };
+/// What one cell is counted at: a sandbox without a function, kernel memory included, as measured by tests/bench, and some
+/// room.
+pub const CELL_BYTES: u64 = 1 << 20;
+/// `cells_memory_max`.
+pub const CELLS_MEMORY: Bounds<ByteSize> =
+    Bounds { min: ByteSize::from_bytes(0), why_min: "", max: ByteSize::from_bytes(1 << 50), why_max: PLAUSIBLE };
+/// `cells_max` and `workers_min`; zero is none.
+pub const NONE_OR_MORE: Bounds<u32> = Bounds { min: 0, why_min: "", max: COUNT_MAX, why_max: PLAUSIBLE };
+/// `rate`, at every level.
+pub const RATE: Bounds<CallRate> = Bounds {
+    min: CallRate::per_second(1),
+    why_min: NEVER_ZERO,
+    max: CallRate::per_second(COUNT_MAX),
+    why_max: PLAUSIBLE,
+};
+/// `rate_burst`, at every level.
+pub const RATE_BURST: Bounds<u32> = count(COUNT_MAX, PLAUSIBLE);
+/// `weight`, at every level.
+pub const WEIGHT: Bounds<u32> =
+    Bounds { min: 1, why_min: "zero would mean never served", max: 10_000, why_max: "shares are relative" };
 /// `cpu_quota`, at every level.
 pub const CPU_QUOTA: Bounds<CpuMillis> = Bounds {
     min: CpuMillis::from_millis(10),

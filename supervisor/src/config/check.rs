@@ -17,7 +17,7 @@ use super::{
     problem::ConfigError,
     raw::{Maybe, RawConfig, RawHost, RawTenant, Scalar},
     reader::{Reader, Setting},
-    types::{Config, Host, LevelLimits, Tenant},
+    types::{CallLimits, Config, Host, LevelLimits, Rate, Tenant},
     units::{ByteSize, CpuMillis, SocketMode, UnitError},
 };
 
@@ -60,6 +60,7 @@ pub fn name(tables: &Reader<'_>, key: &str, what: &str) -> Option<Name> {
 #[derive(Debug)]
 pub struct Above {
     workers_max: Setting<u32>,
+    calls_in_flight_max: Setting<u32>,
     pub calls_waiting_max: Setting<u32>,
     pub memory_max: Option<Setting<ByteSize>>,
     pub pids_max: Option<Setting<u32>>,
@@ -80,6 +81,12 @@ fn host(raw: &RawHost, r: &Reader<'_>) -> (Above, Option<Host>) {
     let workers_max = r.or("workers_max", raw.workers_max.as_ref(), &bounds::WORKERS, defaults::WORKERS_MAX);
     let calls_waiting_max =
         r.or("calls_waiting_max", raw.calls_waiting_max.as_ref(), &bounds::CALLS, defaults::CALLS_WAITING_MAX);
+    // No narrower than the host's other limits, unless it is written.
+    let all_calls = workers_max.value.saturating_add(calls_waiting_max.value);
+    let calls_in_flight_max =
+        r.or("calls_in_flight_max", raw.calls_in_flight_max.as_ref(), &bounds::CALLS_IN_FLIGHT, all_calls);
+    let cells_memory_max =
+        r.or("cells_memory_max", raw.cells_memory_max.as_ref(), &bounds::CELLS_MEMORY, defaults::CELLS_MEMORY_MAX);
     let starts_max =
         r.or_lowered("starts_max", raw.starts_max.as_ref(), &bounds::WORKERS, defaults::STARTS_MAX, &[&workers_max]);
     let connections_max =
@@ -100,7 +107,9 @@ fn host(raw: &RawHost, r: &Reader<'_>) -> (Above, Option<Host>) {
             uid_count: ids.count,
             supervisor_uid: ids.supervisor,
             workers_max: workers_max.value,
+            calls_in_flight_max: calls_in_flight_max.value,
             calls_waiting_max: calls_waiting_max.value,
+            cells_memory_max: cells_memory_max.value,
             starts_max: starts_max.value,
             connections_max: connections_max.value,
             memory_max: memory_max.as_ref().map(|s| s.value),
@@ -111,7 +120,7 @@ fn host(raw: &RawHost, r: &Reader<'_>) -> (Above, Option<Host>) {
     let host = build();
     let ours = [("host.state_dir", state_dir), ("host.socket", socket), ("host.admin_socket", admin_socket)];
     let ours = ours.into_iter().filter_map(|(name, path)| Some((name, path?))).collect();
-    (Above { workers_max, calls_waiting_max, memory_max, pids_max, ours }, host)
+    (Above { workers_max, calls_in_flight_max, calls_waiting_max, memory_max, pids_max, ours }, host)
 }
 
 fn socket(
@@ -264,6 +273,9 @@ pub struct Level {
     cpu_weight: Setting<u32>,
     pub pids_max: Option<Setting<u32>>,
     pub workers_max: Setting<u32>,
+    pub calls_in_flight_max: Setting<u32>,
+    rate: Option<Rate>,
+    weight: Setting<u32>,
 }
 
 impl Level {
@@ -275,6 +287,26 @@ impl Level {
             pids_max: self.pids_max.as_ref().map(|s| s.value),
         }
     }
+
+    fn calls(&self) -> CallLimits {
+        CallLimits {
+            workers_max: self.workers_max.value,
+            calls_in_flight_max: self.calls_in_flight_max.value,
+            rate: self.rate,
+            weight: self.weight.value,
+        }
+    }
+}
+
+/// A rate, which needs no burst, and a burst, which needs a rate.
+fn rate(r: &Reader<'_>, rate: &Maybe, burst: &Maybe) -> Option<Rate> {
+    let rate = r.optional("rate", rate.as_ref(), &bounds::RATE);
+    let burst = r.optional("rate_burst", burst.as_ref(), &bounds::RATE_BURST);
+    if let (None, Some(burst)) = (&rate, &burst) {
+        r.refuse("rate_burst", Some(burst.shown()), "there is no rate beside it", "add rate = \"100/s\", or remove it");
+    }
+    // As many at once as in a second, unless it is written.
+    rate.map(|rate| Rate { rate: rate.value, burst: burst.map_or(rate.value.count(), |burst| burst.value) })
 }
 
 fn tenant(raw: &RawTenant, r: &Reader<'_>, host: &Above) -> Tenant {
@@ -284,14 +316,12 @@ fn tenant(raw: &RawTenant, r: &Reader<'_>, host: &Above) -> Tenant {
         cpu_weight: r.or("cpu_weight", raw.cpu_weight.as_ref(), &bounds::CPU_WEIGHT, defaults::CPU_WEIGHT),
         pids_max: r.optional("pids_max", raw.pids_max.as_ref(), &bounds::PIDS),
         workers_max: inherited(r, "workers_max", &raw.workers_max, &bounds::WORKERS, &host.workers_max),
+        calls_in_flight_max: in_flight(r, &raw.calls_in_flight_max, &host.calls_in_flight_max),
+        rate: rate(r, &raw.rate, &raw.rate_burst),
+        weight: r.or("weight", raw.weight.as_ref(), &bounds::WEIGHT, defaults::WEIGHT),
     };
     r.at_most_nearest(level.memory_max.as_ref(), &[host.memory_max.as_ref()]);
     r.at_most_nearest(level.pids_max.as_ref(), &[host.pids_max.as_ref()]);
-
-    // No narrower than the host's own limits, unless it is written.
-    let all_calls = host.workers_max.value.saturating_add(host.calls_waiting_max.value);
-    let calls_in_flight_max =
-        r.or("calls_in_flight_max", raw.calls_in_flight_max.as_ref(), &bounds::CALLS_IN_FLIGHT, all_calls);
 
     let sub_tenant = sub_tenant(raw, &r.below("sub_tenant"), host, &level);
     let above = function::Above { host, tenant: &level, sub_tenant: &sub_tenant };
@@ -304,10 +334,9 @@ fn tenant(raw: &RawTenant, r: &Reader<'_>, host: &Above) -> Tenant {
     }
     Tenant {
         limits: level.limits(),
-        workers_max: level.workers_max.value,
-        calls_in_flight_max: calls_in_flight_max.value,
+        calls: level.calls(),
         sub_tenant: sub_tenant.limits(),
-        sub_tenant_workers_max: sub_tenant.workers_max.value,
+        sub_tenant_calls: sub_tenant.calls(),
         functions,
     }
 }
@@ -320,6 +349,9 @@ fn sub_tenant(raw: &RawTenant, r: &Reader<'_>, host: &Above, tenant: &Level) -> 
         cpu_weight: r.or("cpu_weight", raw.cpu_weight.as_ref(), &bounds::CPU_WEIGHT, defaults::CPU_WEIGHT),
         pids_max: r.optional("pids_max", raw.pids_max.as_ref(), &bounds::PIDS),
         workers_max: inherited(r, "workers_max", &raw.workers_max, &bounds::WORKERS, &tenant.workers_max),
+        calls_in_flight_max: in_flight(r, &raw.calls_in_flight_max, &tenant.calls_in_flight_max),
+        rate: rate(r, &raw.rate, &raw.rate_burst),
+        weight: r.or("weight", raw.weight.as_ref(), &bounds::WEIGHT, defaults::WEIGHT),
     };
     r.at_most_nearest(level.memory_max.as_ref(), &[tenant.memory_max.as_ref(), host.memory_max.as_ref()]);
     r.at_most_nearest(level.cpu_quota.as_ref(), &[tenant.cpu_quota.as_ref()]);
@@ -330,6 +362,11 @@ fn sub_tenant(raw: &RawTenant, r: &Reader<'_>, host: &Above, tenant: &Level) -> 
 /// A count that is its parent's unless written, and then not above it.
 pub fn inherited(r: &Reader<'_>, key: &str, raw: &Maybe, bounds: &Bounds<u32>, parent: &Setting<u32>) -> Setting<u32> {
     r.or_lowered(key, raw.as_ref(), bounds, parent.value, &[parent])
+}
+
+/// Calls in flight: those of the level above unless written, and then not above them.
+pub fn in_flight(r: &Reader<'_>, raw: &Maybe, parent: &Setting<u32>) -> Setting<u32> {
+    inherited(r, "calls_in_flight_max", raw, &bounds::CALLS_IN_FLIGHT, parent)
 }
 
 /// The nursery is told all directories in one message.

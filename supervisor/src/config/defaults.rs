@@ -29,11 +29,16 @@ pub const SUPERVISOR_UID_BELOW_BASE: u32 = 2;
 pub const WORKERS_MAX: u32 = 200;
 /// A waiting call costs its payload; at typical payloads of a few KiB this is tens of MiB.
 pub const CALLS_WAITING_MAX: u32 = 10_000;
+/// At [`super::bounds::CELL_BYTES`] each, 64 cells: enough for the new sub-tenants of a busy second, and nothing that a host
+/// that holds workers would miss.
+pub const CELLS_MEMORY_MAX: ByteSize = ByteSize::mib(64);
 /// Making a sandbox is CPU in the kernel, most of it serial in the nursery; beyond a few more at once only adds delay.
 pub const STARTS_MAX: u32 = 8;
 /// With the workers' channels this stays below 4096 descriptors, the least hard limit that Linux hosts are set up with.
 pub const CONNECTIONS_MAX: u32 = 1024;
 
+/// Shares are relative; all the same until somebody says otherwise.
+pub const WEIGHT: u32 = 100;
 /// The kernel's own default for a new group: all siblings weigh the same.
 pub const CPU_WEIGHT: u32 = 100;
 
@@ -66,6 +71,8 @@ pub const FREEZE_AFTER: Freeze = Freeze::After(Duration::from_millis(100));
 pub const WORKERS_PER_SUB_TENANT_MAX: u32 = 4;
 /// At 4 workers and 10 ms a call this is a quarter of a second of waiting: a burst passes, an overload is told early.
 pub const QUEUE_MAX: u32 = 100;
+/// As many as new sub-tenants come at once to an ordinary function; kept only while there are such, see the pool.
+pub const CELLS_MAX: u32 = 4;
 /// gRPC's own default message limit, which most clients have.
 pub const PAYLOAD_MAX: ByteSize = ByteSize::mib(4);
 /// As for payloads: a client with default settings can receive it.

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use sublet_pool::SubTenant;
 use sublet_proto::link::sandbox::{OnRefused, Protocol};
 
 use super::{
@@ -53,6 +54,7 @@ pub fn check(raw: &RawFunction, r: &Reader<'_>, above: &Above<'_>) -> Option<Fun
     let env = env(raw, r);
     fits_a_message(r, &command, &env);
     let isolation = isolation(raw, r);
+    let warm = warm(raw, r, isolation, above);
     let on_refused = [("errno", OnRefused::Errno), ("kill", OnRefused::Kill)];
     let on_refused_syscall =
         r.choice("on_refused_syscall", raw.on_refused_syscall.as_ref(), &on_refused).unwrap_or(defaults::ON_REFUSED);
@@ -96,6 +98,11 @@ pub fn check(raw: &RawFunction, r: &Reader<'_>, above: &Above<'_>) -> Option<Fun
         workers_max: pool.workers_max,
         workers_per_sub_tenant_max: pool.workers_per_sub_tenant_max,
         queue_max: pool.queue_max,
+        calls_in_flight_max: pool.calls_in_flight_max,
+        cells_max: pool.cells_max,
+        workers_min: warm.workers_min,
+        warm: warm.by_sub_tenant,
+        is_idempotent: r.flag("idempotent", raw.idempotent.as_ref()),
         payload_max_bytes,
         answer_max_bytes,
         log_max,
@@ -317,6 +324,8 @@ struct PoolLimits {
     workers_per_sub_tenant_max: u32,
     queue_max: u32,
     calls_max: Option<u32>,
+    calls_in_flight_max: u32,
+    cells_max: u32,
 }
 
 fn pool_limits(raw: &RawFunction, r: &Reader<'_>, above: &Above<'_>) -> PoolLimits {
@@ -337,7 +346,71 @@ fn pool_limits(raw: &RawFunction, r: &Reader<'_>, above: &Above<'_>) -> PoolLimi
             .or_lowered("queue_max", raw.queue_max.as_ref(), &bounds::CALLS, defaults::QUEUE_MAX, &[waiting])
             .value,
         calls_max: r.optional("calls_max", raw.calls_max.as_ref(), &bounds::CALLS).map(|s| s.value),
+        calls_in_flight_max: check::in_flight(r, &raw.calls_in_flight_max, &tenant.calls_in_flight_max).value,
+        cells_max: r
+            .or_lowered(
+                "cells_max",
+                raw.cells_max.as_ref(),
+                &bounds::NONE_OR_MORE,
+                defaults::CELLS_MAX,
+                &[&workers_max],
+            )
+            .value,
     }
+}
+
+/// Workers that are kept.
+struct Warm {
+    workers_min: u32,
+    by_sub_tenant: BTreeMap<String, u32>,
+}
+
+/// What is kept must fit every cap above it, all of it at once: a promise that could not be held is none.
+fn warm(raw: &RawFunction, r: &Reader<'_>, isolation: Isolation, above: &Above<'_>) -> Warm {
+    let Above { tenant, sub_tenant, .. } = above;
+    // What is wrong with these is told where they are checked.
+    let written = |raw: &Maybe| match raw {
+        Some(Scalar::Integer(count)) => u32::try_from(*count).ok(),
+        Some(Scalar::Text(_) | Scalar::Float(_) | Scalar::Bool(_)) | None => None,
+    };
+    let of_function = written(&raw.workers_max).unwrap_or(tenant.workers_max.value);
+    let of_key = written(&raw.workers_per_sub_tenant_max)
+        .unwrap_or(defaults::WORKERS_PER_SUB_TENANT_MAX)
+        .min(sub_tenant.workers_max.value)
+        .min(of_function);
+    let workers_min = r.optional("workers_min", raw.workers_min.as_ref(), &bounds::NONE_OR_MORE);
+    if let Some(min) = &workers_min {
+        if isolation == Isolation::SubTenant {
+            let remedy = "write the sub-tenants to keep workers for: warm = { \"customer-1\" = 1 }";
+            r.refuse("workers_min", Some(min.shown()), "only for isolation = \"shared\"", remedy);
+        } else if min.value > of_function {
+            let what = format!("above the workers it may have, {of_function}");
+            r.refuse("workers_min", Some(min.shown()), what, format!("write at most {of_function}"));
+        }
+    }
+    let labels = r.below("warm");
+    if isolation == Isolation::Shared && !raw.warm.is_empty() {
+        r.refuse("warm", None, "a shared function has no sub-tenants", "write workers_min instead");
+    }
+    let mut by_sub_tenant = BTreeMap::new();
+    for (label, value) in &raw.warm {
+        if let Err(error) = SubTenant::try_from(label.as_str()) {
+            labels.refuse(label, None, error, "write a label that a call may name");
+            continue;
+        }
+        let Some(count) = labels.optional(label, Some(value), &bounds::NONE_OR_MORE) else { continue };
+        if count.value > of_key {
+            let what = format!("above the workers a sub-tenant may have of this function, {of_key}");
+            labels.refuse(label, Some(count.shown()), what, format!("write at most {of_key}"));
+        }
+        by_sub_tenant.insert(label.clone(), count.value);
+    }
+    let sum: u64 = by_sub_tenant.values().map(|count| u64::from(*count)).sum();
+    if sum > u64::from(of_function) {
+        let what = format!("{sum} workers in all, above the {of_function} the function may have");
+        r.refuse("warm", None, what, "lower the numbers, or raise workers_max");
+    }
+    Warm { workers_min: workers_min.map_or(0, |min| min.value), by_sub_tenant }
 }
 
 struct Times {

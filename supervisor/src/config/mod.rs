@@ -33,14 +33,14 @@ mod tests;
 
 use std::{fs::File, io::Read as _, path::Path};
 
-pub use bounds::CONFIG_MAX_BYTES;
+pub use bounds::{CELL_BYTES, CONFIG_MAX_BYTES};
 pub use degradation::Degradation;
 pub use disk::check_disk;
 pub use name::{Name, NameError};
 pub use path::{HostPath, PathError};
 pub use problem::{ConfigError, Problem};
-pub use types::{Config, Freeze, Function, Host, Isolation, Layout, LevelLimits, Tenant};
-pub use units::{ByteSize, CpuMillis, SocketMode, UnitError, format_duration, parse_duration};
+pub use types::{CallLimits, Config, Freeze, Function, Host, Isolation, Layout, LevelLimits, Rate, Tenant};
+pub use units::{ByteSize, CallRate, CpuMillis, SocketMode, UnitError, format_duration, parse_duration};
 
 /// Reads and checks the file at `path`. Relative paths in it are below its own directory, links in that resolved.
 ///

@@ -22,7 +22,7 @@ pub struct Problem {
 }
 
 impl Problem {
-    pub(super) fn new(
+    pub(crate) fn new(
         setting: impl Into<String>,
         value: Option<String>,
         what: impl fmt::Display,

@@ -84,7 +84,9 @@ pub struct RawHost {
     pub uid_count: Maybe,
     pub supervisor_uid: Maybe,
     pub workers_max: Maybe,
+    pub calls_in_flight_max: Maybe,
     pub calls_waiting_max: Maybe,
+    pub cells_memory_max: Maybe,
     pub starts_max: Maybe,
     pub connections_max: Maybe,
     pub memory_max: Maybe,
@@ -98,6 +100,9 @@ pub struct RawHost {
 pub struct RawTenant {
     pub workers_max: Maybe,
     pub calls_in_flight_max: Maybe,
+    pub rate: Maybe,
+    pub rate_burst: Maybe,
+    pub weight: Maybe,
     pub memory_max: Maybe,
     pub cpu_quota: Maybe,
     pub cpu_weight: Maybe,
@@ -112,13 +117,19 @@ pub struct RawTenant {
 #[serde(deny_unknown_fields, expecting = "a table: [tenant.NAME.sub_tenant]")]
 pub struct RawSubTenant {
     pub workers_max: Maybe,
+    pub calls_in_flight_max: Maybe,
+    pub rate: Maybe,
+    pub rate_burst: Maybe,
+    pub weight: Maybe,
     pub memory_max: Maybe,
     pub cpu_quota: Maybe,
     pub cpu_weight: Maybe,
     pub pids_max: Maybe,
 }
 
-/// Serialised too: its canonical form is what the revision is made of, so no setting can be left out of that.
+/// Serialised too: its canonical form is what the revision is made of, so that no setting can be left out of that by
+/// mistake. Left out on purpose are those that concern no worker that runs, only what is done with it: they are changed
+/// live.
 #[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, expecting = "a table: [tenant.NAME.function.NAME]")]
 pub struct RawFunction {
@@ -136,21 +147,41 @@ pub struct RawFunction {
     pub tmp_inodes: Maybe,
     pub nofile: Maybe,
     pub stack: Maybe,
+    #[serde(skip_serializing)]
     pub timeout: Maybe,
+    #[serde(skip_serializing)]
     pub start_timeout: Maybe,
+    #[serde(skip_serializing)]
     pub idle_ttl: Maybe,
+    #[serde(skip_serializing)]
     pub age_max: Maybe,
+    #[serde(skip_serializing)]
     pub calls_max: Maybe,
+    #[serde(skip_serializing)]
     pub freeze_after: Maybe,
+    #[serde(skip_serializing)]
     pub workers_max: Maybe,
+    #[serde(skip_serializing)]
     pub workers_per_sub_tenant_max: Maybe,
+    #[serde(skip_serializing)]
     pub queue_max: Maybe,
+    #[serde(skip_serializing)]
+    pub calls_in_flight_max: Maybe,
+    #[serde(skip_serializing)]
+    pub cells_max: Maybe,
+    #[serde(skip_serializing)]
+    pub workers_min: Maybe,
+    #[serde(skip_serializing)]
+    pub idempotent: Maybe,
     pub payload_max: Maybe,
     pub answer_max: Maybe,
     pub log_max: Maybe,
     pub on_refused_syscall: Maybe,
     #[serde(default)]
     pub env: BTreeMap<String, Scalar>,
+    /// Labels with the number of workers that are kept warm for each.
+    #[serde(default, skip_serializing)]
+    pub warm: BTreeMap<String, Scalar>,
 }
 
 /// Reads the shape.

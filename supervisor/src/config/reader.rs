@@ -10,7 +10,7 @@ use super::{
     path::HostPath,
     problem::Problem,
     raw::Scalar,
-    units::{ByteSize, CpuMillis, UnitError, format_duration, parse_duration},
+    units::{ByteSize, CallRate, CpuMillis, UnitError, format_duration, parse_duration},
 };
 
 /// Where a value comes from.
@@ -98,6 +98,16 @@ impl Value for CpuMillis {
 
     fn from_scalar(scalar: &Scalar) -> Result<Self, (&'static str, &'static str)> {
         text_value(scalar, UnitError::Cpu, |text| Self::try_from(text))
+    }
+}
+
+impl Value for CallRate {
+    fn to_toml(self) -> String {
+        format!("\"{self}\"")
+    }
+
+    fn from_scalar(scalar: &Scalar) -> Result<Self, (&'static str, &'static str)> {
+        text_value(scalar, UnitError::Rate, |text| Self::try_from(text))
     }
 }
 
@@ -246,6 +256,18 @@ impl<'a> Reader<'a> {
             self.refuse(key, Some(format!("{text:?}")), "not a choice", format!("write one of {}", words.join(", ")));
         }
         found
+    }
+
+    /// true or false; false if it is absent or wrong.
+    pub fn flag(&self, key: &str, raw: Option<&Scalar>) -> bool {
+        match raw {
+            None => false,
+            Some(Scalar::Bool(value)) => *value,
+            Some(other) => {
+                self.refuse(key, Some(other.to_string()), "not true or false", "write true or false, without quotes");
+                false
+            }
+        }
     }
 
     /// A path, made absolute, or none if it is absent or wrong.

@@ -13,7 +13,7 @@ use super::{
     degradation::Degradation,
     name::Name,
     path::HostPath,
-    units::{ByteSize, CpuMillis, SocketMode, format_duration},
+    units::{ByteSize, CallRate, CpuMillis, SocketMode, format_duration},
 };
 
 /// A whole configuration.
@@ -72,10 +72,14 @@ pub struct Host {
     pub supervisor_uid: u32,
     /// Workers of all tenants together, in any state; at least 1.
     pub workers_max: u32,
+    /// Calls of all tenants together, accepted and not yet answered; at least 1.
+    pub calls_in_flight_max: u32,
     /// Calls of all tenants together that wait for a worker; at least 1.
     pub calls_waiting_max: u32,
     /// Workers being started at one time; 1 to `workers_max`.
     pub starts_max: u32,
+    /// Memory set aside for cells.
+    pub cells_memory_max: ByteSize,
     /// Connections of callers; at least 1.
     pub connections_max: u32,
     /// Memory of all workers together; none leaves the kernel's.
@@ -100,20 +104,42 @@ pub struct LevelLimits {
     pub pids_max: Option<u32>,
 }
 
+/// Calls per second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Rate {
+    /// Over time; at least 1.
+    pub rate: CallRate,
+    /// At once after a pause; at least 1.
+    pub burst: u32,
+}
+
+/// Limits on calls and workers of a tenant, or of each of its sub-tenants, that no kernel keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct CallLimits {
+    /// Workers; 1 to those of the level above.
+    pub workers_max: u32,
+    /// Calls accepted and not yet answered, waiting ones included; at least 1.
+    pub calls_in_flight_max: u32,
+    /// Calls accepted per second; none for any.
+    pub rate: Option<Rate>,
+    /// Share against others of the level while workers are short, 1 to 10000.
+    pub weight: u32,
+}
+
 /// A SaaS provider.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Tenant {
     /// Limits over all its sub-tenants.
     pub limits: LevelLimits,
-    /// Workers over all its sub-tenants; 1 to the host's.
-    pub workers_max: u32,
-    /// Calls accepted and not yet answered, waiting ones included; at least 1.
-    pub calls_in_flight_max: u32,
+    /// Workers and calls over all its sub-tenants.
+    pub calls: CallLimits,
     /// Limits of each sub-tenant, over all its functions and workers.
     pub sub_tenant: LevelLimits,
-    /// Workers of each sub-tenant, over all functions; 1 to the tenant's.
-    pub sub_tenant_workers_max: u32,
+    /// Workers and calls of each sub-tenant, over all functions.
+    pub sub_tenant_calls: CallLimits,
     /// Its functions, by name.
     pub functions: BTreeMap<Name, Function>,
 }
@@ -181,8 +207,9 @@ impl Serialize for Freeze {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Function {
-    /// Changes with every setting of the function, as written. Limits it inherits are not part of it, nor are the files
-    /// in `dir`. Stable across runs of one build; not a secret, not a checksum.
+    /// Changes with every setting, as written, that makes a worker different: what it runs, in which sandbox, under which
+    /// limits of the kernel. Limits it inherits are not part of it, nor are the files in `dir`, nor what only says how its
+    /// workers are used. Stable across runs of one build; not a secret, not a checksum.
     pub revision: u64,
     /// How it is talked to.
     pub runtime: Protocol,
@@ -234,6 +261,16 @@ pub struct Function {
     pub workers_per_sub_tenant_max: u32,
     /// Calls of each sub-tenant to this function that wait for a worker; 1 to the host's.
     pub queue_max: u32,
+    /// Calls to this function accepted and not yet answered; at least 1.
+    pub calls_in_flight_max: u32,
+    /// Cells kept ready at the most; 0 for none.
+    pub cells_max: u32,
+    /// Workers kept always, of a shared function.
+    pub workers_min: u32,
+    /// Workers kept always, by sub-tenant.
+    pub warm: BTreeMap<String, u32>,
+    /// Whether a call whose worker died may be given to another, once.
+    pub is_idempotent: bool,
     /// Largest payload in bytes; 1 to the frame limit.
     pub payload_max_bytes: u32,
     /// Largest answer in bytes; 1 to the frame limit.

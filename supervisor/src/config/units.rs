@@ -18,6 +18,8 @@ pub enum UnitError {
     Duration,
     /// Not a [`SocketMode`].
     Mode,
+    /// Not a [`CallRate`].
+    Rate,
 }
 
 impl UnitError {
@@ -28,6 +30,7 @@ impl UnitError {
             Self::Cpu => "not an amount of CPU",
             Self::Duration => "not a duration",
             Self::Mode => "not a file mode",
+            Self::Rate => "not a rate",
         }
     }
 
@@ -38,6 +41,7 @@ impl UnitError {
             Self::Cpu => "write thousandths of a CPU, such as \"500m\", or whole CPUs, such as \"2\", in quotes",
             Self::Duration => "write a whole number and its unit, ms, s, m or h, in quotes, such as \"30s\"",
             Self::Mode => "write permission bits in octal and in quotes, such as \"0660\"",
+            Self::Rate => "write a whole number of calls per second in quotes, such as \"100/s\"",
         }
     }
 }
@@ -129,6 +133,44 @@ impl fmt::Display for CpuMillis {
 }
 
 impl Serialize for CpuMillis {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Calls per second, written "100/s".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CallRate(u32);
+
+impl CallRate {
+    /// So many calls per second.
+    pub const fn per_second(count: u32) -> Self {
+        Self(count)
+    }
+
+    /// Calls per second.
+    pub const fn count(self) -> u32 {
+        self.0
+    }
+}
+
+impl TryFrom<&str> for CallRate {
+    type Error = UnitError;
+
+    fn try_from(text: &str) -> Result<Self, UnitError> {
+        let (count, unit) = split(text).ok_or(UnitError::Rate)?;
+        let rate = u32::try_from(count).ok().filter(|_| unit == "/s");
+        rate.map(Self).ok_or(UnitError::Rate)
+    }
+}
+
+impl fmt::Display for CallRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/s", self.0)
+    }
+}
+
+impl Serialize for CallRate {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use sublet_pool::{CallId, End, Event, LabelError, PoolKey, Refusal, Stage, Start, SubTenant};
+use sublet_pool::{CallId, End, Event, LeaseId, PoolKey, Refusal, Stage, Start, SubTenant};
 use sublet_proto::{
     link::frame::ENDED_BY_SIGNAL,
     v1::{self, Receipt, Verdict},
@@ -26,6 +26,7 @@ use super::{
     Driver, Note,
     catalogue::Entry,
     labels::hex,
+    rejection::Rejection,
     verdict::{self, Failed, Noticed},
 };
 use crate::{
@@ -59,53 +60,6 @@ pub struct Invocation {
     pub timeout: Option<Duration>,
     /// Whether the answer comes with what the function logged.
     pub want_log: bool,
-}
-
-/// Why a call is not accepted. Nothing of it has reached a worker.
-#[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)] // The fields are what the message names.
-pub enum Rejection {
-    /// No such tenant.
-    #[error("tenant {tenant:?} is not in the configuration")]
-    UnknownTenant { tenant: String },
-    /// No such function of that tenant.
-    #[error("tenant {tenant:?} has no function {function:?}")]
-    UnknownFunction { tenant: String, function: String },
-    /// The label is not one.
-    #[error("{0}")]
-    Label(LabelError),
-    /// The function needs a label.
-    #[error("function {function:?} has isolation = \"sub-tenant\": the call must name a sub_tenant")]
-    LabelMissing { function: String },
-    /// The function takes none.
-    #[error("function {function:?} has isolation = \"shared\" and takes no sub_tenant label")]
-    LabelOnShared { function: String },
-    /// The payload is over the limit.
-    #[error("the payload has {seen} bytes, {setting} allows {limit}")]
-    PayloadTooLarge { seen: usize, limit: u32, setting: String },
-    /// The deadline has passed already.
-    #[error("the call's deadline has already passed")]
-    DeadlinePast,
-    /// Too much is going on, or nothing any more.
-    #[error("{}", refusal_text(*.0))]
-    Refused(Refusal),
-}
-
-fn refusal_text(refusal: Refusal) -> String {
-    match refusal {
-        Refusal::QueueFull { limit } => {
-            format!("the sub-tenant's queue for this function is full ({limit} calls wait)")
-        }
-        Refusal::TenantCallsFull { limit } => format!("the tenant has {limit} calls in flight, its limit"),
-        Refusal::CallsWaitingFull { limit } => format!("{limit} calls wait on this host, its limit"),
-        Refusal::Draining => "the supervisor is draining and takes no new calls".into(),
-        Refusal::DeadlinePast => "the call's deadline has already passed".into(),
-        Refusal::UnknownFunction => "the function is not in the configuration any more".into(),
-        Refusal::CrashBackoff { retry_after } => format!(
-            "workers of this function and sub-tenant keep failing; no new one is made for another {} ms",
-            retry_after.as_millis()
-        ),
-    }
 }
 
 /// A call that got its answer.
@@ -196,18 +150,14 @@ impl Driver {
     /// What is wrong with it.
     pub fn accept(self: &Arc<Self>, invocation: Invocation) -> Result<(Call, Cancel), Rejection> {
         let Invocation { tenant, function, sub_tenant, payload, timeout, want_log } = invocation;
-        let Some(functions) = self.catalogue.tenant(&tenant) else {
+        let catalogue = self.catalogue();
+        let Some(known) = catalogue.tenant(&tenant) else {
             return Err(Rejection::UnknownTenant { tenant });
         };
-        let Some(entry) = functions.get(function.as_str()) else {
+        let Some(entry) = known.functions.get(function.as_str()) else {
             return Err(Rejection::UnknownFunction { tenant, function });
         };
-        let sub_tenant = match entry.settings.isolation {
-            Isolation::SubTenant if sub_tenant.is_empty() => return Err(Rejection::LabelMissing { function }),
-            Isolation::SubTenant => SubTenant::try_from(sub_tenant.as_str()).map_err(Rejection::Label)?,
-            Isolation::Shared if sub_tenant.is_empty() => SubTenant::shared(),
-            Isolation::Shared => return Err(Rejection::LabelOnShared { function }),
-        };
+        let sub_tenant = owner(entry, &sub_tenant)?;
         let limit = entry.settings.payload_max_bytes;
         if payload.len() > limit as usize {
             let setting = entry.setting("payload_max");
@@ -217,12 +167,7 @@ impl Driver {
             return Err(Rejection::DeadlinePast);
         }
         let most = entry.settings.start_timeout + entry.settings.timeout;
-        let key = PoolKey {
-            tenant: entry.tenant.clone(),
-            function: entry.name.clone(),
-            revision: entry.settings.revision,
-            sub_tenant,
-        };
+        let key = PoolKey { function: entry.id, sub_tenant };
         let wanted = Arc::new(Wanted::default());
         let call = Call {
             driver: self.clone(),
@@ -239,24 +184,32 @@ impl Driver {
     }
 }
 
+/// Whose worker a call needs.
+///
+/// # Errors
+/// The label is none, or the function takes none.
+pub fn owner(entry: &Entry, label: &str) -> Result<SubTenant, Rejection> {
+    let function = || entry.name.to_string();
+    match entry.settings.isolation {
+        Isolation::SubTenant if label.is_empty() => Err(Rejection::LabelMissing { function: function() }),
+        Isolation::SubTenant => SubTenant::try_from(label).map_err(Rejection::Label),
+        Isolation::Shared if label.is_empty() => Ok(SubTenant::shared()),
+        Isolation::Shared => Err(Rejection::LabelOnShared { function: function() }),
+    }
+}
+
 impl Call {
     /// Runs the call to its one end.
     ///
     /// # Errors
     /// Why it has no answer.
-    pub async fn run(self) -> Result<Answer, Failure> {
-        let mut deliveries = 0;
+    pub async fn run(mut self) -> Result<Answer, Failure> {
         let result = loop {
-            let notes = self.register();
-            match self.attempt(notes).await {
-                Attempt::Ended(result) => break *result,
-                Attempt::NotDelivered(what) => {
-                    deliveries += 1;
-                    tracing::warn!(function = %self.entry.name, what, "a worker was unfit when its next call came");
-                    if deliveries == DELIVERIES_MAX {
-                        break Err(Failure::Ours(format!("{deliveries} workers in a row were unfit: {what}")));
-                    }
-                }
+            let result = self.attempt().await;
+            match result {
+                // Replaced between our look at the catalogue and the pool's: nothing has seen the call yet.
+                Err(Failure::Rejected(Rejection::Refused(Refusal::UnknownFunction))) if self.renew() => {}
+                result => break result,
             }
         };
         let counters = &self.driver.counters;
@@ -266,14 +219,29 @@ impl Call {
             Err(Failure::Verdict(_) | Failure::Ours(_) | Failure::Cancelled) => &counters.failed,
         };
         counter.fetch_add(1, Ordering::Relaxed);
+        if let Err(Failure::Ours(what)) = &result {
+            tracing::error!(tenant = %self.entry.tenant, function = %self.entry.name, what, "a call was failed by sublet");
+        }
         result
     }
 
+    /// Takes the revision that has replaced its function's, if there is one that takes the same label.
+    fn renew(&mut self) -> bool {
+        let catalogue = self.driver.catalogue();
+        let Some(newer) = catalogue.function(&self.entry.tenant, &self.entry.name) else { return false };
+        let is_other = newer.id != self.entry.id && newer.settings.isolation == self.entry.settings.isolation;
+        if is_other {
+            self.key.function = newer.id;
+            self.entry = newer.clone();
+        }
+        is_other
+    }
+
     /// Puts the call into the books and before the pool.
-    fn register(&self) -> mpsc::UnboundedReceiver<Note> {
+    fn register(&self) -> (CallId, mpsc::UnboundedReceiver<Note>) {
         let driver = &self.driver;
         let call = CallId(driver.next_call.fetch_add(1, Ordering::Relaxed));
-        // At most two notes per call: Deliver and Settle.
+        // A Deliver for each worker that takes it, and one Settle: bounded by DELIVERIES_MAX and the pool's one retry.
         let (sender, notes) = mpsc::unbounded_channel();
         self.wanted.call.store(call.0, Ordering::SeqCst);
         let mut books = driver.books();
@@ -283,43 +251,56 @@ impl Call {
         if self.wanted.cancelled.load(Ordering::SeqCst) {
             driver.step_with(&mut books, Event::Cancel { call });
         }
-        notes
+        (call, notes)
     }
 
-    async fn attempt(&self, mut notes: mpsc::UnboundedReceiver<Note>) -> Attempt {
-        let lost = || Attempt::Ended(Box::new(Err(Failure::Ours("the call was lost by the driver".into()))));
-        let (delivery, held) = match notes.recv().await {
-            None => return lost(),
-            Some(Note::Settle { end, worker }) => return self.settled(end, worker, None, None).await,
-            Some(Note::Deliver { worker, lease, start, thaw }) => {
-                let wire_lease = self.driver.shop.labels.lease(lease);
-                let delivery = Delivery {
-                    lease: wire_lease,
-                    start,
-                    at: Instant::now(),
-                    calls: worker.count_call(),
-                    mark: None,
-                    worker,
-                };
-                match self.deliver(delivery, lease, thaw, &mut notes).await {
-                    Delivered::Replied(delivery, held) => (delivery, held),
-                    Delivered::Settled(delivery, end, worker) => {
-                        return self.settled(end, worker, Some(delivery), None).await;
+    /// Follows what the pool says until the call is settled.
+    async fn attempt(&self) -> Held {
+        let (call, mut notes) = self.register();
+        let mut last: Option<(Delivery, Option<Held>)> = None;
+        let mut unfit = 0;
+        let mut ahead = None;
+        loop {
+            let note = match ahead.take() {
+                Some(note) => Some(note),
+                None => notes.recv().await,
+            };
+            match note {
+                None => return Err(Failure::Ours("the call was lost by the driver".into())),
+                Some(Note::Settle { end, worker }) => {
+                    let (delivery, held) = last.map_or((None, None), |(delivery, held)| (Some(delivery), held));
+                    if unfit >= DELIVERIES_MAX {
+                        return Err(Failure::Ours(format!("{unfit} workers in a row were unfit when the call came")));
                     }
-                    Delivered::Not(what) => {
-                        // The pool takes the call off the worker, which is ended; then it is free to be given again.
-                        return match notes.recv().await {
-                            Some(Note::Settle { end: End::WorkerDied { .. }, .. }) => Attempt::NotDelivered(what),
-                            Some(Note::Settle { end, worker }) => self.settled(end, worker, None, None).await,
-                            Some(Note::Deliver { .. }) | None => lost(),
-                        };
+                    return self.settled(end, worker, delivery.as_ref(), held).await;
+                }
+                Some(Note::Deliver { worker, lease, start, thaw }) => {
+                    let delivery = Delivery {
+                        lease: self.driver.shop.labels.lease(lease),
+                        start,
+                        at: Instant::now(),
+                        calls: worker.count_call(),
+                        mark: None,
+                        worker,
+                    };
+                    match self.deliver(delivery, lease, thaw, &mut notes).await {
+                        Delivered::Replied(delivery, held) => last = Some((delivery, Some(held))),
+                        Delivered::Overtaken(delivery, note) => {
+                            last = Some((delivery, None));
+                            ahead = note;
+                        }
+                        Delivered::Not(worker, what) => {
+                            unfit += 1;
+                            tracing::warn!(worker = worker.name(), what, "a worker was unfit when its next call came");
+                            last = None;
+                            self.driver.step(Event::Undelivered { worker: worker.id, lease });
+                            if unfit >= DELIVERIES_MAX {
+                                self.driver.step(Event::Cancel { call });
+                            }
+                        }
                     }
                 }
             }
-        };
-        match notes.recv().await {
-            Some(Note::Settle { end, worker }) => self.settled(end, worker, Some(delivery), Some(held)).await,
-            Some(Note::Deliver { .. }) | None => lost(),
         }
     }
 
@@ -327,37 +308,29 @@ impl Call {
     async fn deliver(
         &self,
         mut delivery: Delivery,
-        lease: sublet_pool::LeaseId,
+        lease: LeaseId,
         thaw: bool,
         notes: &mut mpsc::UnboundedReceiver<Note>,
     ) -> Delivered {
         let worker = delivery.worker.clone();
         let answered = |clean| self.driver.step(Event::Answered { worker: worker.id, lease, clean });
-        let unfit = |what: String| {
-            self.driver.step(Event::Died { worker: worker.id });
-            Delivered::Not(what)
-        };
+        let unfit = |what: String| Delivered::Not(worker.clone(), what);
         if thaw && let Err(error) = worker.apply_freeze() {
             return unfit(format!("it cannot be thawed: {error}"));
         }
-        let Some(mut channel) = worker.take_channel() else {
+        let (Some(mut channel), Some(owner)) = (worker.take_channel(), worker.owner()) else {
             return unfit("its channel is not there".into());
         };
         // What it wrote before is not this call's.
         delivery.mark = Some(worker.log.mark());
-        let ticket = Ticket { lease: delivery.lease, label: worker.tag };
+        let ticket = Ticket { lease: delivery.lease, label: owner.tag };
         let left = self.limit.saturating_sub(self.accepted.elapsed());
         let own = self.entry.settings.timeout;
         let left_ms = u32::try_from(left.min(own).as_millis()).unwrap_or(u32::MAX);
         let answer_max = self.entry.settings.answer_max_bytes;
         let outcome = tokio::select! {
             outcome = timeout(own, exchange(&mut channel, ticket, &self.payload, left_ms, answer_max)) => outcome,
-            note = notes.recv() => {
-                return match note {
-                    Some(Note::Settle { end, worker }) => Delivered::Settled(delivery, end, worker),
-                    Some(Note::Deliver { .. }) | None => unfit("the driver lost the call".into()),
-                };
-            }
+            note = notes.recv() => return Delivered::Overtaken(delivery, note),
         };
         let Ok(outcome) = outcome else {
             let held = self.failed(verdict::deadline(&self.entry, own, false, delivery.at.elapsed()), Some(&delivery));
@@ -381,9 +354,9 @@ impl Call {
             Err(Fault::BadFrame(what)) => (self.failed(verdict::bad_frame(&what), Some(&delivery)), false),
             Err(Fault::Os(error)) => (Err(Failure::Ours(format!("talk to the worker: {error}"))), false),
             Err(Fault::Closed) => {
-                // The end of its process is announced by its keeper, and the pool then settles the call.
-                if let Ok(Some(Note::Settle { end, worker })) = timeout(DEATH_PATIENCE, notes.recv()).await {
-                    return Delivered::Settled(delivery, end, worker);
+                // The end of its process is announced by its keeper, and the pool then says what becomes of the call.
+                if let Ok(note) = timeout(DEATH_PATIENCE, notes.recv()).await {
+                    return Delivered::Overtaken(delivery, note);
                 }
                 let what = "it closed its channel and goes on";
                 (self.failed(verdict::bad_frame(what), Some(&delivery)), false)
@@ -435,11 +408,10 @@ impl Call {
         &self,
         end: End,
         worker: Option<Arc<Worker>>,
-        delivery: Option<Delivery>,
+        delivery: Option<&Delivery>,
         held: Option<Held>,
-    ) -> Attempt {
-        let delivery = delivery.as_ref();
-        Attempt::Ended(Box::new(match end {
+    ) -> Held {
+        match end {
             End::Answered { .. } => {
                 held.unwrap_or_else(|| Err(Failure::Ours("the call was answered without an answer".into())))
             }
@@ -462,7 +434,7 @@ impl Call {
             End::Refused(Refusal::DeadlinePast) => Err(Failure::Rejected(Rejection::DeadlinePast)),
             End::Refused(refusal) => Err(Failure::Rejected(Rejection::Refused(refusal))),
             End::Evicted { .. } => self.failed(verdict::evicted(), delivery),
-        }))
+        }
     }
 
     fn deadline_passed(&self, at: Stage, delivery: Option<&Delivery>) -> Held {
@@ -505,13 +477,17 @@ impl Call {
             return Receipt { queued: wire(now - self.accepted), ..Receipt::default() };
         };
         let worker = &delivery.worker;
-        let is_cold = delivery.start == Start::Cold;
+        let start = match delivery.start {
+            Start::Cold => v1::Start::Cold,
+            Start::Cell => v1::Start::Cell,
+            Start::Warm => v1::Start::Warm,
+        };
         Receipt {
             worker: worker.name(),
             lease: hex(&delivery.lease),
-            start: if is_cold { v1::Start::Cold } else { v1::Start::Warm }.into(),
+            start: start.into(),
             queued: wire(delivery.at - self.accepted),
-            starting: worker.starting().filter(|_| is_cold).and_then(wire),
+            starting: worker.starting().filter(|_| start != v1::Start::Warm).and_then(wire),
             running: wire(now - delivery.at),
             cpu: worker.take_cpu().and_then(wire),
             memory_peak_bytes: worker.leaf().map_or(0, |leaf| leaf.memory_peak_bytes()),
@@ -520,21 +496,13 @@ impl Call {
     }
 }
 
-/// What came of one way through the pool.
-#[derive(Debug)]
-enum Attempt {
-    Ended(Box<Held>),
-    /// No function has seen the call.
-    NotDelivered(String),
-}
-
 /// What came of one delivery.
 #[derive(Debug)]
 enum Delivered {
     /// The pool has been told; its Settle follows.
     Replied(Delivery, Held),
-    /// The pool settled the call while it was with the worker.
-    Settled(Delivery, End, Option<Arc<Worker>>),
-    /// The worker cannot have read it; the pool has been told.
-    Not(String),
+    /// The pool has said what becomes of the call before there was a reply.
+    Overtaken(Delivery, Option<Note>),
+    /// The worker cannot have read it.
+    Not(Arc<Worker>, String),
 }

@@ -1,14 +1,17 @@
 //! The functions of the running configuration, each with everything its workers need, looked up by name.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
-use sublet_pool::{FunctionPolicy, HostPolicy, Pool, TenantPolicy};
+use sublet_pool::{FunctionId, SubTenant, TenantId};
 use sublet_proto::link::sandbox::{InnerLimits, Layer, SandboxSpec};
 use sublet_shim::plan::{self, HostFacts, Step};
 
 use crate::{
     cgroups::{limits::Limits, tree::Level},
-    config::{Config, Freeze, Function, LevelLimits},
+    config::{self, Config, Function, Isolation, LevelLimits, Name},
 };
 
 /// One function of one tenant.
@@ -18,6 +21,8 @@ pub struct Entry {
     pub tenant: Arc<str>,
     /// Its name.
     pub name: Arc<str>,
+    /// Its revision, as the pool knows it.
+    pub id: FunctionId,
     /// Its settings.
     pub settings: Function,
     tenant_limits: Limits,
@@ -115,43 +120,86 @@ fn level(limits: &LevelLimits) -> Limits {
     }
 }
 
-/// All functions.
+/// One tenant.
 #[derive(Debug)]
+pub struct Tenant {
+    /// As the pool knows it.
+    pub id: TenantId,
+    /// Its functions, each in its newest revision.
+    pub functions: HashMap<Arc<str>, Arc<Entry>>,
+    /// Limits of its group, and of those of its sub-tenants.
+    pub limits: [Limits; 2],
+}
+
+/// All functions that calls may name.
+#[derive(Debug, Default)]
 pub struct Catalogue {
-    tenants: HashMap<Arc<str>, HashMap<Arc<str>, Arc<Entry>>>,
+    tenants: HashMap<Arc<str>, Tenant>,
 }
 
 impl Catalogue {
-    /// From a checked configuration.
-    pub fn new(config: &Config) -> Self {
+    /// From a checked configuration. `ids` gives what the pool calls a tenant, and a function in its revision.
+    pub fn new(
+        config: &Config,
+        mut tenant_id: impl FnMut(&Arc<str>, &config::Tenant) -> TenantId,
+        mut function_id: impl FnMut(TenantId, &Arc<str>, &Function) -> FunctionId,
+    ) -> Self {
         let mut tenants = HashMap::new();
-        for (tenant_name, tenant) in &config.tenants {
-            let tenant_name: Arc<str> = tenant_name.as_str().into();
-            let entry = |name: &str, settings: &Function| Entry {
-                tenant: tenant_name.clone(),
-                name: name.into(),
-                settings: settings.clone(),
-                tenant_limits: level(&tenant.limits),
-                sub_tenant_limits: level(&tenant.sub_tenant),
+        for (name, tenant) in &config.tenants {
+            let name: Arc<str> = name.as_str().into();
+            let id = tenant_id(&name, tenant);
+            let limits = [level(&tenant.limits), level(&tenant.sub_tenant)];
+            let entry = |(function, settings): (&Name, &Function)| {
+                let function: Arc<str> = function.as_str().into();
+                let entry = Entry {
+                    tenant: name.clone(),
+                    name: function.clone(),
+                    id: function_id(id, &function, settings),
+                    settings: settings.clone(),
+                    tenant_limits: limits[0],
+                    sub_tenant_limits: limits[1],
+                };
+                (function, Arc::new(entry))
             };
-            let functions = (tenant.functions.iter())
-                .map(|(name, settings)| (name.as_str().into(), Arc::new(entry(name.as_str(), settings))))
-                .collect();
-            tenants.insert(tenant_name.clone(), functions);
+            let functions = tenant.functions.iter().map(entry).collect();
+            tenants.insert(name.clone(), Tenant { id, functions, limits });
         }
         Self { tenants }
     }
 
-    /// The functions of a tenant, if there is such a tenant.
-    pub fn tenant(&self, tenant: &str) -> Option<&HashMap<Arc<str>, Arc<Entry>>> {
+    /// A tenant, if there is one of the name.
+    pub fn tenant(&self, tenant: &str) -> Option<&Tenant> {
         self.tenants.get(tenant)
+    }
+
+    /// A function of a tenant, if there are both.
+    pub fn function(&self, tenant: &str, function: &str) -> Option<&Arc<Entry>> {
+        self.tenant(tenant)?.functions.get(function)
+    }
+
+    /// All tenants, by name.
+    pub fn tenants(&self) -> impl Iterator<Item = (&Arc<str>, &Tenant)> {
+        let mut all: Vec<_> = self.tenants.iter().collect();
+        all.sort_by_key(|(name, _)| *name);
+        all.into_iter()
     }
 
     /// Every function, in the order of names.
     pub fn all(&self) -> Vec<&Arc<Entry>> {
-        let mut all: Vec<_> = self.tenants.values().flat_map(HashMap::values).collect();
+        let mut all: Vec<_> = self.tenants.values().flat_map(|tenant| tenant.functions.values()).collect();
         all.sort_by(|a, b| (&a.tenant, &a.name).cmp(&(&b.tenant, &b.name)));
         all
+    }
+}
+
+/// Workers that are kept for each sub-tenant of a function.
+pub fn minimums(function: &Function) -> BTreeMap<SubTenant, u32> {
+    match function.isolation {
+        Isolation::Shared => [(SubTenant::shared(), function.workers_min)].into(),
+        Isolation::SubTenant => {
+            let label = |label: &String| SubTenant::try_from(label.as_str()).ok();
+            function.warm.iter().filter_map(|(text, count)| Some((label(text)?, *count))).collect()
+        }
     }
 }
 
@@ -163,45 +211,4 @@ pub fn pool_limits(config: &Config) -> Limits {
         cpu_millis: None,
         cpu_weight: None,
     }
-}
-
-/// A pool that knows the limits of `config`.
-pub fn pool(config: &Config) -> Pool {
-    let host = &config.host;
-    let mut pool = Pool::new(HostPolicy {
-        workers_max: host.workers_max,
-        calls_waiting_max: host.calls_waiting_max,
-        starts_max: host.starts_max,
-    });
-    for (name, tenant) in &config.tenants {
-        pool.set_tenant(
-            name.as_str().into(),
-            TenantPolicy {
-                workers_max: tenant.workers_max,
-                sub_tenant_workers_max: tenant.sub_tenant_workers_max,
-                calls_in_flight_max: tenant.calls_in_flight_max,
-            },
-        );
-    }
-    for (tenant, name, function) in config.functions() {
-        pool.set_function(
-            tenant.as_str().into(),
-            name.as_str().into(),
-            function.revision,
-            FunctionPolicy {
-                workers_max: function.workers_max,
-                workers_per_sub_tenant_max: function.workers_per_sub_tenant_max,
-                queue_max: function.queue_max,
-                idle_ttl: function.idle_ttl,
-                freeze_after: match function.freeze_after {
-                    Freeze::Never => None,
-                    Freeze::After(after) => Some(after),
-                },
-                start_timeout: function.start_timeout,
-                calls_max: function.calls_max.map(u64::from),
-                age_max: function.age_max,
-            },
-        );
-    }
-    pool
 }

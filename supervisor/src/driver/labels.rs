@@ -3,7 +3,9 @@
 use std::hash::Hasher;
 
 use siphasher::sip128::{Hasher128, SipHasher24};
-use sublet_pool::{LeaseId, PoolKey, SubTenant};
+use sublet_pool::{LeaseId, SubTenant};
+
+use super::catalogue::Entry;
 
 /// A key of this run. With it, labels become names that mean nothing to whoever has not got it: a group's name tells
 /// nobody which customer it belongs to, and cannot be found by hashing a list of customers.
@@ -55,16 +57,14 @@ impl Labels {
     }
 
     /// Tag of a worker's pool key, echoed by its function in every answer.
-    pub fn tag(&self, key: &PoolKey) -> [u8; 16] {
-        self.hash(
-            Purpose::Tag,
-            &[
-                key.tenant.as_bytes(),
-                key.function.as_bytes(),
-                &key.revision.to_le_bytes(),
-                key.sub_tenant.as_str().as_bytes(),
-            ],
-        )
+    pub fn tag(&self, function: &Entry, sub_tenant: &SubTenant) -> [u8; 16] {
+        let revision = function.settings.revision;
+        self.tag_of(&function.tenant, &function.name, revision, sub_tenant)
+    }
+
+    fn tag_of(&self, tenant: &str, function: &str, revision: u64, sub_tenant: &SubTenant) -> [u8; 16] {
+        let parts = [tenant.as_bytes(), function.as_bytes(), &revision.to_le_bytes(), sub_tenant.as_str().as_bytes()];
+        self.hash(Purpose::Tag, &parts)
     }
 
     /// Id of a lease on the wire: unique, and not to be guessed from an earlier one.
@@ -82,20 +82,13 @@ pub fn hex(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    fn key(tenant: &str, function: &str, sub_tenant: &str) -> PoolKey {
-        PoolKey {
-            tenant: tenant.into(),
-            function: function.into(),
-            revision: 1,
-            sub_tenant: SubTenant::try_from(sub_tenant).unwrap(),
-        }
-    }
-
     #[test]
     fn names_tell_keys_apart_and_runs_too() {
         let (labels, other_run) = (Labels::new().unwrap(), Labels::new().unwrap());
-        let tags = [key("a", "f", "s"), key("a", "f", "t"), key("af", "s", "t"), key("a", "fs", "t")]
-            .map(|key| labels.tag(&key));
+        let label = |text: &str| SubTenant::try_from(text).unwrap();
+        let tags =
+            [("a", "f", 1, "s"), ("a", "f", 1, "t"), ("a", "f", 2, "s"), ("af", "s", 1, "t"), ("a", "fs", 1, "t")]
+                .map(|(tenant, function, revision, s)| labels.tag_of(tenant, function, revision, &label(s)));
         for (at, tag) in tags.iter().enumerate() {
             assert!(!tags[at + 1..].contains(tag));
         }

@@ -12,25 +12,38 @@
 pub mod call;
 pub mod catalogue;
 pub mod labels;
+pub mod policy;
+pub mod rejection;
 pub mod verdict;
 
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use sublet_pool::{Action, CallId, End, Event, LeaseId, Pool, Selector, Start, Tick, WorkerId};
+use sublet_pool::{
+    Action, CallId, End, Event, FunctionId, KillReason, LeaseId, Pool, PoolKey, Selector, Start, Tick, WarmRefusal,
+    WorkerId,
+};
 use tokio::sync::{Notify, mpsc, watch};
 
 use self::catalogue::{Catalogue, Entry};
-use crate::worker::{
-    Worker,
-    keeper::{self, Workshop},
+use crate::{
+    config::Config,
+    worker::{
+        Worker,
+        keeper::{self, Workshop},
+    },
 };
+
+/// How long a worker that still writes to its log is left running before it is frozen all the same.
+const QUIET_PATIENCE: Duration = Duration::from_secs(1);
+/// How often it is looked at meanwhile.
+const QUIET_PAUSE: Duration = Duration::from_millis(10);
 
 /// What the driver tells the task of a call.
 #[derive(Debug)]
@@ -43,6 +56,8 @@ enum Note {
 struct Books {
     pool: Pool,
     workers: HashMap<WorkerId, Arc<Worker>>,
+    /// Every revision that has or may have workers.
+    entries: HashMap<FunctionId, Arc<Entry>>,
     calls: HashMap<CallId, mpsc::UnboundedSender<Note>>,
     actions: Vec<Action>,
     /// When the timer task will wake.
@@ -62,13 +77,16 @@ pub struct Counters {
     pub started: AtomicU64,
     /// Workers that could not be made.
     pub start_failures: AtomicU64,
+    /// Cells that got an owner.
+    pub cells_labelled: AtomicU64,
+    /// Cells that were ended without one.
+    pub cells_wasted: AtomicU64,
 }
 
 /// The driver.
 #[derive(Debug)]
 pub struct Driver {
-    /// The functions.
-    pub catalogue: Catalogue,
+    catalogue: RwLock<Arc<Catalogue>>,
     /// Sums.
     pub counters: Counters,
     shop: Arc<Workshop>,
@@ -96,14 +114,15 @@ pub struct WorkerLine {
 
 impl Driver {
     /// A driver with no worker. Must be called inside a tokio runtime; its timer runs as long as it lives.
-    pub fn new(catalogue: Catalogue, pool: Pool, shop: Workshop) -> Arc<Self> {
+    pub fn new(config: &Config, shop: Workshop) -> Arc<Self> {
         let driver = Arc::new(Self {
-            catalogue,
+            catalogue: RwLock::default(),
             counters: Counters::default(),
             shop: Arc::new(shop),
             books: Mutex::new(Books {
-                pool,
+                pool: Pool::new(policy::host(&config.host)),
                 workers: HashMap::new(),
+                entries: HashMap::new(),
                 calls: HashMap::new(),
                 actions: Vec::new(),
                 armed: None,
@@ -113,8 +132,79 @@ impl Driver {
             timer: Notify::new(),
             drained: watch::Sender::new(false),
         });
+        driver.install(config);
         tokio::spawn(run_timer(Arc::downgrade(&driver)));
         driver
+    }
+
+    /// The functions that calls may name now.
+    pub fn catalogue(&self) -> Arc<Catalogue> {
+        self.catalogue.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Makes a checked configuration the one that counts: limits are set, new functions and revisions take calls, those
+    /// that are replaced or gone serve what they have accepted and end.
+    pub fn install(self: &Arc<Self>, config: &Config) {
+        let mut books = self.books();
+        let old = self.catalogue();
+        let mut events = vec![Event::SetHost(policy::host(&config.host))];
+        let new = {
+            let events = std::cell::RefCell::new(&mut events);
+            let pool = std::cell::RefCell::new(&mut books.pool);
+            Catalogue::new(
+                config,
+                |name, tenant| {
+                    let policy = policy::tenant(tenant);
+                    let id = pool.borrow_mut().add_tenant(name, policy);
+                    events.borrow_mut().push(Event::SetTenant { tenant: id, policy });
+                    id
+                },
+                |tenant, name, function| {
+                    let policy = policy::function(function);
+                    let id = pool.borrow_mut().add_function(tenant, name, function.revision, policy.clone());
+                    events.borrow_mut().push(Event::SetFunction { function: id, policy });
+                    id
+                },
+            )
+        };
+        for entry in old.all() {
+            match new.function(&entry.tenant, &entry.name) {
+                Some(newer) if newer.id == entry.id => {
+                    let kept = catalogue::minimums(&newer.settings);
+                    for sub_tenant in catalogue::minimums(&entry.settings).into_keys().filter(|l| !kept.contains_key(l))
+                    {
+                        let key = PoolKey { function: entry.id, sub_tenant };
+                        events.push(Event::SetMinimum { key, workers: 0 });
+                    }
+                }
+                Some(_) | None => events.push(Event::Retire { function: entry.id }),
+            }
+        }
+        for entry in new.all() {
+            books.entries.insert(entry.id, entry.clone());
+            for (sub_tenant, workers) in catalogue::minimums(&entry.settings) {
+                events.push(Event::SetMinimum { key: PoolKey { function: entry.id, sub_tenant }, workers });
+            }
+        }
+        *self.catalogue.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
+        for event in events {
+            self.step_with(&mut books, event);
+        }
+    }
+
+    /// Writes the limits of tenants and sub-tenants into the groups that exist.
+    pub fn apply_levels(&self) {
+        let catalogue = self.catalogue();
+        for (name, tenant) in catalogue.tenants() {
+            let path = format!("t-{name}");
+            let of_subs = self.shop.groups.of(name);
+            let subs = of_subs.iter().map(|(_, group)| (format!("{path}/{group}"), tenant.limits[1]));
+            for (path, limits) in std::iter::once((path.clone(), tenant.limits[0])).chain(subs) {
+                if let Err(error) = self.shop.tree.set_limits(&path, &limits) {
+                    tracing::error!(group = path, %error, "its limits cannot be changed");
+                }
+            }
+        }
     }
 
     /// What every worker is made with.
@@ -163,19 +253,39 @@ impl Driver {
         }
     }
 
+    /// A worker or cell is asked for.
+    fn make(self: &Arc<Self>, books: &mut Books, id: WorkerId, function: FunctionId, owner: Option<&PoolKey>) {
+        let Some(entry) = books.entries.get(&function).cloned() else {
+            // The pool knows only functions of a catalogue, and lets go of them first.
+            tracing::error!(function = function.0, "a worker of an unknown function");
+            return;
+        };
+        let worker = Arc::new(Worker::new(id, entry, owner.is_none()));
+        if let Some(key) = owner {
+            self.label(&worker, key);
+        }
+        books.workers.insert(id, worker.clone());
+        let driver = self.clone();
+        tokio::spawn(keeper::keep(self.shop.clone(), worker, move |event| driver.step(event)));
+    }
+
+    fn label(&self, worker: &Worker, key: &PoolKey) {
+        let tag = self.shop.labels.tag(&worker.entry, &key.sub_tenant);
+        if !worker.label(key.sub_tenant.clone(), tag) {
+            // Its keeper goes on with the first owner, and no frame of the second would be accepted.
+            tracing::error!(worker = worker.name(), "a worker was to get a second owner");
+        }
+    }
+
     fn perform(self: &Arc<Self>, books: &mut Books, action: Action) {
         match action {
-            Action::Spawn { worker: id, key } => {
-                let Some(entry) = self.entry(&key.tenant, &key.function) else {
-                    // The pool knows only functions of the catalogue.
-                    tracing::error!(tenant = %key.tenant, function = %key.function, "a worker of an unknown function");
-                    return;
-                };
-                let tag = self.shop.labels.tag(&key);
-                let worker = Arc::new(Worker::new(id, key, entry, tag));
-                books.workers.insert(id, worker.clone());
-                let driver = self.clone();
-                tokio::spawn(keeper::keep(self.shop.clone(), worker, move |event| driver.step(event)));
+            Action::Spawn { worker: id, key } => self.make(books, id, key.function, Some(&key)),
+            Action::MakeCell { worker: id, function } => self.make(books, id, function, None),
+            Action::Label { worker, key } => {
+                if let Some(worker) = books.workers.get(&worker) {
+                    self.counters.cells_labelled.fetch_add(1, Ordering::Relaxed);
+                    self.label(worker, &key);
+                }
             }
             Action::Deliver { call, worker, lease, start, thaw, deadline: _ } => {
                 if let (Some(to), Some(worker)) = (books.calls.get(&call), books.workers.get(&worker)) {
@@ -201,25 +311,21 @@ impl Driver {
             Action::Freeze { worker } => {
                 if let Some(worker) = books.workers.get(&worker).cloned() {
                     worker.want_frozen(true);
-                    tokio::task::spawn_blocking(move || {
-                        if let Err(error) = worker.apply_freeze() {
-                            tracing::warn!(worker = worker.name(), %error, "it cannot be frozen");
-                        }
-                    });
+                    tokio::spawn(freeze(worker));
                 }
             }
             Action::Kill { worker, why } => {
                 if let Some(worker) = books.workers.get(&worker) {
                     tracing::debug!(worker = worker.name(), function = %worker.entry.name, ?why, "worker ends");
+                    if worker.owner().is_none() && matches!(why, KillReason::Surplus | KillReason::MakeRoom) {
+                        self.counters.cells_wasted.fetch_add(1, Ordering::Relaxed);
+                    }
                     worker.kill(why);
                 }
             }
+            Action::Retired { function } => drop(books.entries.remove(&function)),
             Action::Drained => drop(self.drained.send_replace(true)),
         }
-    }
-
-    fn entry(&self, tenant: &str, function: &str) -> Option<Arc<Entry>> {
-        self.catalogue.tenant(tenant)?.get(function).cloned()
     }
 
     /// Takes no more calls, lets those accepted end within `grace`, ends all workers. Returns when nothing is left.
@@ -233,14 +339,35 @@ impl Driver {
     /// Ends workers that match. Returns how many are being ended and how many matching ones were left as busy.
     pub fn evict(self: &Arc<Self>, which: &Selector, force: bool) -> (u64, u64) {
         let mut books = self.books();
-        let live = |books: &Books| {
-            let matching = |view: &sublet_pool::WorkerView<'_>| which.matches(view.id, view.key);
-            books.pool.workers().filter(|w| w.state != sublet_pool::StateName::Reaping && matching(w)).count() as u64
-        };
-        let before = live(&books);
+        let before = books.pool.count_matching(which);
         self.step_with(&mut books, Event::Evict { which: which.clone(), force });
-        let after = live(&books);
-        (before - after, after)
+        let after = books.pool.count_matching(which);
+        // What the places of the evicted are used for at once may match as well.
+        (before.saturating_sub(after), after.min(before))
+    }
+
+    /// Every revision of a tenant's functions of this name, or of all tenants'.
+    pub fn functions_named(&self, tenant: Option<&str>, name: &str) -> Vec<FunctionId> {
+        let books = self.books();
+        let is_meant = |entry: &Entry| *entry.name == *name && tenant.is_none_or(|tenant| *entry.tenant == *tenant);
+        books.entries.iter().filter(|(_, entry)| is_meant(entry)).map(|(id, _)| *id).collect()
+    }
+
+    /// Has workers made until `count` of them live. Returns how many are being made for that.
+    ///
+    /// # Errors
+    /// Nothing is changed when a limit does not allow so many.
+    pub fn warm(self: &Arc<Self>, key: &PoolKey, count: u32) -> Result<u32, WarmRefusal> {
+        let mut books = self.books();
+        let now = self.tick(Instant::now());
+        let mut actions = Vec::new();
+        let missing = books.pool.warm(now, key, count, &mut actions)?;
+        for action in actions {
+            self.perform(&mut books, action);
+        }
+        // Starts have deadlines: the timer has to know.
+        self.step_with(&mut books, Event::Timer);
+        Ok(missing)
     }
 
     /// All workers, by id.
@@ -263,6 +390,18 @@ impl Driver {
     pub fn counts(&self) -> (sublet_pool::Counts, bool) {
         let books = self.books();
         (books.pool.counts(), books.pool.is_draining())
+    }
+}
+
+/// Freezes an idle worker once it has nothing more to say: what it writes after its answer is not cut in two for as long
+/// as the next call takes to come.
+async fn freeze(worker: Arc<Worker>) {
+    let end = Instant::now() + QUIET_PATIENCE;
+    while worker.is_wanted_frozen() && !worker.log.is_quiet() && Instant::now() < end {
+        tokio::time::sleep(QUIET_PAUSE).await;
+    }
+    if let Err(error) = worker.apply_freeze() {
+        tracing::warn!(worker = worker.name(), %error, "it cannot be frozen");
     }
 }
 

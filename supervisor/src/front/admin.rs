@@ -5,19 +5,20 @@ use std::{
     time::Duration,
 };
 
-use sublet_pool::{Selector, StateName, SubTenant, WorkerId};
+use sublet_pool::{LimitLevel, PoolKey, Selector, StateName, SubTenant, WarmRefusal, WorkerId};
 use sublet_proto::v1::{
     DescribeFunctionRequest, DescribeFunctionResponse, DescribeWorkerRequest, DescribeWorkerResponse, DrainRequest,
     DrainResponse, EvictRequest, EvictResponse, Fact, Function, GetHealthRequest, GetHealthResponse, Limit,
-    ListFunctionsRequest, ListFunctionsResponse, ListWorkersRequest, ListWorkersResponse, Worker, WorkerState,
-    admin_server::Admin,
+    ListFunctionsRequest, ListFunctionsResponse, ListWorkersRequest, ListWorkersResponse, ReloadRequest,
+    ReloadResponse, WarmRequest, WarmResponse, Worker, WorkerState, admin_server::Admin,
 };
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use crate::{
     config::Isolation,
-    driver::{Driver, WorkerLine, catalogue::Entry},
+    driver::{Driver, WorkerLine, call, catalogue::Entry},
+    reload::Reloader,
 };
 
 /// Grace of a drain that names none.
@@ -28,6 +29,8 @@ const GRACE_DEFAULT: Duration = Duration::from_secs(30);
 pub struct AdminService {
     /// What it asks.
     pub driver: Arc<Driver>,
+    /// Reads the configuration again.
+    pub reloader: Arc<Reloader>,
     /// What was found out about the host at start.
     pub host: Arc<[Fact]>,
     /// What this host cannot enforce and the configuration accepted.
@@ -50,16 +53,21 @@ impl AdminService {
         let state = match state {
             StateName::Starting => WorkerState::Starting,
             StateName::Idle => WorkerState::Idle,
+            StateName::Cell => WorkerState::Cell,
             StateName::Leased => WorkerState::Leased,
+            StateName::Draining => WorkerState::Draining,
             StateName::Reaping => WorkerState::Reaping,
         };
         Worker {
             worker: worker.name(),
             state: state.into(),
-            tenant: worker.key.tenant.to_string(),
-            function: worker.key.function.to_string(),
+            tenant: worker.entry.tenant.to_string(),
+            function: worker.entry.name.to_string(),
             revision: worker.entry.settings.short_revision(),
-            sub_tenant_hash: self.driver.shop().labels.group(&worker.key.tenant, &worker.key.sub_tenant),
+            sub_tenant_hash: match worker.owner() {
+                Some(owner) => self.driver.shop().labels.group(&worker.entry.tenant, &owner.sub_tenant),
+                None => String::new(),
+            },
             pid: worker.pid().unwrap_or(0),
             calls: *calls,
             age: wire(worker.born.elapsed()),
@@ -76,8 +84,20 @@ impl AdminService {
             .ok_or_else(|| Status::not_found(format!("no worker {name:?} is alive; `sublet ps` lists those that are")))
     }
 
+    fn entry(&self, tenant: &str, function: &str) -> Result<Arc<Entry>, Status> {
+        self.driver.catalogue().function(tenant, function).cloned().ok_or_else(|| {
+            Status::not_found(format!("tenant {tenant:?} has no function {function:?} in the configuration"))
+        })
+    }
+
+    fn tenant(&self, tenant: &str) -> Result<sublet_pool::TenantId, Status> {
+        let catalogue = self.driver.catalogue();
+        let known = catalogue.tenant(tenant).map(|tenant| tenant.id);
+        known.ok_or_else(|| Status::not_found(format!("tenant {tenant:?} is not in the configuration")))
+    }
+
     fn function(&self, entry: &Entry, lines: &[WorkerLine]) -> Function {
-        let of = |line: &&WorkerLine| line.worker.key.tenant == entry.tenant && line.worker.key.function == entry.name;
+        let of = |line: &&WorkerLine| line.worker.entry.tenant == entry.tenant && line.worker.entry.name == entry.name;
         Function {
             tenant: entry.tenant.to_string(),
             function: entry.name.to_string(),
@@ -91,6 +111,34 @@ impl AdminService {
             .to_owned(),
             workers: lines.iter().filter(of).count() as u64,
         }
+    }
+}
+
+fn warm_refused(entry: &Entry, count: u32, refusal: WarmRefusal) -> Status {
+    match refusal {
+        WarmRefusal::UnknownFunction => Status::not_found("the function is not in the configuration any more"),
+        WarmRefusal::Draining => Status::unavailable("the supervisor is draining and makes no new workers"),
+        WarmRefusal::OverCap { level, limit } => {
+            let setting = match level {
+                LimitLevel::Host => "host.workers_max".to_owned(),
+                LimitLevel::Tenant => format!("tenant.{}.workers_max", entry.tenant),
+                LimitLevel::Function => entry.setting("workers_max"),
+                LimitLevel::SubTenant => {
+                    format!(
+                        "{} and tenant.{}.sub_tenant.workers_max",
+                        entry.setting("workers_per_sub_tenant_max"),
+                        entry.tenant
+                    )
+                }
+            };
+            Status::resource_exhausted(format!(
+                "{count} workers are above {limit}, which {setting} allows; none is made"
+            ))
+        }
+        WarmRefusal::CrashBackoff { retry_after } => Status::unavailable(format!(
+            "workers of this function and sub-tenant keep failing; no new one is made for another {} ms",
+            retry_after.as_millis()
+        )),
     }
 }
 
@@ -118,7 +166,7 @@ impl Admin for AdminService {
         let wanted = request.into_inner().tenant;
         let lines = self.driver.workers();
         let workers = (lines.iter())
-            .filter(|line| wanted.is_empty() || *line.worker.key.tenant == *wanted)
+            .filter(|line| wanted.is_empty() || *line.worker.entry.tenant == *wanted)
             .map(|line| self.worker(line))
             .collect();
         Ok(Response::new(ListWorkersResponse { workers }))
@@ -173,7 +221,7 @@ impl Admin for AdminService {
         _request: Request<ListFunctionsRequest>,
     ) -> Result<Response<ListFunctionsResponse>, Status> {
         let lines = self.driver.workers();
-        let functions = self.driver.catalogue.all().into_iter().map(|entry| self.function(entry, &lines)).collect();
+        let functions = self.driver.catalogue().all().into_iter().map(|entry| self.function(entry, &lines)).collect();
         Ok(Response::new(ListFunctionsResponse { functions }))
     }
 
@@ -182,14 +230,11 @@ impl Admin for AdminService {
         request: Request<DescribeFunctionRequest>,
     ) -> Result<Response<DescribeFunctionResponse>, Status> {
         let DescribeFunctionRequest { tenant, function } = request.into_inner();
-        let entry = self.driver.catalogue.tenant(&tenant).and_then(|functions| functions.get(function.as_str()));
-        let entry = entry.ok_or_else(|| {
-            Status::not_found(format!("tenant {tenant:?} has no function {function:?} in the configuration"))
-        })?;
+        let entry = self.entry(&tenant, &function)?;
         let shop = self.driver.shop();
         let plan = entry.plan(shop.uid_base, !shop.v1_controllers.is_empty(), &shop.missing_layers);
         Ok(Response::new(DescribeFunctionResponse {
-            function: Some(self.function(entry, &self.driver.workers())),
+            function: Some(self.function(&entry, &self.driver.workers())),
             plan: plan.iter().map(ToString::to_string).collect(),
         }))
     }
@@ -200,8 +245,11 @@ impl Admin for AdminService {
         let which = match (worker.as_str(), names, all) {
             ("", false, true) => Selector::All,
             ("", true, false) => Selector::Match {
-                tenant: some(&tenant).map(Into::into),
-                function: some(&function).map(Into::into),
+                tenant: match some(&tenant) {
+                    Some(name) => Some(self.tenant(name)?),
+                    None => None,
+                },
+                functions: some(&function).map(|name| self.driver.functions_named(some(&tenant), name)),
                 sub_tenant: match some(&sub_tenant) {
                     Some(label) => {
                         Some(SubTenant::try_from(label).map_err(|error| Status::invalid_argument(error.to_string()))?)
@@ -218,6 +266,29 @@ impl Admin for AdminService {
         };
         let (evicted, busy) = self.driver.evict(&which, force);
         Ok(Response::new(EvictResponse { evicted, busy }))
+    }
+
+    async fn warm(&self, request: Request<WarmRequest>) -> Result<Response<WarmResponse>, Status> {
+        let WarmRequest { tenant, function, sub_tenant, count } = request.into_inner();
+        let entry = self.entry(&tenant, &function)?;
+        let sub_tenant =
+            call::owner(&entry, &sub_tenant).map_err(|rejection| Status::invalid_argument(rejection.to_string()))?;
+        if count == 0 {
+            return Err(Status::invalid_argument("the count is 0: `sublet evict` ends workers"));
+        }
+        let key = PoolKey { function: entry.id, sub_tenant };
+        let making = self.driver.warm(&key, count).map_err(|refusal| warm_refused(&entry, count, refusal))?;
+        Ok(Response::new(WarmResponse { making }))
+    }
+
+    async fn reload(&self, _request: Request<ReloadRequest>) -> Result<Response<ReloadResponse>, Status> {
+        let reloader = self.reloader.clone();
+        let reloaded = tokio::task::spawn_blocking(move || reloader.reload()).await;
+        match reloaded {
+            Ok(Ok(changes)) => Ok(Response::new(ReloadResponse { changes })),
+            Ok(Err(error)) => Err(Status::failed_precondition(error.to_string())),
+            Err(error) => Err(Status::internal(format!("the reload failed: {error}"))),
+        }
     }
 
     async fn drain(&self, request: Request<DrainRequest>) -> Result<Response<DrainResponse>, Status> {
@@ -243,6 +314,9 @@ impl Admin for AdminService {
             host: self.host.to_vec(),
             degraded: self.degraded.to_vec(),
             workers: counts.workers,
+            cells: counts.cells,
+            cells_labelled: counters.cells_labelled.load(Ordering::Relaxed),
+            cells_wasted: counters.cells_wasted.load(Ordering::Relaxed),
             calls_in_flight: counts.calls_leased,
             calls_queued: counts.calls_waiting,
             calls_answered: counters.answered.load(Ordering::Relaxed),

@@ -25,7 +25,7 @@ use tonic_health::ServingStatus;
 
 pub use self::incoming::Bound;
 use self::{admin::AdminService, incoming::incoming, invoker::InvokerService};
-use crate::driver::Driver;
+use crate::{driver::Driver, reload::Reloader};
 
 /// HTTP/2 header list of one request. gRPC's own headers need a few hundred bytes; labels travel in the message.
 const HEADER_LIST_MAX_BYTES: u32 = 16 * 1024;
@@ -41,6 +41,8 @@ const RESPONSE_OVERHEAD_BYTES: usize = 4 * 1024 * 1024;
 pub struct Front {
     /// The calls go here.
     pub driver: Arc<Driver>,
+    /// Reads the configuration again.
+    pub reloader: Arc<Reloader>,
     /// Connections of callers at a time.
     pub connections_max: u32,
     /// What was found out about the host.
@@ -80,7 +82,7 @@ impl Front {
                 .build_v1()?)
         };
         let largest = |of: fn(&crate::config::Function) -> u32| {
-            self.driver.catalogue.all().iter().map(|entry| of(&entry.settings) as usize).max().unwrap_or(0)
+            self.driver.catalogue().all().iter().map(|entry| of(&entry.settings) as usize).max().unwrap_or(0)
         };
         // The largest any function takes, so that one byte too many for this function is told by us, with the setting.
         let request_max = largest(|f| f.payload_max_bytes) + REQUEST_OVERHEAD_BYTES;
@@ -90,6 +92,7 @@ impl Front {
             .max_encoding_message_size(response_max);
         let admin = AdminServer::new(AdminService {
             driver: self.driver.clone(),
+            reloader: self.reloader,
             host: self.host.into(),
             degraded: self.degraded.into(),
             stop: self.stop.clone(),

@@ -2,23 +2,21 @@
 //!
 //! Theirs and ours have different codes: a function's fault is never INTERNAL, and our own always is.
 
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 
 use bytes::Bytes;
 use prost::Message;
-use sublet_pool::Refusal;
+use sublet_pool::{LimitLevel, Refusal};
 use sublet_proto::v1::{Verdict, VerdictKind};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::driver::call::{Failure, Rejection};
+use crate::driver::{call::Failure, rejection::Rejection};
 
 /// ErrorInfo's domain.
 pub const DOMAIN: &str = "sublet";
 /// Type of our detail, as google.protobuf.Any names it.
 const VERDICT_TYPE: &str = "type.googleapis.com/sublet.v1.Verdict";
-/// When to come back after a refusal for load: about one short call later.
-const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 /// Code and reason of a rejection.
 fn rejection(rejection: &Rejection) -> (Code, &'static str) {
@@ -34,8 +32,23 @@ fn rejection(rejection: &Rejection) -> (Code, &'static str) {
             (Code::DeadlineExceeded, "DEADLINE_PAST")
         }
         Rejection::Refused(Refusal::QueueFull { .. }) => (Code::ResourceExhausted, "QUEUE_FULL"),
-        Rejection::Refused(Refusal::TenantCallsFull { .. }) => (Code::ResourceExhausted, "TENANT_CALLS_FULL"),
-        Rejection::Refused(Refusal::CallsWaitingFull { .. }) => (Code::ResourceExhausted, "HOST_CALLS_FULL"),
+        Rejection::Refused(Refusal::CallsFull { level, .. }) => (
+            Code::ResourceExhausted,
+            match level {
+                LimitLevel::Host => "HOST_CALLS_FULL",
+                LimitLevel::Tenant => "TENANT_CALLS_FULL",
+                LimitLevel::Function => "FUNCTION_CALLS_FULL",
+                LimitLevel::SubTenant => "SUB_TENANT_CALLS_FULL",
+            },
+        ),
+        Rejection::Refused(Refusal::CallsWaitingFull { .. }) => (Code::ResourceExhausted, "HOST_QUEUE_FULL"),
+        Rejection::Refused(Refusal::RateLimited { level, .. }) => (
+            Code::ResourceExhausted,
+            match level {
+                LimitLevel::SubTenant => "SUB_TENANT_RATE",
+                LimitLevel::Host | LimitLevel::Tenant | LimitLevel::Function => "TENANT_RATE",
+            },
+        ),
         Rejection::Refused(Refusal::Draining) => (Code::Unavailable, "DRAINING"),
         Rejection::Refused(Refusal::CrashBackoff { .. }) => (Code::Unavailable, "CRASH_BACKOFF"),
     }
@@ -64,16 +77,10 @@ fn verdict(kind: VerdictKind) -> (Code, &'static str) {
 pub fn of_rejection(error: &Rejection) -> Status {
     let (code, reason) = rejection(error);
     let mut details = info(reason, HashMap::new());
-    match error {
-        Rejection::Refused(Refusal::CrashBackoff { retry_after }) => {
-            details.set_retry_info(Some(*retry_after));
-        }
-        Rejection::Refused(
-            Refusal::QueueFull { .. } | Refusal::TenantCallsFull { .. } | Refusal::CallsWaitingFull { .. },
-        ) => {
-            details.set_retry_info(Some(RETRY_AFTER));
-        }
-        _ => {}
+    if let Rejection::Refused(refusal) = error
+        && let Some(retry_after) = refusal.retry_after()
+    {
+        details.set_retry_info(Some(retry_after));
     }
     Status::with_error_details(code, error.to_string(), details)
 }

@@ -30,14 +30,11 @@ use crate::{
     },
     config::{self, Config, ConfigError},
     doctor::Report,
-    driver::{
-        Driver,
-        catalogue::{self, Catalogue},
-        labels::Labels,
-    },
+    driver::{Driver, catalogue, labels::Labels},
     front::{Bound, Front, FrontError},
     nursery::{self, Nursery, NurseryError, Started},
-    worker::{keeper::Workshop, slots::Slots},
+    reload::Reloader,
+    worker::{groups::Groups, keeper::Workshop, slots::Slots},
 };
 
 /// What accepted calls may still take after SIGTERM. A second signal ends the wait.
@@ -128,10 +125,15 @@ pub fn serve(path: &Path, ready: impl FnOnce(&Config)) -> Result<(), ServeError>
         .thread_name("sublet")
         .build()
         .map_err(os("start tokio"))?;
-    let result = runtime.block_on(run(prepared, ready));
+    let result = runtime.block_on(run(prepared, path, ready));
     // Nothing that still runs has anything to do for anybody.
     runtime.shutdown_timeout(Duration::from_millis(100));
     result
+}
+
+/// Descriptors that may be open at one time.
+pub fn descriptors_needed(host: &config::Host) -> u64 {
+    u64::from(host.workers_max) * DESCRIPTORS_PER_WORKER + u64::from(host.connections_max) + DESCRIPTORS_BASE
 }
 
 fn prepare(config: Config) -> Result<Prepared, ServeError> {
@@ -142,9 +144,7 @@ fn prepare(config: Config) -> Result<Prepared, ServeError> {
         return Err(ServeError::Disk(ConfigError { problems }));
     }
     let host = &config.host;
-    let needed =
-        u64::from(host.workers_max) * DESCRIPTORS_PER_WORKER + u64::from(host.connections_max) + DESCRIPTORS_BASE;
-    rights::allow_descriptors(needed).map_err(ServeError::Host)?;
+    rights::allow_descriptors(descriptors_needed(host)).map_err(ServeError::Host)?;
     let state = State::lock(host.state_dir.as_path())?;
     let found = HostCgroups::discover()?;
     let tree = Tree::create(&found, host.instance.as_str(), &catalogue::pool_limits(&config), host.supervisor_uid)?;
@@ -205,7 +205,7 @@ fn listen(address: std::net::SocketAddr) -> Result<std::net::TcpListener, ServeE
     bind().map_err(|error| ServeError::Listen { address, error })
 }
 
-async fn run(prepared: Prepared, ready: impl FnOnce(&Config)) -> Result<(), ServeError> {
+async fn run(prepared: Prepared, path: &Path, ready: impl FnOnce(&Config)) -> Result<(), ServeError> {
     let Prepared { config, report, tree, bound, started, missing_layers, v1_controllers, _state } = prepared;
     let nursery = Nursery::run(started)?;
     let host = &config.host;
@@ -213,13 +213,14 @@ async fn run(prepared: Prepared, ready: impl FnOnce(&Config)) -> Result<(), Serv
         nursery: nursery.clone(),
         tree: Arc::new(tree),
         slots: Slots::new(host.uid_count / 2),
+        groups: Groups::default(),
         labels: Labels::new().map_err(os("get random bytes"))?,
         uid_base: host.uid_base,
         v1_controllers,
         missing_layers,
         inherited_filters: report.own_filters,
     };
-    let driver = Driver::new(Catalogue::new(&config), catalogue::pool(&config), shop);
+    let driver = Driver::new(&config, shop);
     let degraded = report.degraded().map(|degradation| degradation.name().to_owned()).collect();
     for degradation in report.degraded() {
         tracing::warn!("not enforced on this host, and accepted: {degradation}");
@@ -231,18 +232,38 @@ async fn run(prepared: Prepared, ready: impl FnOnce(&Config)) -> Result<(), Serv
         value: check.value.clone(),
         ok: check.is_ok(),
     });
-    let front =
-        Front { driver: driver.clone(), connections_max: host.connections_max, host: facts.collect(), degraded, stop };
+    let descriptors = rights::descriptors_allowed();
+    let reloader = Arc::new(Reloader::new(path.to_owned(), driver.clone(), config.clone(), descriptors));
+    let front = Front {
+        driver: driver.clone(),
+        reloader: reloader.clone(),
+        connections_max: host.connections_max,
+        host: facts.collect(),
+        degraded,
+        stop,
+    };
     let mut terminate = signal(SignalKind::terminate()).map_err(os("listen to SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(os("listen to SIGINT"))?;
+    let mut hang_up = signal(SignalKind::hangup()).map_err(os("listen to SIGHUP"))?;
     let mut serving = tokio::spawn(front.serve(bound, closing));
     ready(&config);
-    tokio::select! {
-        _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
-        _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
-        _ = stopping.wait_for(|stop| *stop) => tracing::info!("asked to stop"),
-        () = nursery.gone() => return Err(ServeError::NurseryEnded),
-        ended = &mut serving => return Err(early(ended)),
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
+            _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
+            _ = stopping.wait_for(|stop| *stop) => tracing::info!("asked to stop"),
+            _ = hang_up.recv() => {
+                let reloader = reloader.clone();
+                tokio::task::spawn_blocking(move || match reloader.reload() {
+                    Ok(changes) => tracing::info!(?changes, "SIGHUP: the configuration has been read again"),
+                    Err(error) => tracing::error!("SIGHUP: {error}"),
+                });
+                continue;
+            }
+            () = nursery.gone() => return Err(ServeError::NurseryEnded),
+            ended = &mut serving => return Err(early(ended)),
+        }
+        break;
     }
     tokio::select! {
         () = driver.drain(STOP_GRACE) => {}

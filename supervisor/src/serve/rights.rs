@@ -54,6 +54,11 @@ pub fn drop_to(id: u32) -> Result<(), RightsError> {
     Ok(())
 }
 
+/// Descriptors that may be open at one time.
+pub fn descriptors_allowed() -> u64 {
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft)
+}
+
 /// Makes room for `needed` open descriptors.
 ///
 /// # Errors

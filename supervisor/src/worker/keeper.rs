@@ -1,15 +1,19 @@
 //! The keeper: one task per worker, from the first directory of its cgroup to the last.
 //!
 //! ```text
-//!  group -> sandbox -> CONFINED -> looked at from outside -> START -> READY     Started
-//!    |         |           |                |                           |          |
-//!    +---------+-----------+----------------+------- failed ------------+     kill, or it ended by itself (Died)
-//!                                             (StartFailed)                        |
+//!  group -> sandbox -> CONFINED -> looked at from outside -> (Made) owned -> START -> READY   (Started)
+//!    |         |           |                |                  |   a cell waits here    |          |
+//!    +---------+-----------+----------------+--- failed -------+------------------------+    kill, or it ended (Died)
+//!                                             (StartFailed)                                        |
 //!  kill the group -> wait until nothing runs in it -> read its counters -> remove it -> give its ids back    Reaped
 //! ```
 //! Whatever happens, it walks down the last line before it says `Reaped`; nothing else removes a worker.
 
-use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{
+    os::fd::OwnedFd,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use sublet_pool::{Event, KillReason, WorkerId};
 use sublet_proto::link::{
@@ -19,8 +23,9 @@ use sublet_proto::link::{
 use tokio::{sync::watch, time::sleep};
 
 use super::{
-    FunctionEnd, PostMortem, StartFailure, Worker,
+    FunctionEnd, Owner, PostMortem, StartFailure, Worker,
     channel::{Channel, ChannelError},
+    groups::Groups,
     posture::{self, Expected},
     slots::Slots,
 };
@@ -46,6 +51,8 @@ pub struct Workshop {
     pub tree: Arc<Tree>,
     /// Host ids.
     pub slots: Slots,
+    /// Which group is whose.
+    pub groups: Groups,
     /// Names and tags.
     pub labels: Labels,
     /// First host uid of workers.
@@ -101,7 +108,15 @@ fn ours(error: impl std::fmt::Display) -> StartFailure {
 async fn birth(shop: &Arc<Workshop>, worker: &Arc<Worker>, slot: u32) -> Result<Sandbox, StartFailure> {
     let (own, of) = (shop.clone(), worker.clone());
     let made = tokio::task::spawn_blocking(move || {
-        let levels = of.entry.levels(own.labels.group(&of.key.tenant, &of.key.sub_tenant));
+        let group = match of.owner() {
+            Some(owner) => {
+                let tenant = &of.entry.tenant;
+                of.in_group.store(true, Ordering::SeqCst);
+                own.groups.enter(tenant, &owner.sub_tenant, || own.labels.group(tenant, &owner.sub_tenant))
+            }
+            None => of.cell_group(),
+        };
+        let levels = of.entry.levels(group);
         own.tree.make_leaf(&levels, &of.name(), &of.entry.worker_limits())
     });
     let leaf = made.await.map_err(ours)?.map_err(ours)?;
@@ -121,30 +136,47 @@ async fn live(shop: &Workshop, worker: &Worker, slot: u32, channel: OwnedFd, con
     let id = worker.id;
     let mut kill = worker.kill.subscribe();
     let mut ended = std::pin::pin!(hear(worker, control));
+    let confined = tokio::select! {
+        _ = killed(&mut kill) => return,
+        confined = confine(shop, worker, slot, channel) => confined,
+    };
+    let mut channel = match confined {
+        Ok(channel) => channel,
+        Err(error) => return start_failed(worker, error, &mut ended, tell).await,
+    };
+    tell(Event::Made { worker: id });
+    let owner = tokio::select! {
+        _ = killed(&mut kill) => return,
+        // A cell that ends before anybody wants it.
+        () = &mut ended => return tell(Event::Died { worker: id }),
+        owner = worker.owned() => owner,
+    };
     let started = tokio::select! {
         _ = killed(&mut kill) => return,
-        started = start(shop, worker, slot, channel) => started,
+        started = start(shop, worker, owner, &mut channel) => started,
     };
     match started {
-        Ok(channel) => {
+        Ok(()) => {
             worker.put_channel(channel);
-            worker.starting.get_or_init(|| worker.born.elapsed());
+            worker.starting.get_or_init(|| owner.since.elapsed());
             // What its start took is nobody's call.
             worker.take_cpu();
             tell(Event::Started { worker: id });
         }
-        Err(error) => {
-            // What init saw says more than what we did; the end of both is near, or it will never say anything.
-            drop(tokio::time::timeout(REPORT_PATIENCE, &mut ended).await);
-            fail(worker, start_failure(worker, error));
-            return tell(Event::StartFailed { worker: id });
-        }
+        Err(error) => return start_failed(worker, error, &mut ended, tell).await,
     }
     tokio::select! {
         _ = killed(&mut kill) => return,
         () = &mut ended => {}
     }
     tell(Event::Died { worker: id });
+}
+
+async fn start_failed(worker: &Worker, error: StartError, ended: impl Future<Output = ()>, tell: &impl Fn(Event)) {
+    // What init saw says more than what we did; the end of both is near, or it will never say anything.
+    drop(tokio::time::timeout(REPORT_PATIENCE, ended).await);
+    fail(worker, start_failure(worker, error));
+    tell(Event::StartFailed { worker: worker.id });
 }
 
 async fn killed(kill: &mut watch::Receiver<Option<KillReason>>) {
@@ -176,36 +208,53 @@ impl From<ChannelError> for StartError {
     }
 }
 
-/// From CONFINED to READY.
-async fn start(shop: &Workshop, worker: &Worker, slot: u32, channel: OwnedFd) -> Result<Channel, StartError> {
+/// Until it is CONFINED and found to be so.
+async fn confine(shop: &Workshop, worker: &Worker, slot: u32, channel: OwnedFd) -> Result<Channel, StartError> {
     let mut channel = Channel::new(channel).map_err(ChannelError::from)?;
     worker.seen().start_stage = "its sandbox is being confined";
     expect(&mut channel, Kind::Confined).await?;
     worker.seen().start_stage = "its sandbox is being checked from outside";
     let posture = shop.nursery.inspect(worker.id.0).await.map_err(StartError::Nursery)?;
     let root = worker.entry.settings.layout.to_sandbox_root();
-    let facts = posture::judge(
-        &posture,
-        &Expected {
-            init_uid: shop.uid_base + 2 * slot,
-            cgroup: worker.leaf().map_or("", |leaf| leaf.name()),
-            v1_controllers: &shop.v1_controllers,
-            root: &root,
-            missing_layers: &shop.missing_layers,
-            inherited_filters: shop.inherited_filters,
-        },
-    );
-    let wrong = facts.iter().filter(|fact| !fact.ok).map(|fact| format!("{} is {}", fact.name, fact.value)).collect();
+    let expected = Expected {
+        init_uid: shop.uid_base + 2 * slot,
+        cgroup: worker.leaf().map_or("", |leaf| leaf.name()),
+        v1_controllers: &shop.v1_controllers,
+        root: &root,
+        missing_layers: &shop.missing_layers,
+        inherited_filters: shop.inherited_filters,
+    };
+    let facts = posture::judge(&posture, &expected);
+    let wrong = posture::wrong(&facts);
     worker.posture.get_or_init(|| facts);
-    let wrong: Vec<String> = wrong;
+    worker.again.get_or_init(|| posture::Again::new(&posture, &expected));
     if !wrong.is_empty() {
         return Err(StartError::Posture(wrong));
     }
-    worker.seen().start_stage = "it has been started and has not said READY";
-    let environment = worker.entry.environment(worker.key.sub_tenant.as_str());
-    channel.send(Header { label: worker.tag, ..Header::bare(Kind::Start) }, &environment).await?;
-    expect(&mut channel, Kind::Ready).await?;
+    worker.seen().start_stage = "its function has not been started";
     Ok(channel)
+}
+
+/// From its owner to READY.
+async fn start(shop: &Workshop, worker: &Worker, owner: &Owner, channel: &mut Channel) -> Result<(), StartError> {
+    if worker.was_cell {
+        adopt(shop, worker, owner).map_err(StartError::Posture)?;
+    }
+    worker.seen().start_stage = "it has been started and has not said READY";
+    let environment = worker.entry.environment(owner.sub_tenant.as_str());
+    channel.send(Header { label: owner.tag, ..Header::bare(Kind::Start) }, &environment).await?;
+    expect(channel, Kind::Ready).await
+}
+
+/// A cell has got its owner: its group becomes the owner's, and what could have changed while it waited is looked at
+/// again, before anything of the owner's is handed over.
+fn adopt(shop: &Workshop, worker: &Worker, owner: &Owner) -> Result<(), Vec<String>> {
+    if !shop.groups.adopt(&worker.entry.tenant, &owner.sub_tenant, &worker.cell_group()) {
+        return Err(vec!["the sub-tenant has a group already, and this cell has another".into()]);
+    }
+    worker.in_group.store(true, Ordering::SeqCst);
+    let wrong = worker.again.get().map(posture::Again::look).unwrap_or_default();
+    if wrong.is_empty() { Ok(()) } else { Err(wrong) }
 }
 
 async fn expect(channel: &mut Channel, kind: Kind) -> Result<(), StartError> {
@@ -312,6 +361,11 @@ async fn remove(
         .await;
     } else {
         worker.end.send_replace(Some(Arc::default()));
+    }
+    if let Some(owner) = worker.owner()
+        && worker.in_group.load(Ordering::SeqCst)
+    {
+        shop.groups.leave(&worker.entry.tenant, &owner.sub_tenant);
     }
     shop.slots.give_back(slot);
 }

@@ -65,6 +65,14 @@ impl Log {
         tail.bytes.iter().skip(tail.bytes.len() - wanted).copied().collect()
     }
 
+    /// Whether nothing has been written since somebody last looked.
+    pub fn is_quiet(&self) -> bool {
+        let mut tail = self.tail();
+        let before = tail.total;
+        tail.drain(self.limit);
+        tail.total == before
+    }
+
     /// All that is kept.
     pub fn all(&self) -> Vec<u8> {
         self.since(Mark(0))

@@ -1,8 +1,9 @@
 //! Workers, as the supervisor knows them: one [`Worker`] each, kept by one task ([`keeper`]) from spawn to reap, lent to
-//! one call at a time ([`exchange`]).
+//! one call at a time ([`exchange`]). A cell is a worker that has no owner yet.
 
 pub mod channel;
 pub mod exchange;
+pub mod groups;
 pub mod keeper;
 pub mod log;
 pub mod posture;
@@ -17,10 +18,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sublet_pool::{KillReason, PoolKey, WorkerId};
+use sublet_pool::{KillReason, SubTenant, WorkerId};
 use sublet_proto::link::nursery::{InitReport, TmpSpace};
 use sublet_shim::plan::Step;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use self::{channel::Channel, log::Log, posture::Fact, reports::Reports};
 use crate::{
@@ -84,22 +85,37 @@ struct Seen {
     cpu: Duration,
 }
 
+/// Whose a worker is.
+#[derive(Clone, Debug)]
+pub struct Owner {
+    /// The sub-tenant; its tenant and function are the worker's from birth.
+    pub sub_tenant: SubTenant,
+    /// What its function echoes in every answer.
+    pub tag: [u8; 16],
+    /// Since when.
+    pub since: Instant,
+}
+
 /// One worker.
 #[derive(Debug)]
 pub struct Worker {
     /// Its id.
     pub id: WorkerId,
-    /// Its one pool key.
-    pub key: PoolKey,
     /// Its function.
     pub entry: Arc<Entry>,
-    /// What its function echoes in every answer.
-    pub tag: [u8; 16],
     /// When it was asked for.
     pub born: Instant,
     /// What its function wrote.
     pub log: Log,
     reports: Reports,
+    /// Set once, for life.
+    owner: OnceLock<Owner>,
+    owned: Notify,
+    /// Whether it was made for nobody in particular.
+    pub was_cell: bool,
+    /// Whether it is counted in its owner's group.
+    in_group: AtomicBool,
+    again: OnceLock<posture::Again>,
     channel: Mutex<Option<Channel>>,
     leaf: OnceLock<Leaf>,
     pid: OnceLock<u32>,
@@ -113,17 +129,20 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// A worker that has been asked for.
-    pub fn new(id: WorkerId, key: PoolKey, entry: Arc<Entry>, tag: [u8; 16]) -> Self {
+    /// A worker or cell that has been asked for.
+    pub fn new(id: WorkerId, entry: Arc<Entry>, is_cell: bool) -> Self {
         let log_max = usize::try_from(entry.settings.log_max.bytes()).unwrap_or(usize::MAX);
         Self {
             id,
-            key,
             entry,
-            tag,
             born: Instant::now(),
             log: Log::new(log_max),
             reports: Reports::default(),
+            owner: OnceLock::new(),
+            owned: Notify::new(),
+            was_cell: is_cell,
+            in_group: AtomicBool::new(false),
+            again: OnceLock::new(),
             channel: Mutex::default(),
             leaf: OnceLock::new(),
             pid: OnceLock::new(),
@@ -140,6 +159,33 @@ impl Worker {
     /// Its name: in its cgroup, in receipts, on the command line.
     pub fn name(&self) -> String {
         format!("w-{}", self.id.0)
+    }
+
+    /// The group a cell is born in.
+    fn cell_group(&self) -> String {
+        format!("s-cell-{}", self.id.0)
+    }
+
+    /// Gives it its owner. True only the first time: there is no second.
+    pub fn label(&self, sub_tenant: SubTenant, tag: [u8; 16]) -> bool {
+        let first = self.owner.set(Owner { sub_tenant, tag, since: Instant::now() }).is_ok();
+        self.owned.notify_one();
+        first
+    }
+
+    /// Whose it is; none: a cell.
+    pub fn owner(&self) -> Option<&Owner> {
+        self.owner.get()
+    }
+
+    /// Waits until it has an owner.
+    async fn owned(&self) -> &Owner {
+        loop {
+            if let Some(owner) = self.owner() {
+                return owner;
+            }
+            self.owned.notified().await;
+        }
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
@@ -254,6 +300,11 @@ impl Worker {
     /// Wants it frozen, or not. [`Self::apply_freeze`] does it.
     pub fn want_frozen(&self, frozen: bool) {
         self.freezer.wanted.store(frozen, Ordering::SeqCst);
+    }
+
+    /// Whether it is still to be frozen.
+    pub fn is_wanted_frozen(&self) -> bool {
+        self.freezer.wanted.load(Ordering::SeqCst)
     }
 
     /// Makes its cgroup what is wanted.

@@ -50,14 +50,61 @@ fn mounts(root: &Root) -> Vec<(&'static str, Option<&'static str>, bool)> {
     all
 }
 
+/// What is looked at again when a cell gets its owner: everything that a process could have changed about itself. Its
+/// namespaces, mounts and descriptors cannot have changed: no filter lets a launcher or an init touch them.
+#[derive(Clone, Debug)]
+pub struct Again {
+    /// Pid, uid, filters, for init and for the launcher.
+    processes: [(&'static str, i32, u32, u32); 2],
+    cgroup: String,
+    v1_controllers: Vec<&'static str>,
+}
+
+impl Again {
+    /// Of a posture that was found right.
+    pub fn new(posture: &Posture, expected: &Expected<'_>) -> Self {
+        Self {
+            processes: [
+                (INIT, posture.init.pid, expected.init_uid, Filters::INIT_COUNT + expected.inherited_filters),
+                (
+                    FUNCTION,
+                    posture.function.pid,
+                    expected.init_uid + 1,
+                    Filters::function_count() + expected.inherited_filters,
+                ),
+            ],
+            cgroup: expected.cgroup.to_owned(),
+            v1_controllers: expected.v1_controllers.to_vec(),
+        }
+    }
+
+    /// Looks. Returns what is wrong.
+    pub fn look(&self) -> Vec<String> {
+        let mut facts = Vec::new();
+        for (who, pid, uid, filters) in self.processes {
+            match sublet_shim::nursery::status(pid) {
+                Ok(seen) => status(who, &seen, (uid, filters), &self.cgroup, &self.v1_controllers, &mut facts),
+                Err(error) => push(&mut facts, who, error, false),
+            }
+        }
+        wrong(&facts)
+    }
+}
+
+/// The facts that are not as they must be, in words.
+pub fn wrong(facts: &[Fact]) -> Vec<String> {
+    facts.iter().filter(|fact| !fact.ok).map(|fact| format!("{} is {}", fact.name, fact.value)).collect()
+}
+
 const INIT: &str = "init";
+const FUNCTION: &str = "function";
 
 /// Holds what was seen against what must be.
 pub fn judge(posture: &Posture, expected: &Expected<'_>) -> Vec<Fact> {
     let mut facts = Vec::new();
     process(INIT, &posture.init, expected.init_uid, Filters::INIT_COUNT, expected, &mut facts);
     let function = &posture.function;
-    process("function", function, expected.init_uid + 1, Filters::function_count(), expected, &mut facts);
+    process(FUNCTION, function, expected.init_uid + 1, Filters::function_count(), expected, &mut facts);
     mount_facts(function, expected.root, &mut facts);
     push(
         &mut facts,
@@ -93,25 +140,31 @@ fn process(who: &str, seen: &ProcessPosture, uid: u32, filters: u32, expected: &
         let value = own.map_or_else(|| "absent".to_owned(), |inode| inode.to_string());
         push(facts, format!("{who} {name} namespace"), value, own.is_some() && host.is_some() && own != host);
     }
+    status(who, seen, (uid, filters + expected.inherited_filters), expected.cgroup, expected.v1_controllers, facts);
+}
+
+fn status(
+    who: &str,
+    seen: &ProcessPosture,
+    (uid, filters): (u32, u32),
+    cgroup: &str,
+    v1_controllers: &[&str],
+    facts: &mut Vec<Fact>,
+) {
     push(facts, format!("{who} capabilities"), format!("{:#x}", seen.capabilities), seen.capabilities == 0);
     push(facts, format!("{who} no_new_privs"), seen.no_new_privs.to_string(), seen.no_new_privs);
     push(facts, format!("{who} seccomp mode"), seen.seccomp_mode.to_string(), seen.seccomp_mode == 2);
-    push(
-        facts,
-        format!("{who} seccomp filters"),
-        seen.seccomp_filters.to_string(),
-        seen.seccomp_filters == filters + expected.inherited_filters,
-    );
+    push(facts, format!("{who} seccomp filters"), seen.seccomp_filters.to_string(), seen.seccomp_filters == filters);
     push(facts, format!("{who} uids"), format!("{:?}", seen.uids), seen.uids == [uid; 4]);
     push(facts, format!("{who} gids"), format!("{:?}", seen.gids), seen.gids == [uid; 4]);
     push(facts, format!("{who} groups"), format!("{:?}", seen.groups), seen.groups.is_empty());
-    for controller in [""].iter().chain(expected.v1_controllers) {
+    for controller in [""].iter().chain(v1_controllers) {
         let found = seen.cgroups.iter().find(|(names, _)| {
             if controller.is_empty() { names.is_empty() } else { names.split(',').any(|name| name == *controller) }
         });
         let path = found.map_or("absent", |(_, path)| path.as_str());
         let name = if controller.is_empty() { "v2" } else { controller };
-        push(facts, format!("{who} cgroup ({name})"), path, path.ends_with(&format!("/pool/{}", expected.cgroup)));
+        push(facts, format!("{who} cgroup ({name})"), path, path.ends_with(&format!("/pool/{cgroup}")));
     }
 }
 

@@ -277,7 +277,7 @@ fn command_and_environment_fit_one_message() {
 }
 
 /// Another value for every setting of a function.
-const OTHERS: [(&str, &str); 28] = [
+const OTHERS: [(&str, &str); 33] = [
     ("runtime", "\"exec\""),
     ("isolation", "\"shared\""),
     ("layout", "\"host\""),
@@ -301,15 +301,38 @@ const OTHERS: [(&str, &str); 28] = [
     ("workers_max", "199"),
     ("workers_per_sub_tenant_max", "5"),
     ("queue_max", "101"),
+    ("calls_in_flight_max", "100"),
+    ("cells_max", "3"),
+    ("workers_min", "0"),
+    ("idempotent", "true"),
     ("payload_max", "\"5MiB\""),
     ("answer_max", "\"5MiB\""),
     ("log_max", "\"65KiB\""),
     ("on_refused_syscall", "\"kill\""),
     ("env", "{ A = \"\" }"),
+    ("warm", "{ s = 1 }"),
+];
+
+/// Those that say how workers are used, and concern none that runs.
+const LIVE: [&str; 14] = [
+    "timeout",
+    "start_timeout",
+    "idle_ttl",
+    "age_max",
+    "calls_max",
+    "freeze_after",
+    "workers_max",
+    "workers_per_sub_tenant_max",
+    "queue_max",
+    "calls_in_flight_max",
+    "cells_max",
+    "workers_min",
+    "idempotent",
+    "warm",
 ];
 
 #[test]
-fn every_setting_changes_the_revision() {
+fn every_setting_that_makes_a_worker_different_changes_the_revision_and_no_other_does() {
     // The error lists what the table may have: a new setting must come into OTHERS.
     let error = Config::parse(&format!("[{F}]\nnone = 1\n"), Path::new(BASE)).expect_err("unknown");
     let listed = raw_settings(&error.problems[0].what);
@@ -323,7 +346,15 @@ fn every_setting_changes_the_revision() {
         if key == "root" {
             changes.push((&layout, "\"dir\""));
         }
+        if key == "workers_min" {
+            // Only a shared function has one, and that is another revision by itself.
+            continue;
+        }
         let revision = resize(&changes).revision;
+        if LIVE.contains(&key) {
+            assert_eq!(revision, resize(&[]).revision, "{key}");
+            continue;
+        }
         let other = seen.insert(revision, key.to_owned());
         assert_eq!(other, None, "{key} gives the revision of another change");
     }
@@ -376,4 +407,33 @@ fn short_revision_is_eight_hexadecimal_digits() {
     assert!(short.len() == 8 && short.bytes().all(|b| b.is_ascii_hexdigit()), "{short}");
     function.revision = 0x0000_0001_0000_0003;
     assert_eq!(function.short_revision(), "00000002");
+}
+
+#[test]
+fn workers_that_are_kept_must_fit_every_cap_above_them() {
+    only(
+        &[(&f("warm"), "{ s = 5 }")],
+        &format!("{F}.warm.s = 5: above the workers a sub-tenant may have of this function, 4; write at most 4"),
+    );
+    taken(&[(&f("warm"), "{ s = 5 }"), (&f("workers_per_sub_tenant_max"), "5")]);
+    only(
+        &[(&f("warm"), "{ s = 2, t = 2 }"), (&f("workers_max"), "3")],
+        &format!(
+            "{F}.warm: 4 workers in all, above the 3 the function may have; lower the numbers, or raise workers_max"
+        ),
+    );
+    only(
+        &[(&f("workers_min"), "1")],
+        &format!(
+            "{F}.workers_min = 1: only for isolation = \"shared\"; \
+             write the sub-tenants to keep workers for: warm = {{ \"customer-1\" = 1 }}"
+        ),
+    );
+    only(
+        &[(&f("isolation"), "\"shared\""), (&f("warm"), "{ s = 1 }")],
+        &format!("{F}.warm: a shared function has no sub-tenants; write workers_min instead"),
+    );
+    let label = "x".repeat(257);
+    let told = told(&[(&f("warm"), &format!("{{ {label} = 1 }}"))]);
+    assert!(told[0].contains("257 bytes"), "{told:?}");
 }

@@ -11,7 +11,10 @@ fn limits_nobody_wrote_are_inherited() {
     };
     none(&tenant.limits);
     none(&tenant.sub_tenant);
-    assert_eq!((tenant.workers_max, tenant.sub_tenant_workers_max, tenant.calls_in_flight_max), (20, 20, 70));
+    assert_eq!(
+        (tenant.calls.workers_max, tenant.sub_tenant_calls.workers_max, tenant.calls.calls_in_flight_max),
+        (20, 20, 70)
+    );
     let function = &tenant.functions["resize"];
     assert_eq!((function.workers_max, function.workers_per_sub_tenant_max, function.queue_max), (20, 4, 50));
 }
@@ -20,6 +23,7 @@ fn limits_nobody_wrote_are_inherited() {
 fn limits_are_taken_as_written() {
     let config = taken(&[
         ("tenant.acme.workers_max", "40"),
+        ("host.calls_in_flight_max", "2000000"),
         ("tenant.acme.calls_in_flight_max", "2000000"),
         ("tenant.acme.memory_max", "\"4GiB\""),
         ("tenant.acme.cpu_quota", "\"4000m\""),
@@ -42,7 +46,10 @@ fn limits_are_taken_as_written() {
     };
     assert_eq!(all(&tenant.limits), (Some(4 << 30), Some(4000), 10_000, Some(2000)));
     assert_eq!(all(&tenant.sub_tenant), (Some(512 << 20), Some(2000), 1, Some(256)));
-    assert_eq!((tenant.workers_max, tenant.sub_tenant_workers_max, tenant.calls_in_flight_max), (40, 3, 2_000_000));
+    assert_eq!(
+        (tenant.calls.workers_max, tenant.sub_tenant_calls.workers_max, tenant.calls.calls_in_flight_max),
+        (40, 3, 2_000_000)
+    );
     let function = &tenant.functions["resize"];
     assert_eq!((function.workers_max, function.workers_per_sub_tenant_max), (40, 3), "lowered to the sub-tenant's");
 }
@@ -62,7 +69,38 @@ fn levels_have_the_same_bounds() {
         bounded(&small, &name("cpu_weight"), "0", "1", "10000", "10001");
         bounded(&small, &name("workers_max"), "0", "1", "200", "");
     }
-    bounded(&[], "tenant.acme.calls_in_flight_max", "0", "1", "2000000", "2000001");
+    let high = ("host.calls_in_flight_max", "2000000");
+    bounded(&[], high.0, "0", "1", "2000000", "2000001");
+    bounded(&[high], "tenant.acme.calls_in_flight_max", "0", "1", "2000000", "2000001");
+    for level in ["tenant.acme", "tenant.acme.sub_tenant"] {
+        let name = |key| format!("{level}.{key}");
+        bounded(&[], &name("weight"), "0", "1", "10000", "10001");
+        bounded(&[], &name("rate"), "\"0/s\"", "\"1/s\"", "\"1000000/s\"", "\"1000001/s\"");
+        bounded(&[(&name("rate"), "\"1/s\"")], &name("rate_burst"), "0", "1", "1000000", "1000001");
+    }
+    bounded(&[], "host.cells_memory_max", "", "\"0B\"", "\"1048576GiB\"", "\"1048577GiB\"");
+}
+
+#[test]
+fn calls_in_flight_of_a_level_are_at_most_those_of_the_level_above() {
+    let of_function = format!("{F}.calls_in_flight_max");
+    chain(&["host.calls_in_flight_max", "tenant.acme.calls_in_flight_max"], "7", "8");
+    chain(&["tenant.acme.calls_in_flight_max", of_function.as_str()], "7", "8");
+    chain(&["tenant.acme.calls_in_flight_max", "tenant.acme.sub_tenant.calls_in_flight_max"], "7", "8");
+}
+
+#[test]
+fn burst_without_a_rate_and_a_rate_without_its_unit_are_told() {
+    only(
+        &[("tenant.acme.rate_burst", "5")],
+        "tenant.acme.rate_burst = 5: there is no rate beside it; add rate = \"100/s\", or remove it",
+    );
+    only(
+        &[("tenant.acme.rate", "\"5\"")],
+        "tenant.acme.rate = \"5\": not a rate; write a whole number of calls per second in quotes, such as \"100/s\"",
+    );
+    let rate = taken(&[("tenant.acme.rate", "\"5/s\"")]).tenants["acme"].calls.rate.expect("written");
+    assert_eq!((rate.rate.count(), rate.burst), (5, 5), "as many at once as in a second");
 }
 
 /// For a kind of limit: the settings from the outermost in, a value, and one just above it.

@@ -1,0 +1,257 @@
+//! How many cells a function keeps: by how often its calls found neither a worker of their own nor a cell.
+//!
+//! A quarter of the misses of the last half minute, and one at least while there was a miss in the last minute: a burst
+//! of new sub-tenants leaves cells behind for the next one, and a function that nobody new calls keeps none. Never more
+//! than the function's `cells_max`, nor than the memory the host sets aside, nor in a place that a call waits for.
+
+use std::time::Duration;
+
+use crate::{
+    event::{Action, KillReason, Tick, WorkerId},
+    key::FunctionId,
+    pool::Pool,
+    records::{Cell, CellState, FunctionState, KeyRecord, Occupant, SubRecord},
+    timers::Timer,
+};
+
+/// In this time half of the misses are forgotten.
+const HALF_LIFE: Duration = Duration::from_secs(30);
+/// How often the number of cells follows.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// One cell for so many remembered misses.
+const MISSES_PER_CELL: f64 = 4.0;
+/// Fewer misses are none.
+const MISSES_MIN: f64 = 0.25;
+
+/// Remembered misses.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Misses {
+    level: f64,
+    at: Tick,
+}
+
+impl Misses {
+    fn level(self, now: Tick) -> f64 {
+        self.level * (-now.since(self.at).as_secs_f64() / HALF_LIFE.as_secs_f64()).exp2()
+    }
+
+    /// One more.
+    pub fn count(&mut self, now: Tick) {
+        *self = Self { level: self.level(now) + 1.0, at: now };
+    }
+
+    /// Cells to keep.
+    pub fn cells(self, now: Tick) -> u32 {
+        let level = self.level(now);
+        if level < MISSES_MIN { 0 } else { (level / MISSES_PER_CELL).ceil() as u32 }
+    }
+}
+
+impl Pool {
+    /// A call found neither a worker of its key nor, perhaps, a cell.
+    pub(crate) fn count_miss(&mut self, f: FunctionId) {
+        let now = self.now;
+        let function = self.function_mut(f);
+        if function.policy.cells_max == 0 {
+            return;
+        }
+        function.misses.count(now);
+        self.want_cells(f);
+        self.arm_cells(f);
+    }
+
+    fn want_cells(&mut self, f: FunctionId) {
+        if !self.wanting_cells.contains(&f) {
+            self.wanting_cells.push(f);
+        }
+    }
+
+    fn arm_cells(&mut self, f: FunctionId) {
+        let at = self.now + LOOK_AGAIN;
+        let function = self.function_mut(f);
+        if !std::mem::replace(&mut function.cells_armed, true) {
+            self.timers.set(at, Timer::Cells(f));
+        }
+    }
+
+    /// So many cells a function may have now.
+    pub(crate) fn cells_target(&self, f: FunctionId) -> u32 {
+        let function = self.function(f);
+        if function.state != FunctionState::Live || self.drain.is_some() {
+            return 0;
+        }
+        function.misses.cells(self.now).min(function.policy.cells_max)
+    }
+
+    /// Makes cells where they are wanted, as far as nobody waits for the places.
+    pub(crate) fn keep_cells(&mut self, out: &mut Vec<Action>) {
+        let mut at = 0;
+        while at < self.wanting_cells.len() {
+            let host = &self.host;
+            if host.workers >= host.policy.workers_max || host.making >= host.policy.starts_max || host.is_blocked {
+                return;
+            }
+            let f = self.wanting_cells[at];
+            let function = self.function(f);
+            let target = self.cells_target(f);
+            let have = function.cells_ready.len() as u32 + function.cells_making;
+            if have >= target {
+                self.wanting_cells.swap_remove(at);
+            } else if self.may_make_cell(f) {
+                self.make_cell(f, out);
+            } else {
+                at += 1;
+            }
+        }
+    }
+
+    fn may_make_cell(&self, f: FunctionId) -> bool {
+        let function = self.function(f);
+        let tenant = self.tenant(function.tenant);
+        let waits = function.is_blocked || tenant.is_blocked || !self.host.turns.is_empty();
+        !waits
+            && tenant.workers < tenant.policy.workers_max
+            && function.workers < function.policy.workers_max
+            && function.cells_breaker.is_open_for(self.now).is_none()
+            && self.host.cell_bytes + function.policy.cell_bytes <= self.host.policy.cells_memory_max
+    }
+
+    fn make_cell(&mut self, f: FunctionId, out: &mut Vec<Action>) {
+        let function = self.function(f);
+        let (bytes, deadline) = (function.policy.cell_bytes, self.now + function.policy.start_timeout);
+        let id = self.next_worker();
+        let state = CellState::Making { deadline };
+        let w = self.workers.insert(Occupant::Cell(Cell { id, function: f, state, created: self.now, bytes }));
+        self.ids.insert(id, w);
+        self.timers.set(deadline, Timer::Worker(id));
+        self.host.workers += 1;
+        self.host.making += 1;
+        self.host.cell_bytes += bytes;
+        let function = self.function_mut(f);
+        function.workers += 1;
+        function.cells_making += 1;
+        let t = function.tenant;
+        self.tenant_mut(t).workers += 1;
+        out.push(Action::MakeCell { worker: id, function: f });
+    }
+
+    pub(crate) fn cell_made(&mut self, w: u32) {
+        let now = self.now;
+        let Occupant::Cell(cell) = &mut self.workers[w] else { return };
+        match cell.state {
+            CellState::Making { .. } => cell.state = CellState::Ready { since: now },
+            CellState::Ready { .. } => return,
+        }
+        let f = cell.function;
+        self.host.making -= 1;
+        self.host.cells.push_back(w);
+        let function = self.function_mut(f);
+        function.cells_making -= 1;
+        function.cells_ready.push_back(w);
+        function.cells_breaker.close();
+        self.arm_cells(f);
+        self.unblock(f);
+    }
+
+    pub(crate) fn cell_failed(&mut self, w: u32, why: KillReason, out: &mut Vec<Action>) {
+        let f = self.workers[w].function();
+        let now = self.now;
+        self.function_mut(f).cells_breaker.fail(now);
+        self.kill(w, why, out);
+        // What failed is replaced, when its breaker lets it.
+        self.want_cells(f);
+        self.arm_cells(f);
+    }
+
+    /// A ready cell that `key` may have: only a sub-tenant without any worker gets one. Then the cell's own group becomes
+    /// the sub-tenant's, and nothing has to be moved.
+    pub(crate) fn cell_for(&self, key: &KeyRecord, sub: &SubRecord) -> Option<u32> {
+        if sub.workers > 0 {
+            return None;
+        }
+        self.function(key.function).cells_ready.back().copied()
+    }
+
+    pub(crate) fn label_cell(&mut self, k: u32, w: u32, out: &mut Vec<Action>) {
+        let (f, s) = (self.keys[k].function, self.keys[k].sub_tenant);
+        let deadline = self.now + self.function(f).policy.start_timeout;
+        self.leave_cells(w);
+        let Occupant::Cell(cell) = &self.workers[w] else { return };
+        let cell = cell.clone();
+        let id = cell.id;
+        self.workers[w] = Occupant::Worker(cell.label(k, self.now, deadline));
+        self.timers.set(deadline, Timer::Worker(id));
+        self.arm_age(f, id);
+        self.keys[k].workers += 1;
+        self.keys[k].starting += 1;
+        self.subs[s].workers += 1;
+        out.push(Action::Label { worker: id, key: self.pool_key(k) });
+        // A used cell is replaced.
+        self.want_cells(f);
+    }
+
+    /// Takes a ready cell off the shelves.
+    pub(crate) fn leave_cells(&mut self, w: u32) {
+        let Occupant::Cell(cell) = &self.workers[w] else { return };
+        let (f, bytes, state) = (cell.function, cell.bytes, cell.state);
+        self.host.cell_bytes -= bytes;
+        match state {
+            CellState::Making { .. } => {
+                self.host.making -= 1;
+                self.function_mut(f).cells_making -= 1;
+            }
+            CellState::Ready { .. } => {
+                self.host.cells.retain(|cell| *cell != w);
+                self.function_mut(f).cells_ready.retain(|cell| *cell != w);
+            }
+        }
+    }
+
+    /// Follows the misses: ends cells that are too many or too old, and comes back while there is reason to.
+    pub(crate) fn look_at_cells(&mut self, f: FunctionId, out: &mut Vec<Action>) {
+        self.function_mut(f).cells_armed = false;
+        let ttl = self.function(f).policy.idle_ttl;
+        loop {
+            let function = self.function(f);
+            let Some(oldest) = function.cells_ready.front().copied() else { break };
+            let is_old = self.now >= self.created(oldest) + ttl;
+            let is_surplus = function.cells_ready.len() as u32 + function.cells_making > self.cells_target(f);
+            if !is_old && !is_surplus {
+                break;
+            }
+            self.kill(oldest, KillReason::Surplus, out);
+        }
+        let target = self.cells_target(f);
+        let function = self.function(f);
+        let have = function.cells_ready.len() as u32 + function.cells_making;
+        if have < target {
+            self.want_cells(f);
+        }
+        if have > 0 || target > 0 {
+            self.arm_cells(f);
+        }
+    }
+
+    pub(crate) fn next_worker(&mut self) -> WorkerId {
+        self.last_worker += 1;
+        WorkerId(self.last_worker)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn misses_are_forgotten_in_half_lives() {
+        let mut misses = Misses::default();
+        assert_eq!(misses.cells(Tick(0)), 0);
+        for _ in 0..16 {
+            misses.count(Tick(0));
+        }
+        assert_eq!(misses.cells(Tick(0)), 4);
+        assert_eq!(misses.cells(Tick(0) + HALF_LIFE), 2);
+        assert_eq!(misses.cells(Tick(0) + 6 * HALF_LIFE), 1);
+        assert_eq!(misses.cells(Tick(0) + 7 * HALF_LIFE), 0);
+    }
+}

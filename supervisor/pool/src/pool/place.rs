@@ -1,0 +1,191 @@
+//! A worker for a call: an idle one of its key, a cell, a new one; or first the place of somebody else's idle worker.
+
+use crate::{
+    event::{Action, KillReason, LimitLevel},
+    pool::Pool,
+    records::{Occupant, Worker, WorkerState},
+    timers::Timer,
+};
+
+/// What came of serving a key.
+enum Placed {
+    /// One call's worth was done for it.
+    Done,
+    /// Everything at this level is taken by workers that cannot be ended now.
+    Blocked(LimitLevel),
+    /// As many sandboxes are being made as may be.
+    StartsFull,
+}
+
+/// Levels without a free place.
+#[derive(Clone, Copy)]
+struct Full {
+    sub_tenant: bool,
+    function: bool,
+    tenant: bool,
+    host: bool,
+}
+
+impl Pool {
+    /// Serves keys in turn as far as there are places. `hot` has waiting calls and a worker that has just become free.
+    pub(super) fn feed(&mut self, hot: Option<u32>, out: &mut Vec<Action>) {
+        while let Some(next) = self.next_key() {
+            let k = self.prefer(hot, next);
+            match self.place(k, out) {
+                Placed::Done => {
+                    self.charge(k, next);
+                    self.touch(k);
+                }
+                Placed::Blocked(level) => self.block(k, level),
+                Placed::StartsFull => break,
+            }
+        }
+        // Nobody takes the place, so the worker goes on.
+        if let Some(k) = hot {
+            while self.keys.get(k).is_some_and(|key| key.waiting > 0)
+                && let Some(w) = self.usable_idle(k, out)
+            {
+                self.deliver_next(k, w, out);
+                self.charge(k, k);
+            }
+        }
+    }
+
+    fn place(&mut self, k: u32, out: &mut Vec<Action>) -> Placed {
+        if self.keys[k].waiting > 0
+            && let Some(w) = self.usable_idle(k, out)
+        {
+            self.deliver_next(k, w, out);
+            return Placed::Done;
+        }
+        let (f, s) = (self.keys[k].function, self.keys[k].sub_tenant);
+        let (function, tenant) = (self.function(f), self.tenant(self.subs[s].tenant));
+        let full = Full {
+            // Shared workers are nobody's in particular: their function's cap is theirs.
+            sub_tenant: !self.subs[s].label.is_shared() && self.subs[s].workers >= self.policy_of_sub(s).workers_max,
+            function: function.workers >= function.policy.workers_max,
+            tenant: tenant.workers >= tenant.policy.workers_max,
+            host: self.host.workers >= self.host.policy.workers_max,
+        };
+        // A cell has its place at all levels already but this one.
+        if !full.sub_tenant
+            && let Some(cell) = self.cell_for(&self.keys[k], &self.subs[s])
+        {
+            self.label_cell(k, cell, out);
+            return Placed::Done;
+        }
+        if full.sub_tenant || full.function || full.tenant || full.host {
+            return self.make_room(k, full, out);
+        }
+        if self.host.making >= self.host.policy.starts_max {
+            return Placed::StartsFull;
+        }
+        self.spawn(k, out);
+        Placed::Done
+    }
+
+    fn spawn(&mut self, k: u32, out: &mut Vec<Action>) {
+        let (f, s) = (self.keys[k].function, self.keys[k].sub_tenant);
+        let id = self.next_worker();
+        let deadline = self.now + self.function(f).policy.start_timeout;
+        let w = self.workers.insert(Occupant::Worker(Worker::new(id, k, f, self.now, deadline)));
+        self.ids.insert(id, w);
+        self.timers.set(deadline, Timer::Worker(id));
+        self.arm_age(f, id);
+        self.host.workers += 1;
+        self.host.making += 1;
+        self.function_mut(f).workers += 1;
+        let t = self.function(f).tenant;
+        self.tenant_mut(t).workers += 1;
+        self.subs[s].workers += 1;
+        self.keys[k].workers += 1;
+        self.keys[k].starting += 1;
+        out.push(Action::Spawn { worker: id, key: self.pool_key(k) });
+    }
+
+    /// Promises `k` the place of a worker that is being removed, or has one removed for it.
+    fn make_room(&mut self, k: u32, full: Full, out: &mut Vec<Action>) -> Placed {
+        let leaving = self.host.free_rooms.iter().copied().find(|w| self.helps(*w, k, full));
+        if let Some(w) = leaving {
+            return self.promise(w, k);
+        }
+        match self.victim(k, full) {
+            Ok(w) => {
+                self.kill(w, KillReason::MakeRoom, out);
+                self.promise(w, k)
+            }
+            Err(level) => Placed::Blocked(level),
+        }
+    }
+
+    fn promise(&mut self, w: u32, k: u32) -> Placed {
+        self.host.free_rooms.retain(|free| *free != w);
+        if let Occupant::Reaping(reaping) = &mut self.workers[w] {
+            reaping.room_for = Some(k);
+            self.keys[k].rooms += 1;
+        }
+        Placed::Done
+    }
+
+    /// Whether the end of `w` makes room at every level that is full for `k`.
+    fn helps(&self, w: u32, k: u32, full: Full) -> bool {
+        let (occupant, key) = (&self.workers[w], &self.keys[k]);
+        let owner = match occupant {
+            Occupant::Cell(_) => None,
+            Occupant::Worker(worker) => Some(worker.key),
+            Occupant::Reaping(reaping) => reaping.key,
+        };
+        let is_same_sub = owner.is_some_and(|owner| self.keys[owner].sub_tenant == key.sub_tenant);
+        let is_same_tenant = self.function(occupant.function()).tenant == self.function(key.function).tenant;
+        (!full.sub_tenant || is_same_sub)
+            && (!full.function || occupant.function() == key.function)
+            && (!full.tenant || is_same_tenant)
+    }
+
+    /// Who is to go for `k`: a cell, which nobody has used yet, else the least recently used idle worker of the narrowest
+    /// level that is full.
+    fn victim(&self, k: u32, full: Full) -> Result<u32, LimitLevel> {
+        let (f, s) = (self.keys[k].function, self.keys[k].sub_tenant);
+        let t = self.subs[s].tenant;
+        let may_go = |w: &u32| self.workers[*w].worker().is_some_and(|w| !self.keys[w.key].is_at_minimum());
+        if full.sub_tenant {
+            let own = self.subs[s].keys.iter().flat_map(|(_, k)| &self.keys[*k].idle).copied();
+            return own.filter(may_go).min_by_key(|w| (self.idle_since(*w), *w)).ok_or(LimitLevel::SubTenant);
+        }
+        if full.function {
+            let function = self.function(f);
+            let all = [function.frozen, function.hot];
+            let mut all = all.iter().flat_map(|list| list.iter(&self.workers, crate::lists::Level::Function));
+            return all.find(may_go).ok_or(LimitLevel::Function);
+        }
+        if let Some(cell) = self.host.cells.iter().copied().find(|w| self.helps(*w, k, full)) {
+            return Ok(cell);
+        }
+        if full.tenant {
+            let idle = self.tenant(t).idle;
+            return idle.iter(&self.workers, crate::lists::Level::Tenant).find(may_go).ok_or(LimitLevel::Tenant);
+        }
+        self.host.idle.iter(&self.workers, crate::lists::Level::Host).find(may_go).ok_or(LimitLevel::Host)
+    }
+
+    fn idle_since(&self, w: u32) -> crate::event::Tick {
+        match self.workers[w].worker().map(|worker| worker.state) {
+            Some(WorkerState::Idle { since, .. }) => since,
+            Some(WorkerState::Starting { .. } | WorkerState::Leased { .. } | WorkerState::Draining { .. }) | None => {
+                self.now
+            }
+        }
+    }
+}
+
+impl Pool {
+    /// Uses a place that was promised to `k` and paid for.
+    pub(super) fn place_promised(&mut self, k: u32, out: &mut Vec<Action>) {
+        match self.place(k, out) {
+            Placed::Done => self.touch(k),
+            // It has lost the place to a limit that was lowered; it waits for its turn like all others.
+            Placed::Blocked(level) => self.block(k, level),
+            Placed::StartsFull => {}
+        }
+    }
+}

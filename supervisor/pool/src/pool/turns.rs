@@ -1,0 +1,249 @@
+//! Turns: who is served next while places are short.
+//!
+//! Start-time fair queueing (Goyal, Vin, Cheng 1996), on two levels: between tenants, and between the sub-tenants of one.
+//! Everybody has a virtual time that advances by 1/weight with each call that is served; the least goes first. Who comes
+//! with an empty queue starts at the virtual time of now: it has no credit from the past, and it is served next. Against
+//! deficit round robin, which gives the same shares, a newcomer never waits for a round of turns, and a level that is full
+//! is left out without walking over its queue.
+//!
+//! A worker serves one sub-tenant for life, so a change of turns may cost an eviction and a start. A key that has a
+//! worker therefore keeps it for [`TURN_CALLS`] calls beyond its share, unless a newcomer waits.
+
+use crate::{event::LimitLevel, key::FunctionId, pool::Pool};
+
+/// Virtual time of one call at weight 1.
+const CALL: u64 = 1 << 32;
+/// Calls beyond its share for which a key keeps its worker: at a start of three times a short call, half of the time is
+/// still spent on calls when two keys fight for one place.
+const TURN_CALLS: u64 = 4;
+
+impl Pool {
+    /// Whether a key needs to be served, and may be.
+    fn wants(&self, k: u32) -> bool {
+        let key = &self.keys[k];
+        if key.waiting > 0 && !key.idle.is_empty() {
+            return true;
+        }
+        let covered = key.starting + key.rooms;
+        if key.waiting + self.missing_warm(k) <= covered || key.is_blocked {
+            return false;
+        }
+        if key.workers + key.rooms >= self.function(key.function).policy.workers_per_sub_tenant_max {
+            return false;
+        }
+        let on_trial = key.breaker.is_on_trial(self.now);
+        key.breaker.is_open_for(self.now).is_none() && !(on_trial && covered > 0)
+    }
+
+    /// Workers of a key that are to be kept or made ahead, and are not there.
+    pub(crate) fn missing_warm(&self, k: u32) -> u32 {
+        let key = &self.keys[k];
+        if self.drain.is_some() {
+            return 0;
+        }
+        key.minimum.max(key.warm_target).saturating_sub(key.settled())
+    }
+
+    /// Puts a key among those to be served, or takes it out, after anything about it has changed.
+    pub(crate) fn touch(&mut self, k: u32) {
+        match (self.wants(k), self.keys[k].turn) {
+            (true, None) => self.enter_turns(k),
+            (false, Some(_)) => self.leave_turns(k),
+            (true, Some(_)) | (false, None) => {}
+        }
+    }
+
+    fn enter_turns(&mut self, k: u32) {
+        let (f, s) = (self.keys[k].function, self.keys[k].sub_tenant);
+        let now = self.tenant(self.subs[s].tenant).virtual_now;
+        let time = self.subs[s].virtual_time.max(now);
+        self.subs[s].virtual_time = time;
+        self.last_turn += 1;
+        let turn = (time, self.last_turn);
+        self.keys[k].turn = Some(turn);
+        self.function_mut(f).turns.insert((turn.0, turn.1, k));
+        self.refresh_function(f);
+    }
+
+    pub(crate) fn leave_turns(&mut self, k: u32) {
+        if let Some((time, order)) = self.keys[k].turn.take() {
+            let f = self.keys[k].function;
+            self.function_mut(f).turns.remove(&(time, order, k));
+            self.refresh_function(f);
+        }
+    }
+
+    fn refresh_function(&mut self, f: FunctionId) {
+        let function = self.function_mut(f);
+        let is_open = !function.is_blocked && !function.turns.is_empty();
+        if is_open == function.is_open {
+            return;
+        }
+        function.is_open = is_open;
+        let t = function.tenant;
+        let open = &mut self.tenant_mut(t).open;
+        if is_open {
+            open.push(f);
+        } else {
+            open.retain(|other| *other != f);
+        }
+        let tenant = self.tenant(t);
+        let has_turn = !tenant.is_blocked && !tenant.open.is_empty();
+        if has_turn == tenant.turn.is_some() {
+            return;
+        }
+        let now = self.host.virtual_now;
+        let tenant = self.tenant_mut(t);
+        match tenant.turn.take() {
+            Some(time) => {
+                self.host.turns.remove(&(time, t));
+            }
+            None => {
+                tenant.virtual_time = tenant.virtual_time.max(now);
+                let time = tenant.virtual_time;
+                tenant.turn = Some(time);
+                self.host.turns.insert((time, t));
+            }
+        }
+    }
+
+    fn set_tenant_blocked(&mut self, t: crate::key::TenantId, is_blocked: bool) {
+        let tenant = self.tenant_mut(t);
+        if tenant.is_blocked == is_blocked {
+            return;
+        }
+        tenant.is_blocked = is_blocked;
+        match (is_blocked, tenant.turn.take()) {
+            (true, Some(time)) => {
+                self.host.turns.remove(&(time, t));
+            }
+            (false, None) if !tenant.open.is_empty() => {
+                let now = self.host.virtual_now;
+                let tenant = self.tenant_mut(t);
+                tenant.virtual_time = tenant.virtual_time.max(now);
+                let time = tenant.virtual_time;
+                tenant.turn = Some(time);
+                self.host.turns.insert((time, t));
+            }
+            (_, turn) => self.tenant_mut(t).turn = turn,
+        }
+    }
+
+    /// The key whose turn it is.
+    pub(crate) fn next_key(&self) -> Option<u32> {
+        if self.host.is_blocked {
+            return None;
+        }
+        let (_, t) = self.host.turns.first()?;
+        let heads = self.tenant(*t).open.iter().filter_map(|f| self.function(*f).turns.first());
+        heads.min().map(|(_, _, k)| *k)
+    }
+
+    /// The key to serve when it is `next`'s turn and `hot` has a worker that has just become free.
+    pub(super) fn prefer(&self, hot: Option<u32>, next: u32) -> u32 {
+        let Some(hot) = hot.filter(|hot| *hot != next) else { return next };
+        let (own, other) = (&self.keys[hot], &self.keys[next]);
+        if own.waiting == 0 || own.idle.is_empty() || other.is_fresh || !other.idle.is_empty() {
+            return next;
+        }
+        let (own_sub, other_sub) = (&self.subs[own.sub_tenant], &self.subs[other.sub_tenant]);
+        let (ahead, behind, weight) = if own_sub.tenant == other_sub.tenant {
+            (own_sub.virtual_time, other_sub.virtual_time, self.policy_of_sub(own.sub_tenant).weight)
+        } else {
+            let (own, other) = (self.tenant(own_sub.tenant), self.tenant(other_sub.tenant));
+            (own.virtual_time, other.virtual_time, own.policy.weight)
+        };
+        if ahead < behind + TURN_CALLS * CALL / u64::from(weight.max(1)) { hot } else { next }
+    }
+
+    /// `k` has been served one call's worth when it was the turn of `next`. The virtual time of now follows the turns, not
+    /// what was served out of turn: who waits must not lose its credit to that.
+    pub(super) fn charge(&mut self, k: u32, next: u32) {
+        let (s, next_s) = (self.keys[k].sub_tenant, self.keys[next].sub_tenant);
+        let (t, next_t) = (self.subs[s].tenant, self.subs[next_s].tenant);
+        self.keys[k].is_fresh = false;
+        let weight = u64::from(self.policy_of_sub(s).weight.max(1));
+        let next_time = self.subs[next_s].virtual_time;
+        let tenant = self.tenant_mut(t);
+        if t == next_t {
+            tenant.virtual_now = tenant.virtual_now.max(next_time);
+        }
+        let start = tenant.virtual_now.max(self.subs[s].virtual_time);
+        self.subs[s].virtual_time = start + CALL / weight;
+        for at in 0..self.subs[s].keys.len() {
+            let (_, other) = self.subs[s].keys[at];
+            if self.keys[other].turn.is_some() {
+                self.move_turn(other);
+            }
+        }
+        self.host.virtual_now = self.host.virtual_now.max(self.tenant(next_t).virtual_time);
+        let host_now = self.host.virtual_now;
+        let tenant = self.tenant_mut(t);
+        tenant.virtual_time = host_now.max(tenant.virtual_time) + CALL / u64::from(tenant.policy.weight.max(1));
+        let (time, turn) = (tenant.virtual_time, tenant.turn);
+        if let Some(old) = turn {
+            self.tenant_mut(t).turn = Some(time);
+            self.host.turns.remove(&(old, t));
+            self.host.turns.insert((time, t));
+        }
+    }
+
+    fn move_turn(&mut self, k: u32) {
+        let (f, s) = (self.keys[k].function, self.keys[k].sub_tenant);
+        let time = self.subs[s].virtual_time;
+        if let Some((old, order)) = self.keys[k].turn {
+            self.keys[k].turn = Some((time, order));
+            let turns = &mut self.function_mut(f).turns;
+            turns.remove(&(old, order, k));
+            turns.insert((time, order, k));
+        }
+    }
+
+    /// A key cannot be served at this level: nobody who needs the same is asked until something there has changed.
+    pub(super) fn block(&mut self, k: u32, level: LimitLevel) {
+        let f = self.keys[k].function;
+        match level {
+            LimitLevel::Host => self.host.is_blocked = true,
+            LimitLevel::Tenant => self.set_tenant_blocked(self.function(f).tenant, true),
+            LimitLevel::Function => {
+                self.function_mut(f).is_blocked = true;
+                self.refresh_function(f);
+            }
+            LimitLevel::SubTenant => {
+                self.keys[k].is_blocked = true;
+                self.touch(k);
+            }
+        }
+    }
+
+    /// Something about a worker or cell of this function has changed: all levels it counts at may have room now.
+    pub(crate) fn unblock(&mut self, f: FunctionId) {
+        self.host.is_blocked = false;
+        if std::mem::take(&mut self.function_mut(f).is_blocked) {
+            self.refresh_function(f);
+        }
+        self.set_tenant_blocked(self.function(f).tenant, false);
+    }
+
+    /// Likewise, of a worker of this key.
+    pub(crate) fn unblock_key(&mut self, k: u32) {
+        self.unblock(self.keys[k].function);
+        let s = self.keys[k].sub_tenant;
+        for at in 0..self.subs[s].keys.len() {
+            let (_, other) = self.subs[s].keys[at];
+            if std::mem::take(&mut self.keys[other].is_blocked) {
+                self.touch(other);
+            }
+        }
+    }
+
+    /// Whether somebody waits for a place that a worker of this key holds.
+    pub(super) fn is_contended(&self, k: u32) -> bool {
+        let key = &self.keys[k];
+        let function = self.function(key.function);
+        self.host.is_blocked
+            || function.is_blocked
+            || self.tenant(function.tenant).is_blocked
+            || self.subs[key.sub_tenant].keys.iter().any(|(_, other)| self.keys[*other].is_blocked)
+    }
+}

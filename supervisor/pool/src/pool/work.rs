@@ -1,0 +1,434 @@
+//! A worker's life: started, leased, idle again, ended, removed.
+
+use crate::{
+    event::{Action, End, KillReason, LeaseId, Start, Tick, WorkerId},
+    key::FunctionId,
+    lists::Level,
+    pool::Pool,
+    records::{CellState, Occupant, Phase, Place, Reaping, WorkerState},
+    timers::Timer,
+};
+
+impl Pool {
+    fn worker_state(&self, w: u32) -> Option<(u32, WorkerState)> {
+        self.workers[w].worker().map(|worker| (worker.key, worker.state))
+    }
+
+    fn set_state(&mut self, w: u32, state: WorkerState) {
+        if let Some(worker) = self.workers[w].worker_mut() {
+            worker.state = state;
+        }
+    }
+
+    pub(super) fn made(&mut self, id: WorkerId) {
+        let Some(w) = self.ids.get(&id).copied() else { return };
+        match &mut self.workers[w] {
+            Occupant::Cell(_) => self.cell_made(w),
+            Occupant::Worker(worker) => match &mut worker.state {
+                WorkerState::Starting { phase: phase @ Phase::Making, .. } => {
+                    *phase = Phase::Loading;
+                    self.host.making -= 1;
+                }
+                WorkerState::Starting { phase: Phase::Loading, .. }
+                | WorkerState::Idle { .. }
+                | WorkerState::Leased { .. }
+                | WorkerState::Draining { .. } => {}
+            },
+            Occupant::Reaping(_) => {}
+        }
+    }
+
+    pub(super) fn started(&mut self, id: WorkerId, out: &mut Vec<Action>) -> Option<u32> {
+        let w = self.ids.get(&id).copied()?;
+        let (k, state) = self.worker_state(w)?;
+        match state {
+            WorkerState::Starting { phase, .. } => {
+                if phase == Phase::Making {
+                    self.host.making -= 1;
+                }
+            }
+            WorkerState::Idle { .. } | WorkerState::Leased { .. } | WorkerState::Draining { .. } => return None,
+        }
+        self.keys[k].starting -= 1;
+        if self.keys[k].settled() >= self.keys[k].warm_target {
+            self.keys[k].warm_target = 0;
+        }
+        self.become_idle(w, true, out)
+    }
+
+    /// A worker without a call takes the oldest one of its key, or waits. Returns the key if it has calls and the worker
+    /// is left to the next turn.
+    fn become_idle(&mut self, w: u32, is_first: bool, out: &mut Vec<Action>) -> Option<u32> {
+        let worker = self.workers[w].worker()?;
+        let (k, f) = (worker.key, worker.function);
+        let since = self.now;
+        self.set_state(w, WorkerState::Idle { since, frozen: false });
+        self.keys[k].idle.push(w);
+        self.enter_lists(w, f);
+        if let Some(why) = self.retire_reason(w) {
+            self.kill(w, why, out);
+            return None;
+        }
+        if self.keys[k].waiting > 0 {
+            if is_first || !self.is_contended(k) {
+                self.deliver_next(k, w, out);
+                return None;
+            }
+            self.touch(k);
+            self.unblock_key(k);
+            return Some(k);
+        }
+        if self.function(f).policy.freeze_after.is_some_and(|after| after.is_zero()) {
+            self.freeze(w, out);
+        }
+        self.arm_idle(f);
+        self.touch(k);
+        self.unblock_key(k);
+        None
+    }
+
+    fn enter_lists(&mut self, w: u32, f: FunctionId) {
+        let t = self.function(f).tenant;
+        self.host.idle.push(&mut self.workers, Level::Host, w);
+        self.tenants[t.0 as usize].idle.push(&mut self.workers, Level::Tenant, w);
+        self.functions[f.0 as usize].hot.push(&mut self.workers, Level::Function, w);
+    }
+
+    pub(super) fn leave_lists(&mut self, w: u32, f: FunctionId, frozen: bool) {
+        let t = self.function(f).tenant;
+        self.host.idle.remove(&mut self.workers, Level::Host, w);
+        self.tenants[t.0 as usize].idle.remove(&mut self.workers, Level::Tenant, w);
+        let function = &mut self.functions[f.0 as usize];
+        let list = if frozen { &mut function.frozen } else { &mut function.hot };
+        list.remove(&mut self.workers, Level::Function, w);
+    }
+
+    /// The most recently used idle worker of a key that may still take a call. Those that may not are ended on the way.
+    pub(super) fn usable_idle(&mut self, k: u32, out: &mut Vec<Action>) -> Option<u32> {
+        while let Some(w) = self.keys[k].idle.last().copied() {
+            match self.retire_reason(w) {
+                None => return Some(w),
+                Some(why) => self.kill(w, why, out),
+            }
+        }
+        None
+    }
+
+    /// Gives the oldest waiting call of a key to one of its idle workers.
+    pub(super) fn deliver_next(&mut self, k: u32, w: u32, out: &mut Vec<Action>) {
+        let Some(call) = self.next_call(k) else { return };
+        let Some(worker) = self.workers[w].worker() else { return };
+        let (WorkerState::Idle { frozen, .. }, f, id) = (worker.state, worker.function, worker.id) else { return };
+        let Some(entry) = self.calls.get_mut(&call) else { return };
+        assert!(worker.key == entry.key, "a worker serves one pool key for life");
+        entry.place = Place::Leased(w);
+        let deadline = entry.deadline;
+        let start = match (worker.calls, worker.was_cell) {
+            (0, true) => Start::Cell,
+            (0, false) => Start::Cold,
+            (1.., _) => Start::Warm,
+        };
+        self.leave_lists(w, f, frozen);
+        self.keys[k].idle.retain(|idle| *idle != w);
+        self.host.waiting -= 1;
+        self.keys[k].waiting -= 1;
+        if self.keys[k].waiting == 0 {
+            self.keys[k].queue = Default::default();
+        }
+        self.last_lease += 1;
+        let (lease, since) = (LeaseId(self.last_lease), self.now);
+        if let Some(worker) = self.workers[w].worker_mut() {
+            worker.calls += 1;
+            worker.state = WorkerState::Leased { call, lease, since };
+        }
+        self.touch(k);
+        out.push(Action::Deliver { call, worker: id, lease, start, thaw: frozen, deadline });
+    }
+
+    /// Which call a worker has, if it is by this lease.
+    fn leased(
+        &self,
+        id: WorkerId,
+        lease: LeaseId,
+    ) -> Option<(u32, u32, crate::event::CallId, Tick, Option<KillReason>)> {
+        let w = self.ids.get(&id).copied()?;
+        let (k, state) = self.worker_state(w)?;
+        match state {
+            WorkerState::Leased { call, lease: current, since } if current == lease => Some((w, k, call, since, None)),
+            WorkerState::Draining { call, lease: current, since, why } if current == lease => {
+                Some((w, k, call, since, Some(why)))
+            }
+            WorkerState::Leased { .. }
+            | WorkerState::Draining { .. }
+            | WorkerState::Starting { .. }
+            | WorkerState::Idle { .. } => None,
+        }
+    }
+
+    pub(super) fn answered(&mut self, id: WorkerId, lease: LeaseId, clean: bool, out: &mut Vec<Action>) -> Option<u32> {
+        let (w, k, call, since, retire) = self.leased(id, lease)?;
+        self.settle(call, End::Answered { worker: id, lease }, out);
+        if !clean {
+            self.kill(w, KillReason::Tainted, out);
+            return None;
+        }
+        let taken = u64::try_from(self.now.since(since).as_nanos()).unwrap_or(u64::MAX);
+        let function = self.function_mut(self.keys[k].function);
+        // Of the last eight or so.
+        function.service_nanos = match function.service_nanos {
+            0 => taken,
+            old => old - old / 8 + taken / 8,
+        }
+        .max(1);
+        self.keys[k].breaker.close();
+        if let Some(why) = retire {
+            self.kill(w, why, out);
+            return None;
+        }
+        self.become_idle(w, false, out)
+    }
+
+    pub(super) fn undelivered(&mut self, id: WorkerId, lease: LeaseId, out: &mut Vec<Action>) {
+        if let Some((w, k, call, ..)) = self.leased(id, lease) {
+            self.requeue(k, call);
+            self.kill(w, KillReason::Died, out);
+            self.deliver_again(k, out);
+        }
+    }
+
+    /// A call that came back does not wait for a turn while another worker of its key is idle.
+    fn deliver_again(&mut self, k: u32, out: &mut Vec<Action>) {
+        if self.keys[k].waiting > 0
+            && let Some(w) = self.usable_idle(k, out)
+        {
+            self.deliver_next(k, w, out);
+        }
+    }
+
+    /// Puts a call that no function has seen, or may be seen twice, back to the head of its queue.
+    fn requeue(&mut self, k: u32, call: crate::event::CallId) {
+        if let Some(entry) = self.calls.get_mut(&call) {
+            entry.place = Place::Waiting;
+            self.keys[k].queue.push_front(call);
+            self.keys[k].waiting += 1;
+            self.host.waiting += 1;
+        }
+    }
+
+    pub(super) fn died(&mut self, id: WorkerId, out: &mut Vec<Action>) {
+        let Some(w) = self.ids.get(&id).copied() else { return };
+        match &self.workers[w] {
+            Occupant::Cell(_) => self.cell_failed(w, KillReason::Died, out),
+            Occupant::Reaping(_) => {}
+            Occupant::Worker(worker) => {
+                let k = worker.key;
+                match worker.state {
+                    WorkerState::Starting { .. } => self.start_of_worker_failed(w, KillReason::Died, out),
+                    WorkerState::Idle { .. } => self.kill(w, KillReason::Died, out),
+                    WorkerState::Leased { call, .. } | WorkerState::Draining { call, .. } => {
+                        let may_retry = self.function(self.keys[k].function).policy.is_idempotent
+                            && self.calls.get(&call).is_some_and(|call| !call.is_retry);
+                        if may_retry {
+                            self.requeue(k, call);
+                            if let Some(entry) = self.calls.get_mut(&call) {
+                                entry.is_retry = true;
+                            }
+                        } else {
+                            self.settle(call, End::WorkerDied { worker: id }, out);
+                        }
+                        self.kill(w, KillReason::Died, out);
+                        self.deliver_again(k, out);
+                        self.count_failure(k, id, out);
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn start_failed(&mut self, id: WorkerId, out: &mut Vec<Action>) {
+        let Some(w) = self.ids.get(&id).copied() else { return };
+        match &self.workers[w] {
+            Occupant::Cell(_) => self.cell_failed(w, KillReason::StartFailed, out),
+            Occupant::Worker(worker) => match worker.state {
+                WorkerState::Starting { .. } => self.start_of_worker_failed(w, KillReason::StartFailed, out),
+                WorkerState::Idle { .. } | WorkerState::Leased { .. } | WorkerState::Draining { .. } => {}
+            },
+            Occupant::Reaping(_) => {}
+        }
+    }
+
+    fn start_of_worker_failed(&mut self, w: u32, why: KillReason, out: &mut Vec<Action>) {
+        let Some(worker) = self.workers[w].worker() else { return };
+        let (k, id) = (worker.key, worker.id);
+        self.keys[k].warm_target = 0;
+        // Each failed worker answers the call it was made for.
+        if let Some(call) = self.waiting_calls(k).first().copied() {
+            self.settle(call, End::StartFailed { worker: id }, out);
+        }
+        self.kill(w, why, out);
+        self.count_failure(k, id, out);
+    }
+
+    /// Counts a failure of a key. Once it backs off, all its calls that wait are answered.
+    fn count_failure(&mut self, k: u32, worker: WorkerId, out: &mut Vec<Action>) {
+        let now = self.now;
+        let backs_off = self.keys[k].breaker.fail(now);
+        let breaker = self.keys[k].breaker;
+        self.timers.set(breaker.forget_at(), Timer::Key(k));
+        if !backs_off {
+            return;
+        }
+        if let Some(until) = breaker.open_until() {
+            self.timers.set(until, Timer::Key(k));
+        }
+        // A worker that is alive may still serve them.
+        if self.keys[k].settled() == 0 {
+            for call in self.waiting_calls(k) {
+                self.settle(call, End::StartFailed { worker }, out);
+            }
+        }
+        // None is made for those that are left, nor ahead.
+        self.touch(k);
+    }
+
+    /// Ends a worker or cell, whatever it does. Its call, if it has one, is settled before or put back.
+    pub(crate) fn kill(&mut self, w: u32, why: KillReason, out: &mut Vec<Action>) {
+        let reaping = match &self.workers[w] {
+            Occupant::Reaping(_) => return,
+            Occupant::Cell(cell) => {
+                let (id, function, created) = (cell.id, cell.function, cell.created);
+                self.leave_cells(w);
+                Reaping { id, function, key: None, created, calls: 0, room_for: None }
+            }
+            Occupant::Worker(worker) => {
+                let (k, f, state) = (worker.key, worker.function, worker.state);
+                let (id, created, calls) = (worker.id, worker.created, worker.calls);
+                match state {
+                    WorkerState::Starting { phase, .. } => {
+                        self.keys[k].starting -= 1;
+                        if phase == Phase::Making {
+                            self.host.making -= 1;
+                        }
+                    }
+                    WorkerState::Idle { frozen, .. } => {
+                        self.keys[k].idle.retain(|idle| *idle != w);
+                        self.leave_lists(w, f, frozen);
+                    }
+                    WorkerState::Leased { .. } | WorkerState::Draining { .. } => {}
+                }
+                self.keys[k].reaping += 1;
+                Reaping { id, function: f, key: Some(k), created, calls, room_for: None }
+            }
+        };
+        let (id, f, key) = (reaping.id, reaping.function, reaping.key);
+        self.workers[w] = Occupant::Reaping(reaping);
+        self.host.free_rooms.push(w);
+        out.push(Action::Kill { worker: id, why });
+        match key {
+            Some(k) => {
+                self.touch(k);
+                self.unblock_key(k);
+            }
+            None => self.unblock(f),
+        }
+    }
+
+    pub(super) fn reaped(&mut self, id: WorkerId, out: &mut Vec<Action>) {
+        let Some(w) = self.ids.get(&id).copied() else { return };
+        match &self.workers[w] {
+            Occupant::Reaping(_) => {}
+            Occupant::Cell(_) | Occupant::Worker(_) => return,
+        }
+        let Some(Occupant::Reaping(reaping)) = self.workers.remove(w) else { return };
+        self.ids.remove(&id);
+        self.host.free_rooms.retain(|free| *free != w);
+        self.host.workers -= 1;
+        let f = reaping.function;
+        self.function_mut(f).workers -= 1;
+        let t = self.function(f).tenant;
+        self.tenant_mut(t).workers -= 1;
+        if let Some(k) = reaping.key {
+            let s = self.keys[k].sub_tenant;
+            self.subs[s].workers -= 1;
+            self.keys[k].workers -= 1;
+            self.keys[k].reaping -= 1;
+        }
+        self.unblock(f);
+        if let Some(k) = reaping.room_for {
+            self.keys[k].rooms -= 1;
+            // The place was made for it: it comes before others, and has paid already.
+            self.touch(k);
+            if self.keys[k].turn.is_some() {
+                self.place_promised(k, out);
+            }
+            self.tidy(k);
+        }
+        if let Some(k) = reaping.key.filter(|k| self.keys.get(*k).is_some()) {
+            self.unblock_key(k);
+            self.touch(k);
+            self.tidy(k);
+        }
+    }
+
+    pub(super) fn worker_due(&mut self, id: WorkerId, out: &mut Vec<Action>) {
+        let Some(w) = self.ids.get(&id).copied() else { return };
+        match &self.workers[w] {
+            Occupant::Cell(cell) => match cell.state {
+                CellState::Making { deadline } if deadline <= self.now => {
+                    self.cell_failed(w, KillReason::StartTimeout, out);
+                }
+                CellState::Making { .. } | CellState::Ready { .. } => {}
+            },
+            Occupant::Worker(worker) => match worker.state {
+                WorkerState::Starting { deadline, .. } => {
+                    if deadline <= self.now {
+                        self.start_of_worker_failed(w, KillReason::StartTimeout, out);
+                    }
+                }
+                WorkerState::Idle { .. } => {
+                    if let Some(why) = self.retire_reason(w) {
+                        self.kill(w, why, out);
+                    }
+                }
+                WorkerState::Leased { call, lease, since } => {
+                    if let Some(why) = self.retire_reason(w) {
+                        self.set_state(w, WorkerState::Draining { call, lease, since, why });
+                    }
+                }
+                WorkerState::Draining { .. } => {}
+            },
+            Occupant::Reaping(_) => {}
+        }
+    }
+
+    /// Wakes when a new worker will be too old.
+    pub(crate) fn arm_age(&mut self, f: FunctionId, id: WorkerId) {
+        if let Some(age) = self.function(f).policy.age_max {
+            self.timers.set(self.now + age, Timer::Worker(id));
+        }
+    }
+
+    /// Why a worker that has no call must not get one any more.
+    pub(super) fn retire_reason(&self, w: u32) -> Option<KillReason> {
+        let worker = self.workers[w].worker()?;
+        let function = self.function(worker.function);
+        let policy = &function.policy;
+        let key = &self.keys[worker.key];
+        if function.state != crate::records::FunctionState::Live && key.waiting == 0 {
+            return Some(KillReason::FunctionRetired);
+        }
+        if worker.calls > 0 && policy.calls_max.is_some_and(|max| worker.calls >= max) {
+            return Some(KillReason::CallsMax);
+        }
+        if policy.age_max.is_some_and(|max| self.now.since(worker.created) >= max) {
+            return Some(KillReason::AgeMax);
+        }
+        let (sub, tenant) = (&self.subs[key.sub_tenant], self.tenant(function.tenant));
+        let is_over = self.host.workers > self.host.policy.workers_max
+            || tenant.workers > tenant.policy.workers_max
+            || function.workers > policy.workers_max
+            || key.live() > policy.workers_per_sub_tenant_max
+            || (!sub.label.is_shared() && sub.workers > self.policy_of_sub(key.sub_tenant).workers_max);
+        is_over.then_some(KillReason::OverCap)
+    }
+}

@@ -1,0 +1,60 @@
+//! What is due when. Setting is cheap and taking back is not needed: whoever is woken looks whether there is still a
+//! reason, and wakes that have lost theirs are swept out when they become many.
+
+use std::{cmp::Reverse, collections::BinaryHeap};
+
+use crate::{
+    event::{CallId, Tick, WorkerId},
+    key::FunctionId,
+};
+
+/// Wakes without a reason that are kept; sweeping fewer would cost more than keeping them.
+const STALE_MIN: usize = 4096;
+
+/// Why the pool wants to be woken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Timer {
+    /// A call's deadline.
+    Call(CallId),
+    /// A worker's start, or its age.
+    Worker(WorkerId),
+    /// The longest idle worker of a function: freeze or end.
+    Idle(FunctionId),
+    /// How many cells a function keeps.
+    Cells(FunctionId),
+    /// A key's back-off ends, or its failures may be forgotten.
+    Key(u32),
+    /// A sub-tenant's bucket is full again.
+    SubTenant(u32),
+}
+
+/// All of them.
+#[derive(Clone, Debug, Default)]
+pub struct Timers {
+    heap: BinaryHeap<Reverse<(Tick, Timer)>>,
+}
+
+impl Timers {
+    /// Wakes at `at`.
+    pub fn set(&mut self, at: Tick, timer: Timer) {
+        self.heap.push(Reverse((at, timer)));
+    }
+
+    /// The next wake-up.
+    pub fn next(&self) -> Option<Tick> {
+        self.heap.peek().map(|Reverse((at, _))| *at)
+    }
+
+    /// Takes one that is due.
+    pub fn pop(&mut self, now: Tick) -> Option<Timer> {
+        let due = self.next()? <= now;
+        if due { self.heap.pop().map(|Reverse((_, timer))| timer) } else { None }
+    }
+
+    /// Keeps those with a reason, if there are many more than `reasons` things to wake for.
+    pub fn sweep(&mut self, reasons: usize, has_reason: impl Fn(Tick, Timer) -> bool) {
+        if self.heap.len() > 4 * reasons + STALE_MIN {
+            self.heap.retain(|Reverse((at, timer))| has_reason(*at, *timer));
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! Histories of the pool that no host would show in a year, from seeds, with every rule checked after each step.
+//!
+//! ```text
+//!            events, late, twice, lost                     actions
+//!  world ------------------------------------> pool ---------------------.
+//!  (driver, host, clock, operators)              |                       |
+//!    ^                                           '----> oracle: is it allowed, is anything owed?
+//!    '------- planned for later, or gone wrong ------------------------- '
+//! ```
+//! A failing history prints its seed; `SUBLET_SEED=.. cargo test -p sublet-simulator one_seed -- --nocapture` runs it alone.
+#![forbid(unsafe_code)]
+
+mod history;
+mod limits;
+mod oracle;
+mod rng;
+mod seeds;
+mod stats;
+mod world;
+
+pub use history::{Report, run};
+pub use rng::{Rng, mix};
+pub use seeds::ONCE_FAILED;
+pub use stats::{Fault, Stats};
