@@ -27,6 +27,9 @@ const CAPABILITIES: [Capability; 9] = [
     Capability::CAP_SYS_PTRACE,
 ];
 
+/// The first version in which truncating a file is a right of its own; what init demands.
+const LANDLOCK_MIN: i64 = 3;
+
 /// How a check came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -179,7 +182,18 @@ impl Report {
             can_kill || is_root,
             "boot Linux 5.14 or later",
         );
+        self.own_group(&found);
         self.swap(&found);
+    }
+
+    /// Told, and not judged: `serve` may be started elsewhere, or told to make its groups elsewhere.
+    fn own_group(&mut self, found: &HostCgroups) {
+        let value = if found.is_own_group_usable() {
+            "takes controllers"
+        } else {
+            "has other processes: serve needs a group of its own, or host.cgroup_parent = \"/\""
+        };
+        self.require("own group", value, true, "");
     }
 
     fn swap(&mut self, found: &HostCgroups) {
@@ -206,9 +220,13 @@ impl Report {
         let ok = ["kill_process", "errno", "user_notif"].into_iter().all(has);
         self.require("system call filters", actions.clone(), ok, "boot a kernel with CONFIG_SECCOMP_FILTER");
         let abi = sublet_shim::landlock_abi();
-        let value = if abi > 0 { format!("version {abi}") } else { "absent or off".to_owned() };
-        let remedy = "boot a kernel with CONFIG_SECURITY_LANDLOCK and landlock in lsm=";
-        self.prefer("landlock", value, abi > 0, Degradation::Landlock, remedy);
+        let value = match abi {
+            0 => "absent or off".to_owned(),
+            old if old < LANDLOCK_MIN => format!("version {old}, and {LANDLOCK_MIN} is needed"),
+            version => format!("version {version}"),
+        };
+        let remedy = "boot Linux 6.2 or later with CONFIG_SECURITY_LANDLOCK and landlock in lsm=";
+        self.prefer("landlock", value, abi >= LANDLOCK_MIN, Degradation::Landlock, remedy);
     }
 
     /// What is not enforced here.

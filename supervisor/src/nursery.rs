@@ -90,7 +90,8 @@ pub fn start_nursery(config: NurseryConfig, lock: &OwnedFd) -> Result<Started, N
     let child = command.spawn().map_err(start("run the shim from memory"))?;
     drop((theirs, file));
     let started = Started { child, socket: ours };
-    link::send(started.socket.as_fd(), &Request::Configure(config), &[]).map_err(start("send its configuration"))?;
+    link::send(started.socket.as_fd(), &Request::Configure(Box::new(config)), &[])
+        .map_err(start("send its configuration"))?;
     match link::receive::<Event>(started.socket.as_fd(), false).map_err(start("hear from it"))? {
         link::Received::Message(Event::Configured, _) => Ok(started),
         link::Received::Message(Event::ConfigureFailed { error }, _) => Err(NurseryError::Configure(error)),

@@ -26,6 +26,7 @@ const FIXED: &[(&str, &str)] = &[
     ("socket_gid", "the socket is root's"),
     ("listen", "it is bound"),
     ("instance", "the cgroups carry it"),
+    ("cgroup_parent", "the cgroups are there"),
     ("uid_base", "the nursery was told once"),
     ("uid_count", "the nursery was told once"),
     ("supervisor_uid", "it is what the supervisor runs as"),

@@ -35,6 +35,15 @@ fn lift(fd: RawFd) -> io::Result<RawFd> {
     if lifted < 0 { Err(io::Error::last_os_error()) } else { Ok(lifted) }
 }
 
+/// Lets a write to a pipe without readers end this process, as C programs have it.
+pub fn end_on_broken_pipe() {
+    use nix::sys::signal::{SigHandler, Signal, signal};
+    // WHY UNSAFE: signal handlers can be arbitrary code.
+    // SAFETY: the default action is none of ours.
+    // SIGPIPE can be set; there is no other reason to fail.
+    unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }.ok();
+}
+
 /// Takes ownership of a descriptor that recvmsg has just handed over.
 pub fn received_fd(raw: RawFd) -> OwnedFd {
     // WHY UNSAFE: nix hands received descriptors over as numbers.

@@ -15,7 +15,7 @@ pub const MESSAGE_LIMIT: usize = 64 * 1024;
 #[serde(tag = "ask", rename_all = "kebab-case")]
 pub enum Request {
     /// The first message, and only the first.
-    Configure(NurseryConfig),
+    Configure(Box<NurseryConfig>),
     /// Make a sandbox. Answered by [`Event::Spawned`] or [`Event::Refused`], later by [`Event::Reaped`].
     Spawn {
         /// Chosen by the supervisor, names the sandbox from now on.

@@ -180,8 +180,13 @@ pub struct NurseryConfig {
 pub struct CgroupDirs {
     /// Our subtree in the v2 hierarchy, for example "/sys/fs/cgroup/sublet-main".
     pub unified: String,
+    /// The directory our subtree is in.
+    pub unified_parent: String,
     /// Where the supervisor came from in the v2 hierarchy, to go back to when the subtree is removed.
     pub unified_origin: String,
+    /// Controllers that were handed to the children of `unified_parent` for us, to be taken back in the end: a group
+    /// whose children have controllers takes no processes.
+    pub enabled: Vec<String>,
     /// On a hybrid host: our subtree in each v1 hierarchy that carries limits, in the order they are joined.
     pub v1: Vec<String>,
 }

@@ -55,6 +55,7 @@ pub struct Confined;
 /// Runs the launcher to its end.
 pub fn run(birth: &Birth<'_>, init: OwnedFd) -> ! {
     let mut init = Some(init);
+    prctl::set_name(c"sublet-launcher").ok();
     for step in birth.steps.iter().filter(|step| step.actor() == Actor::Launcher) {
         if let Err(error) = apply(birth, &mut init, step) {
             let message = FromLauncher::StepFailed { step: step.to_string(), error: error.to_string() };

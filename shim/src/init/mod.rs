@@ -69,6 +69,8 @@ pub struct Birth<'a> {
 /// Runs init to its end.
 pub fn run(mut birth: Birth<'_>) -> ! {
     let mut new_root = None;
+    // For whoever looks at the process list; a name that cannot be set is no reason to fail.
+    prctl::set_name(c"sublet-init").ok();
     for step in birth.steps {
         if step.actor() != Actor::Init {
             continue;

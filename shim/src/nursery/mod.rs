@@ -125,7 +125,7 @@ enum Stop {
 
 fn await_configuration(socket: &OwnedFd) -> Result<Option<NurseryConfig>, NurseryError> {
     match link::receive::<Request>(socket.as_fd(), false).map_err(os("receive the configuration"))? {
-        link::Received::Message(Request::Configure(config), _) => Ok(Some(config)),
+        link::Received::Message(Request::Configure(config), _) => Ok(Some(*config)),
         link::Received::Closed => Ok(None),
         other => Err(os("receive the configuration")(io::Error::other(format!("expected Configure, got {other:?}")))),
     }

@@ -22,6 +22,14 @@ pub fn remove(config: &NurseryConfig) -> Vec<String> {
     if !cgroups::wait_empty(&pool) {
         left.push(format!("{} still has processes", pool.display()));
     }
+    // From the inside out; one that still needs them keeps them, and then the way back is closed and told below.
+    for dir in [unified, Path::new(&dirs.unified_parent)] {
+        let lines: Vec<String> = dirs.enabled.iter().map(|name| format!("-{name}")).collect();
+        if !lines.is_empty() {
+            left.extend(cgroups::remove_tree(&pool));
+            fs::write(dir.join("cgroup.subtree_control"), lines.join(" ")).ok();
+        }
+    }
     let own = unified.join(CGROUP_SUPERVISOR);
     if let Err(error) = cgroups::move_processes(&own, Path::new(&dirs.unified_origin)) {
         left.push(format!("leave {}: {error}", own.display()));

@@ -135,7 +135,7 @@ impl Pool {
         out.push(Action::MakeCell { worker: id, function: f });
     }
 
-    pub(crate) fn cell_made(&mut self, w: u32) {
+    pub(crate) fn cell_made(&mut self, w: u32, out: &mut Vec<Action>) {
         let now = self.now;
         let Occupant::Cell(cell) = &mut self.workers[w] else { return };
         match cell.state {
@@ -151,6 +151,10 @@ impl Pool {
         function.cells_breaker.close();
         self.arm_cells(f);
         self.unblock(f);
+        if self.host.cell_bytes > self.host.policy.cells_memory_max {
+            // The memory for cells was lowered while it was being made.
+            self.kill(w, KillReason::OverCap, out);
+        }
     }
 
     pub(crate) fn cell_failed(&mut self, w: u32, why: KillReason, out: &mut Vec<Action>) {

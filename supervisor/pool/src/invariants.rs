@@ -18,6 +18,7 @@ struct Seen {
     leased: u32,
     idle: u32,
     cells: u32,
+    leaving: u32,
     /// Per key: workers, starting, reaping, idle.
     keys: HashMap<u32, [u32; 4]>,
     functions: HashMap<u32, u32>,
@@ -74,6 +75,7 @@ impl Pool {
                     }
                 }
                 Occupant::Reaping(reaping) => {
+                    seen.leaving += 1;
                     if let Some(k) = reaping.key {
                         let of_key = seen.keys.entry(k).or_default();
                         of_key[0] += 1;
@@ -92,6 +94,9 @@ impl Pool {
 
     fn check_counts(&self, seen: &Seen) -> Result<(), String> {
         rule(self.host.workers as usize == self.workers.len(), "workers of the host counted")?;
+        let of_functions: u32 = self.functions.iter().map(|f| f.leaving).sum();
+        let of_tenants: u32 = self.tenants.iter().map(|t| t.leaving).sum();
+        rule([self.host.leaving, of_functions, of_tenants] == [seen.leaving; 3], "those being removed counted")?;
         rule(self.ids.len() == self.workers.len(), "no id without a worker")?;
         rule(self.host.making == seen.making, "sandboxes in the making counted")?;
         rule(self.host.in_flight as usize == self.calls.len(), "calls of the host counted")?;

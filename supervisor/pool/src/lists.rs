@@ -37,12 +37,31 @@ impl Lru {
 
     /// Appends the most recently used.
     pub fn push(&mut self, workers: &mut Slab<Occupant>, level: Level, at: u32) {
-        *link(workers, at, level) = Link { before: self.last, after: None };
-        match self.last {
-            Some(last) => link(workers, last, level).after = Some(at),
+        self.insert(workers, level, at, |_| false);
+    }
+
+    /// Puts one in before those at the end that are to stay behind it.
+    pub fn insert(
+        &mut self,
+        workers: &mut Slab<Occupant>,
+        level: Level,
+        at: u32,
+        is_behind: impl Fn(&Occupant) -> bool,
+    ) {
+        let mut after = None;
+        let mut before = self.last;
+        while let Some(last) = before.filter(|last| is_behind(&workers[*last])) {
+            (after, before) = (Some(last), link(workers, last, level).before);
+        }
+        *link(workers, at, level) = Link { before, after };
+        match before {
+            Some(before) => link(workers, before, level).after = Some(at),
             None => self.first = Some(at),
         }
-        self.last = Some(at);
+        match after {
+            Some(after) => link(workers, after, level).before = Some(at),
+            None => self.last = Some(at),
+        }
     }
 
     /// Takes a member out.

@@ -19,6 +19,8 @@ use crate::{
 pub struct Host {
     pub policy: HostPolicy,
     pub workers: u32,
+    /// Of these, being removed; likewise below.
+    pub leaving: u32,
     pub making: u32,
     pub in_flight: u32,
     pub waiting: u32,
@@ -41,6 +43,7 @@ pub struct Tenant {
     pub own_policies: HashMap<SubTenant, SubTenantPolicy>,
     pub sub_tenants: HashMap<SubTenant, u32>,
     pub workers: u32,
+    pub leaving: u32,
     pub in_flight: u32,
     pub bucket: Bucket,
     pub idle: Lru,
@@ -68,6 +71,7 @@ pub struct Function {
     pub policy: FunctionPolicy,
     pub state: FunctionState,
     pub workers: u32,
+    pub leaving: u32,
     pub in_flight: u32,
     /// Idle and running, idle and frozen; each least recently used first.
     pub hot: Lru,
@@ -96,6 +100,8 @@ pub struct SubRecord {
     pub in_flight: u32,
     pub bucket: Bucket,
     pub virtual_time: u64,
+    /// Whether it is going to be looked at again, to be forgotten.
+    pub is_watched: bool,
 }
 
 /// Everything about one pool key; kept only while there is something to keep.

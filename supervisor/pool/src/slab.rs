@@ -22,6 +22,10 @@ impl<T> Slab<T> {
             self.places[at as usize] = Some(value);
             return at;
         }
+        // Growth by an eighth, not by doubling: a hundred thousand records are known, and half of their places would be air.
+        if self.places.len() == self.places.capacity() {
+            self.places.reserve_exact(self.places.len() / 8 + 16);
+        }
         self.places.push(Some(value));
         u32::try_from(self.places.len() - 1).unwrap_or(u32::MAX)
     }

@@ -32,11 +32,16 @@ pub enum Timer {
 #[derive(Clone, Debug, Default)]
 pub struct Timers {
     heap: BinaryHeap<Reverse<(Tick, Timer)>>,
+    /// How many had a reason when they were swept last.
+    kept: usize,
 }
 
 impl Timers {
     /// Wakes at `at`.
     pub fn set(&mut self, at: Tick, timer: Timer) {
+        if self.heap.len() == self.heap.capacity() {
+            self.heap.reserve_exact(self.heap.len() / 8 + 16);
+        }
         self.heap.push(Reverse((at, timer)));
     }
 
@@ -51,10 +56,12 @@ impl Timers {
         if due { self.heap.pop().map(|Reverse((_, timer))| timer) } else { None }
     }
 
-    /// Keeps those with a reason, if there are many more than `reasons` things to wake for.
-    pub fn sweep(&mut self, reasons: usize, has_reason: impl Fn(Tick, Timer) -> bool) {
-        if self.heap.len() > 4 * reasons + STALE_MIN {
+    /// Keeps those with a reason, when there are twice as many as had one the last time: so each sweep is paid for by as many
+    /// that were set since.
+    pub fn sweep(&mut self, has_reason: impl Fn(Tick, Timer) -> bool) {
+        if self.heap.len() > 2 * self.kept + STALE_MIN {
             self.heap.retain(|Reverse((at, timer))| has_reason(*at, *timer));
+            self.kept = self.heap.len();
         }
     }
 }

@@ -58,6 +58,8 @@ pub enum Place {
 pub struct HostCgroups {
     /// Our own group in the v2 hierarchy.
     pub own: PathBuf,
+    /// Where the v2 hierarchy is mounted.
+    pub mount: PathBuf,
     /// Controllers found, with their place.
     pub places: BTreeMap<Controller, Place>,
     /// Whether v2 is mounted with nsdelegate.
@@ -105,6 +107,7 @@ impl HostCgroups {
             })
         };
         let mut own = None;
+        let mut mount_point = PathBuf::new();
         let mut nsdelegate = false;
         let mut places = BTreeMap::new();
         for line in mounts.lines() {
@@ -117,6 +120,7 @@ impl HostCgroups {
             match kind {
                 "cgroup2" if own.is_none() => {
                     own = own_path("").and_then(|path| below(point, root, &path));
+                    mount_point = PathBuf::from(point);
                     nsdelegate = options.contains(&"nsdelegate");
                 }
                 "cgroup" => {
@@ -131,7 +135,17 @@ impl HostCgroups {
                 _ => {}
             }
         }
-        Some(Self { own: own?, places, nsdelegate })
+        Some(Self { own: own?, mount: mount_point, places, nsdelegate })
+    }
+
+    /// Whether a supervisor that starts in our own group could hand controllers to groups below it: v2 allows that in the
+    /// root of the hierarchy, and where no process is beside the supervisor's own.
+    pub fn is_own_group_usable(&self) -> bool {
+        let needs_controllers = self.places.values().any(|place| *place == Place::Unified);
+        let enabled = fs::read_to_string(self.own.join("cgroup.subtree_control")).unwrap_or_default();
+        let is_root = !self.own.join("cgroup.type").exists();
+        let others = fs::read_to_string(self.own.join("cgroup.procs")).unwrap_or_default().lines().count() > 1;
+        !needs_controllers || is_root || !others || enabled.contains("memory")
     }
 
     /// Whether limits are on v1 hierarchies.

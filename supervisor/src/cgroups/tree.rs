@@ -44,9 +44,19 @@ impl Tree {
     ///
     /// # Errors
     /// When the host does not allow it; the remedy is in the message.
-    pub fn create(host: &HostCgroups, instance: &str, pool: &Limits, owner: u32) -> Result<Self, CgroupError> {
+    pub fn create(
+        host: &HostCgroups,
+        instance: &str,
+        parent: Option<&str>,
+        pool: &Limits,
+        owner: u32,
+    ) -> Result<Self, CgroupError> {
         let name = format!("sublet-{instance}");
-        let unified = host.own.join(&name);
+        let parent = match parent {
+            Some(path) => host.mount.join(path.trim_start_matches('/')),
+            None => host.own.clone(),
+        };
+        let unified = parent.join(&name);
         let mut v1 = BTreeSet::new();
         let mut controllers = Vec::new();
         for (controller, place) in &host.places {
@@ -63,12 +73,14 @@ impl Tree {
         let text = |path: &Path| path.to_string_lossy().into_owned();
         let dirs = CgroupDirs {
             unified: text(&unified),
+            unified_parent: text(&parent),
             unified_origin: text(&host.own),
+            enabled: Vec::new(),
             v1: v1.iter().map(|path| text(path)).collect(),
         };
-        let tree = Self { dirs, controllers, levels: Mutex::default() };
+        let mut tree = Self { dirs, controllers, levels: Mutex::default() };
         tree.sweep()?;
-        match tree.build(host, pool, owner) {
+        match tree.build(pool, owner) {
             Ok(()) => Ok(tree),
             Err(error) => {
                 // Nothing half-made stays.
@@ -78,8 +90,9 @@ impl Tree {
         }
     }
 
-    fn build(&self, host: &HostCgroups, pool: &Limits, owner: u32) -> Result<(), CgroupError> {
-        let unified = Path::new(&self.dirs.unified);
+    fn build(&mut self, pool: &Limits, owner: u32) -> Result<(), CgroupError> {
+        let (unified, parent) = (PathBuf::from(&self.dirs.unified), PathBuf::from(&self.dirs.unified_parent));
+        let unified = unified.as_path();
         let own = unified.join(CGROUP_SUPERVISOR);
         let unified_pool = unified.join(CGROUP_POOL);
         for dir in [unified, &own, &unified_pool] {
@@ -90,7 +103,8 @@ impl Tree {
             .filter(|(controller, _, is_unified)| *is_unified && *controller != Controller::CpuAcct)
             .map(|(controller, ..)| controller.name())
             .collect();
-        for dir in [host.own.as_path(), unified, &unified_pool] {
+        self.dirs.enabled = enable(&parent, &names)?;
+        for dir in [unified, &unified_pool] {
             enable(dir, &names)?;
         }
         for dir in self.dirs.v1.iter().map(Path::new) {
@@ -142,6 +156,14 @@ impl Tree {
     /// Undoes [`Self::create`] while the nursery, which does it at every other end, does not run yet. Needs root.
     pub fn remove(&self) {
         let unified = Path::new(&self.dirs.unified);
+        let back: Vec<String> = self.dirs.enabled.iter().map(|name| format!("-{name}")).collect();
+        if !back.is_empty() {
+            remove_tree(&unified.join(CGROUP_POOL));
+            for dir in [unified, Path::new(&self.dirs.unified_parent)] {
+                // One that still needs them keeps them.
+                fs::write(dir.join("cgroup.subtree_control"), back.join(" ")).ok();
+            }
+        }
         let moved = move_processes(&unified.join(CGROUP_SUPERVISOR), Path::new(&self.dirs.unified_origin));
         let left = self.remove_trees();
         if moved.is_err() || !left.is_empty() {
@@ -232,7 +254,7 @@ impl Tree {
                 .filter(|(controller, _, unified)| *unified && *controller != Controller::CpuAcct)
                 .map(|(controller, ..)| controller.name())
                 .collect();
-            enable(&Path::new(&self.dirs.unified).join(CGROUP_POOL).join(path), &names)
+            enable(&Path::new(&self.dirs.unified).join(CGROUP_POOL).join(path), &names).map(drop)
         });
         if let Err(error) = made {
             self.remove_group(path);
@@ -277,26 +299,28 @@ fn make(dir: &Path) -> Result<(), CgroupError> {
     }
 }
 
-/// Hands controllers to the children of a v2 group.
-fn enable(dir: &Path, controllers: &BTreeSet<&str>) -> Result<(), CgroupError> {
+/// Hands controllers to the children of a v2 group. Returns those that they had not before.
+fn enable(dir: &Path, controllers: &BTreeSet<&str>) -> Result<Vec<String>, CgroupError> {
     let path = dir.join("cgroup.subtree_control");
     let enabled = fs::read_to_string(&path).map_err(CgroupError::os("read", &path))?;
     let missing: Vec<String> = (controllers.iter())
         .filter(|name| !enabled.split_whitespace().any(|on| on == **name))
-        .map(|name| format!("+{name}"))
+        .map(|name| (*name).to_owned())
         .collect();
     if missing.is_empty() {
-        return Ok(());
+        return Ok(missing);
     }
-    let value = missing.join(" ");
-    fs::write(&path, &value).map_err(|error| CgroupError::Os {
+    let value = missing.iter().map(|name| format!("+{name}")).collect::<Vec<_>>().join(" ");
+    let written = fs::write(&path, &value).map_err(|error| CgroupError::Os {
         remedy: (error.raw_os_error() == Some(libc::EBUSY)).then(|| {
             "other processes are in our own group, and v2 allows none beside children with controllers; \
-             start sublet in a group of its own: systemd-run --scope -p Delegate=yes sublet serve"
+             start sublet in a group of its own (systemd-run --scope -p Delegate=yes sublet serve), or let it make its \
+             groups elsewhere: host.cgroup_parent = \"/\""
                 .into()
         }),
         action: format!("write {value:?} to"),
         path: path.display().to_string(),
         error,
-    })
+    });
+    written.map(|()| missing)
 }

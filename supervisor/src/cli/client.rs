@@ -16,7 +16,12 @@ pub fn block_on<T>(future: impl Future<Output = Result<T, Failed>>) -> Result<T,
 }
 
 async fn connect(target: &str) -> Result<Channel, Failed> {
-    let url = if target.starts_with("http://") { target.to_owned() } else { format!("unix:{target}") };
+    let url = match target {
+        http if http.starts_with("http://") => http.to_owned(),
+        unix if unix.starts_with("unix:") => unix.replacen("unix://", "unix:", 1),
+        address if address.parse::<std::net::SocketAddr>().is_ok() => format!("http://{address}"),
+        path => format!("unix:{path}"),
+    };
     let endpoint = Endpoint::from_shared(url).map_err(|error| Failed::new(format!("{target:?}: {error}")))?;
     endpoint.connect().await.map_err(|error| {
         let mut source: Option<&dyn std::error::Error> = Some(&error);

@@ -66,7 +66,7 @@ fn failed(refusal: &tonic::Status, json: bool) -> Failed {
     if json {
         let code = format!("{:?}", refusal.code());
         let value = json!({
-            "code": code, "message": refusal.message(), "verdict": verdict.as_ref().map(output::verdict),
+            "code": code, "reason": status::reason_of(refusal), "message": refusal.message(), "verdict": verdict.as_ref().map(output::verdict),
         });
         println!("{value}");
         return Failed { message: String::new(), status: STATUS_CALL };

@@ -43,8 +43,11 @@ enum Command {
         /// Configuration file.
         #[arg(long, default_value = CONFIG)]
         config: PathBuf,
+        /// Stop when standard input is closed, as by the end of the program that started it.
+        #[arg(long)]
+        while_stdin_is_open: bool,
     },
-    /// Ten seconds that show what sublet does, on this host, with a supervisor of its own. Leaves nothing behind.
+    /// A few seconds that show what sublet does, on this host, with a supervisor of its own. Leaves nothing behind.
     Demo,
     /// Call a function: payload from stdin or --file, answer to stdout.
     Invoke(InvokeArgs),
@@ -178,7 +181,7 @@ struct InvokeArgs {
     /// Print receipt and log to stderr.
     #[arg(long, short)]
     verbose: bool,
-    /// The supervisor's call socket, or http://ADDRESS:PORT.
+    /// The supervisor's call socket, or its TCP address.
     #[arg(long, env = "SUBLET_SOCKET", default_value = SOCKET)]
     socket: String,
 }
@@ -231,10 +234,14 @@ impl<E: std::error::Error> From<E> for Failed {
 /// Runs the command line. The returned status: 0 done, 1 not done, 2 wrong usage, 3 the call did not end well.
 pub fn main() -> ExitCode {
     let Cli { json, command } = Cli::parse();
+    if !matches!(command, Command::Serve { .. } | Command::Demo) {
+        // As every other tool: `sublet ps | head` ends with head, and says nothing.
+        crate::sys::end_on_broken_pipe();
+    }
     match run(command, json) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failed { message, status }) => {
-            if json && status != STATUS_CALL {
+            if json && status != STATUS_CALL && !message.is_empty() {
                 println!("{}", serde_json::json!({ "error": message }));
             } else if !message.is_empty() {
                 eprintln!("sublet: {message}");
@@ -246,7 +253,7 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command, json: bool) -> Result<(), Failed> {
     match command {
-        Command::Serve { config } => serve(&config, json),
+        Command::Serve { config, while_stdin_is_open } => serve(&config, while_stdin_is_open, json),
         Command::Demo => demo::run(json),
         Command::Invoke(args) => invoke::run(args, json),
         Command::Ps { tenant, socket } => operate::ps(&socket.path, tenant, json),
@@ -277,9 +284,9 @@ fn run(command: Command, json: bool) -> Result<(), Failed> {
     }
 }
 
-fn serve(path: &std::path::Path, json: bool) -> Result<(), Failed> {
+fn serve(path: &std::path::Path, while_stdin_is_open: bool, json: bool) -> Result<(), Failed> {
     output::log_to_stderr(json);
-    crate::serve::serve(path, |config| {
+    crate::serve::serve(path, while_stdin_is_open, |config| {
         let host = &config.host;
         if json {
             let tcp = host.listen.map(|address| address.to_string());

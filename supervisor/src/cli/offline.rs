@@ -69,7 +69,7 @@ pub fn check_config(path: &Path, text_only: bool, json: bool) -> Result<(), Fail
         let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
         return Err(match json {
             // Told already.
-            true => Failed { message: String::new(), status: super::STATUS_CALL },
+            true => Failed { message: String::new(), status: super::STATUS_FAILED },
             false => Failed::new(format!("{} is not usable:\n{}", path.display(), lines.join("\n"))),
         });
     }
@@ -123,7 +123,7 @@ pub fn doctor(path: Option<&Path>, json: bool) -> Result<(), Failed> {
     }
     match (refused, json) {
         (Ok(()), _) => Ok(()),
-        (Err(_), true) => Err(Failed { message: String::new(), status: super::STATUS_CALL }),
+        (Err(_), true) => Err(Failed { message: String::new(), status: super::STATUS_FAILED }),
         (Err(lines), false) => Err(Failed::new(format!("`sublet serve` would refuse to start here:\n{lines}"))),
     }
 }

@@ -9,7 +9,8 @@ use sublet_proto::v1::{Receipt, Start, Verdict};
 pub fn log_to_stderr(json: bool) {
     use tracing_subscriber::{EnvFilter, fmt};
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(is_terminal);
     // A second call keeps the first subscriber.
     if json {
         builder.json().try_init().ok()

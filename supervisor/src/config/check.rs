@@ -103,6 +103,7 @@ fn host(raw: &RawHost, r: &Reader<'_>) -> (Above, Option<Host>) {
             socket_gid: r.optional("socket_gid", raw.socket_gid.as_ref(), &bounds::SOCKET_GID).map(|s| s.value),
             listen: listen(raw, r),
             instance: instance(raw, r)?,
+            cgroup_parent: r.path("cgroup_parent", raw.cgroup_parent.as_ref(), "/sublet.slice"),
             uid_base: ids.base,
             uid_count: ids.count,
             supervisor_uid: ids.supervisor,

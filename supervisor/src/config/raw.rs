@@ -80,6 +80,7 @@ pub struct RawHost {
     pub socket_gid: Maybe,
     pub listen: Maybe,
     pub instance: Maybe,
+    pub cgroup_parent: Maybe,
     pub uid_base: Maybe,
     pub uid_count: Maybe,
     pub supervisor_uid: Maybe,

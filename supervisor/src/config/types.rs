@@ -64,6 +64,8 @@ pub struct Host {
     pub listen: Option<SocketAddr>,
     /// Tells several daemons on one host apart; the cgroup is `sublet-<instance>`.
     pub instance: Name,
+    /// Group of the v2 hierarchy, from its root, in which ours is made; none is the one the supervisor starts in.
+    pub cgroup_parent: Option<HostPath>,
     /// First host uid and gid of workers.
     pub uid_base: u32,
     /// How many ids from there on, two per worker; even.

@@ -42,7 +42,7 @@ use crate::{
 
 /// How long a worker that still writes to its log is left running before it is frozen all the same.
 const QUIET_PATIENCE: Duration = Duration::from_secs(1);
-/// How often it is looked at meanwhile.
+/// Silent for so long, it has nothing more to say; and how often it is looked at meanwhile.
 const QUIET_PAUSE: Duration = Duration::from_millis(10);
 
 /// What the driver tells the task of a call.
@@ -397,7 +397,7 @@ impl Driver {
 /// as the next call takes to come.
 async fn freeze(worker: Arc<Worker>) {
     let end = Instant::now() + QUIET_PATIENCE;
-    while worker.is_wanted_frozen() && !worker.log.is_quiet() && Instant::now() < end {
+    while worker.is_wanted_frozen() && !worker.log.is_quiet_for(QUIET_PAUSE) && Instant::now() < end {
         tokio::time::sleep(QUIET_PAUSE).await;
     }
     if let Err(error) = worker.apply_freeze() {

@@ -260,7 +260,7 @@ impl Admin for AdminService {
             (name, false, false) if !name.is_empty() => Selector::Worker(WorkerId(self.line(name)?.worker.id.0)),
             _ => {
                 return Err(Status::invalid_argument(
-                    "name a worker, or any of tenant, function and sub_tenant, or all = true; one of the three",
+                    "name a worker, or any of tenant, function and sub_tenant, or all (--all); one of the three",
                 ));
             }
         };

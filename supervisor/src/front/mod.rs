@@ -13,7 +13,7 @@ use std::{io, sync::Arc};
 
 use sublet_proto::v1::{
     self, Fact,
-    admin_server::AdminServer,
+    admin_server::{AdminServer, SERVICE_NAME as ADMIN_NAME},
     invoker_server::{InvokerServer, SERVICE_NAME as INVOKER_NAME},
 };
 use tokio::{
@@ -75,11 +75,13 @@ impl Front {
     pub async fn serve(self, bound: Bound, closing: watch::Receiver<bool>) -> Result<(), FrontError> {
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_service_status(INVOKER_NAME, ServingStatus::Serving).await;
-        let reflection = || -> Result<_, FrontError> {
-            Ok(tonic_reflection::server::Builder::configure()
+        // Each server lists what it serves; v1alpha as well, which many clients still ask for.
+        let reflection = |service: &str| {
+            tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-                .build_v1()?)
+                .with_service_name(service)
+                .with_service_name("grpc.health.v1.Health")
         };
         let largest = |of: fn(&crate::config::Function) -> u32| {
             self.driver.catalogue().all().iter().map(|entry| of(&entry.settings) as usize).max().unwrap_or(0)
@@ -109,12 +111,14 @@ impl Front {
         let admin_socket = UnixListener::from_std(admin_socket)?;
         let callers = server()
             .add_service(health_service.clone())
-            .add_service(reflection()?)
+            .add_service(reflection(INVOKER_NAME).build_v1()?)
+            .add_service(reflection(INVOKER_NAME).build_v1alpha()?)
             .add_service(invoker)
             .serve_with_incoming_shutdown(incoming(call, tcp, self.connections_max), closed(closing.clone()));
         let operators = server()
             .add_service(health_service)
-            .add_service(reflection()?)
+            .add_service(reflection(ADMIN_NAME).build_v1()?)
+            .add_service(reflection(ADMIN_NAME).build_v1alpha()?)
             .add_service(admin)
             .serve_with_incoming_shutdown(incoming(admin_socket, None, OPERATORS_MAX), closed(closing));
         tokio::try_join!(callers, operators)?;

@@ -123,6 +123,11 @@ fn of_verdict(found: &Verdict) -> Status {
     Status::with_details(code, found.message.clone(), Bytes::from(status.encode_to_vec()))
 }
 
+/// The reason in a status, for clients; empty when there is none.
+pub fn reason_of(status: &Status) -> String {
+    status.get_details_error_info().map(|info| info.reason).unwrap_or_default()
+}
+
 /// The verdict in a status, for clients.
 pub fn verdict_of(status: &Status) -> Option<Verdict> {
     let details = tonic_types::pb::Status::decode(status.details()).ok()?.details;

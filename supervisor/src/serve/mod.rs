@@ -118,14 +118,14 @@ struct Prepared {
 ///
 /// # Errors
 /// Why it cannot serve, or did not end well. Nothing is left behind, but for what the error names.
-pub fn serve(path: &Path, ready: impl FnOnce(&Config)) -> Result<(), ServeError> {
+pub fn serve(path: &Path, while_stdin_is_open: bool, ready: impl FnOnce(&Config)) -> Result<(), ServeError> {
     let prepared = prepare(config::load(path)?)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("sublet")
         .build()
         .map_err(os("start tokio"))?;
-    let result = runtime.block_on(run(prepared, path, ready));
+    let result = runtime.block_on(run(prepared, path, while_stdin_is_open, ready));
     // Nothing that still runs has anything to do for anybody.
     runtime.shutdown_timeout(Duration::from_millis(100));
     result
@@ -147,7 +147,13 @@ fn prepare(config: Config) -> Result<Prepared, ServeError> {
     rights::allow_descriptors(descriptors_needed(host)).map_err(ServeError::Host)?;
     let state = State::lock(host.state_dir.as_path())?;
     let found = HostCgroups::discover()?;
-    let tree = Tree::create(&found, host.instance.as_str(), &catalogue::pool_limits(&config), host.supervisor_uid)?;
+    let tree = Tree::create(
+        &found,
+        host.instance.as_str(),
+        host.cgroup_parent.as_ref().map(|path| path.as_str()),
+        &catalogue::pool_limits(&config),
+        host.supervisor_uid,
+    )?;
     let missing_layers: Vec<Layer> = report.missing_layers();
     let begun = begin(&config, &state, &tree, &missing_layers);
     let (bound, started) = match begun {
@@ -205,7 +211,12 @@ fn listen(address: std::net::SocketAddr) -> Result<std::net::TcpListener, ServeE
     bind().map_err(|error| ServeError::Listen { address, error })
 }
 
-async fn run(prepared: Prepared, path: &Path, ready: impl FnOnce(&Config)) -> Result<(), ServeError> {
+async fn run(
+    prepared: Prepared,
+    path: &Path,
+    while_stdin_is_open: bool,
+    ready: impl FnOnce(&Config),
+) -> Result<(), ServeError> {
     let Prepared { config, report, tree, bound, started, missing_layers, v1_controllers, _state } = prepared;
     let nursery = Nursery::run(started)?;
     let host = &config.host;
@@ -252,6 +263,7 @@ async fn run(prepared: Prepared, path: &Path, ready: impl FnOnce(&Config)) -> Re
             _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
             _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
             _ = stopping.wait_for(|stop| *stop) => tracing::info!("asked to stop"),
+            () = closed_stdin(while_stdin_is_open) => tracing::info!("standard input is closed: draining"),
             _ = hang_up.recv() => {
                 let reloader = reloader.clone();
                 tokio::task::spawn_blocking(move || match reloader.reload() {
@@ -277,6 +289,16 @@ async fn run(prepared: Prepared, path: &Path, ready: impl FnOnce(&Config)) -> Re
     serving.abort();
     let left = nursery.stop().await?;
     if left.is_empty() { Ok(()) } else { Err(ServeError::Left(left.join(", "))) }
+}
+
+/// Returns when standard input is at its end, if that is asked for.
+async fn closed_stdin(is_asked: bool) {
+    if !is_asked {
+        std::future::pending().await
+    }
+    let read = tokio::task::spawn_blocking(|| io::copy(&mut io::stdin(), &mut io::sink()));
+    // One that cannot be read is at its end as well.
+    drop(read.await);
 }
 
 fn early(ended: Result<Result<(), FrontError>, tokio::task::JoinError>) -> ServeError {

@@ -33,6 +33,8 @@ struct Tail {
     bytes: VecDeque<u8>,
     /// Bytes ever taken in.
     total: u64,
+    /// When the last of them were.
+    written: Option<Instant>,
     pipe: Option<OwnedFd>,
 }
 
@@ -65,12 +67,11 @@ impl Log {
         tail.bytes.iter().skip(tail.bytes.len() - wanted).copied().collect()
     }
 
-    /// Whether nothing has been written since somebody last looked.
-    pub fn is_quiet(&self) -> bool {
+    /// Whether nothing has been written for so long.
+    pub fn is_quiet_for(&self, time: Duration) -> bool {
         let mut tail = self.tail();
-        let before = tail.total;
         tail.drain(self.limit);
-        tail.total == before
+        tail.written.is_none_or(|written| written.elapsed() >= time)
     }
 
     /// All that is kept.
@@ -126,6 +127,7 @@ impl Tail {
 
     fn take_in(&mut self, bytes: &[u8], limit: usize) {
         self.total += bytes.len() as u64;
+        self.written = Some(Instant::now());
         let kept = &bytes[bytes.len().saturating_sub(limit)..];
         let over = (self.bytes.len() + kept.len()).saturating_sub(limit);
         self.bytes.drain(..over);

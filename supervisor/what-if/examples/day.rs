@@ -9,7 +9,7 @@ use std::{
 };
 
 use sublet_pool::{FunctionPolicy, HostPolicy, SubTenantPolicy, TenantPolicy};
-use sublet_what_if::{Change, Comparison, Function, Setup, Shape, generate, run};
+use sublet_what_if::{Change, Comparison, Function, Reader, Setup, Shape, Writer, generate, run};
 
 fn setup(shape: &Shape) -> Result<Setup, Box<dyn Error>> {
     let host = HostPolicy {
@@ -38,6 +38,25 @@ fn setup(shape: &Shape) -> Result<Setup, Box<dyn Error>> {
     Ok(shape.setup(host, tenant, &Function::new(policy, Duration::from_secs(30)))?)
 }
 
+/// What the file format costs, disk left out.
+fn through_text(shape: &Shape, seed: u64) -> Result<(), Box<dyn Error>> {
+    let rows: Vec<_> = generate(shape, seed)?.take(1_000_000).collect();
+    let started = Instant::now();
+    let mut writer = Writer::new(Vec::new())?;
+    rows.iter().try_for_each(|row| writer.write(row))?;
+    let text = writer.finish()?;
+    let written = started.elapsed();
+    let started = Instant::now();
+    let count = Reader::new(text.as_slice())?.filter(|row| row.is_ok()).count();
+    println!(
+        "{} rows, {} bytes: written in {written:.2?}, {count} read in {:.2?}",
+        rows.len(),
+        text.len(),
+        started.elapsed()
+    );
+    Ok(())
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1).peekable();
     let seed = match arguments.next_if(|argument| !argument.contains('=')) {
@@ -55,6 +74,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let started = Instant::now();
     let rows = generate(&shape, seed)?.count();
     println!("seed {seed}: {rows} rows generated in {:.2?}", started.elapsed());
+    through_text(&shape, seed)?;
     let timed = |name: &str, setup: &Setup| -> Result<_, Box<dyn Error>> {
         let started = Instant::now();
         let report = run(setup, generate(&shape, seed)?.map(Ok))?;

@@ -36,6 +36,8 @@
 mod change;
 mod generate;
 mod report;
+#[cfg(test)]
+mod sample;
 mod setup;
 mod sim;
 mod table;

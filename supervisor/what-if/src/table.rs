@@ -6,6 +6,9 @@ use serde::Serialize;
 
 use crate::report::{Delay, Report, SubTenantDelay};
 
+/// From here on a change is told as a multiple: nobody reads "+359394.0 %".
+const TIMES_FROM: f64 = 10.0;
+
 /// A run before and a run after a change.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Comparison {
@@ -74,6 +77,8 @@ impl Cell {
                 String::new()
             } else if was == 0.0 {
                 "new".to_owned()
+            } else if now / was >= TIMES_FROM {
+                format!("x {:.0}", now / was)
             } else {
                 format!("{:+.1} %", (now / was - 1.0) * 100.0)
             }

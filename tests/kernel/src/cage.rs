@@ -135,8 +135,9 @@ fn writes() -> Outcome {
     }
     let outside_path = supervisor.place.path("x").display().to_string();
     outside(&["write", &outside_path])?;
-    client.probe("s1", "write /tmp/x")?;
-    ensure!(!std::path::Path::new("/tmp/x").exists(), "the worker's /tmp is the host's");
+    let name = format!("/tmp/written-by-{}", supervisor.place.instance);
+    client.probe("s1", &format!("write {name}"))?;
+    ensure!(!std::path::Path::new(&name).exists(), "the worker's /tmp is the host's");
     supervisor.stop()
 }
 

@@ -5,13 +5,17 @@
 
 mod bad_input;
 mod cage;
+mod cells;
 mod client;
 mod configs;
 mod ground;
+mod history;
 mod isolation;
 mod life;
 mod litter;
 mod load;
+mod pool;
+mod reload;
 mod supervisor;
 mod verdicts;
 
@@ -37,7 +41,19 @@ fn main() {
     let arguments = Arguments::from_args();
     let ground = ground::Ground::find();
     eprintln!("ground: {ground}");
-    let all = [verdicts::CASES, cage::CASES, isolation::CASES, life::CASES, bad_input::CASES, load::CASES].concat();
+    let all = [
+        verdicts::CASES,
+        cage::CASES,
+        isolation::CASES,
+        life::CASES,
+        cells::CASES,
+        pool::CASES,
+        reload::CASES,
+        bad_input::CASES,
+        load::CASES,
+        history::CASES,
+    ]
+    .concat();
     let trials = all.into_iter().map(|case| {
         let lacking: Vec<&str> = case.needs.iter().filter_map(|need| ground.lacks(*need)).collect();
         let name = if lacking.is_empty() {

@@ -76,6 +76,12 @@ pub fn perform(state: &mut state::State, text: &str) -> Outcome {
     match word(0)? {
         "echo" => Ok(text.trim_start_matches("echo").trim_start().as_bytes().to_vec()),
         "id" => state.id(),
+        // Answers with who it is and what it was asked, and works for a moment.
+        "token" => {
+            let mut answer = state.id()?;
+            answer.extend_from_slice(format!("token={}\n", word(1)?).as_bytes());
+            Ok(answer)
+        }
         "put" => state.put(word(1)?, word(2)?),
         "get" => state.get(word(1)?),
         "count" => state.count(),
@@ -83,6 +89,19 @@ pub fn perform(state: &mut state::State, text: &str) -> Outcome {
         "sleep" => {
             std::thread::sleep(Duration::from_millis(number(1)?));
             Ok(b"slept".to_vec())
+        }
+        // Goes on writing to its log after the answer.
+        "mumble" => {
+            let time = Duration::from_millis(number(1)?);
+            std::thread::spawn(move || {
+                let end = std::time::Instant::now() + time;
+                while std::time::Instant::now() < end {
+                    println!("mumble");
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                println!("mumble done");
+            });
+            Ok(Vec::new())
         }
         "spin" => limits::spin(Duration::from_millis(number(1)?)),
         "alloc" => limits::alloc(number(1)?),

@@ -41,6 +41,9 @@ pub fn run(seed: u64, calls: u64, check_every: u64) -> Report {
     let mut world = World::new(seed, calls, check_every);
     world.is_told = std::env::var_os("SUBLET_TOLD").is_some();
     if let Err(what) = world.run() {
+        if world.is_told {
+            println!("{:#?}", world.pool);
+        }
         panic!("seed {seed}, step {}, tick {}: {what}", world.stats.steps, world.now.0);
     }
     drop(teller);

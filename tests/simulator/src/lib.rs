@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod history;
+pub mod lab;
 mod limits;
 mod oracle;
 mod rng;

@@ -119,6 +119,10 @@ pub enum Fault {
     Frozen,
     /// Frozen and used again.
     Thawed,
+    /// Calls that got their answer.
+    Answered,
+    /// Calls whose time was over.
+    Deadline,
     /// Number of kinds, for arrays.
     Kinds,
 }

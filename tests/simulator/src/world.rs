@@ -276,7 +276,15 @@ impl World {
         if let Some(fault) = fault {
             self.stats.count(fault);
         }
-        self.step(event)
+        let left = match &event {
+            Event::Died { worker } => self.oracle.call_of(worker.0),
+            _ => None,
+        };
+        self.step(event)?;
+        if left.is_some_and(|call| self.oracle.call(call) != CallState::Settled) {
+            self.stats.count(Fault::Retried);
+        }
+        Ok(())
     }
 
     /// One event through the pool, all rules checked, all actions planned.
@@ -377,6 +385,8 @@ impl World {
                 Refusal::UnknownFunction => Fault::RefusedUnknown,
                 Refusal::CrashBackoff { .. } => Fault::RefusedBackoff,
             },
+            End::Answered { .. } => Fault::Answered,
+            End::Deadline { .. } => Fault::Deadline,
             End::Evicted { .. } if self.pool.is_draining() => Fault::DrainCut,
             End::StartFailed { worker } if self.oracle.is_backing_off(worker.0) => Fault::BackedOff,
             _ => return,

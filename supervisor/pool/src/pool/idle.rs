@@ -1,5 +1,7 @@
 //! What becomes of idle workers: frozen, ended after their time, evicted, drained.
 
+use std::time::Duration;
+
 use crate::{
     event::{Action, CallId, End, KillReason, Refusal, Selector},
     key::FunctionId,
@@ -9,15 +11,28 @@ use crate::{
     timers::Timer,
 };
 
+/// Shorter times are taken for this: a worker that is kept whatever its time would be looked at without end.
+const IDLE_TTL_MIN: Duration = Duration::from_millis(1);
+
 impl Pool {
+    fn idle_ttl(&self, f: FunctionId) -> Duration {
+        self.function(f).policy.idle_ttl.max(IDLE_TTL_MIN)
+    }
+
     pub(super) fn freeze(&mut self, w: u32, out: &mut Vec<Action>) {
         let Some(worker) = self.workers[w].worker_mut() else { return };
-        if let WorkerState::Idle { frozen: frozen @ false, .. } = &mut worker.state {
+        if let WorkerState::Idle { since, frozen: frozen @ false } = &mut worker.state {
             *frozen = true;
-            let (id, f) = (worker.id, worker.function);
+            let (since, id, f) = (*since, worker.id, worker.function);
             let function = &mut self.functions[f.0 as usize];
             function.hot.remove(&mut self.workers, Level::Function, w);
-            function.frozen.push(&mut self.workers, Level::Function, w);
+            // Frozen ones that were kept beyond their time began it anew, and come after this one.
+            let is_later = |other: &Occupant| match other.worker().map(|worker| worker.state) {
+                Some(WorkerState::Idle { since: other, .. }) => other > since,
+                Some(WorkerState::Starting { .. } | WorkerState::Leased { .. } | WorkerState::Draining { .. })
+                | None => false,
+            };
+            function.frozen.insert(&mut self.workers, Level::Function, w, is_later);
             out.push(Action::Freeze { worker: id });
         }
     }
@@ -25,14 +40,13 @@ impl Pool {
     /// Wakes when the longest idle worker of a function has something to expect.
     pub(super) fn arm_idle(&mut self, f: FunctionId) {
         let function = self.function(f);
-        let policy = &function.policy;
+        let (ttl, freeze_after) = (self.idle_ttl(f), function.policy.freeze_after);
         let since = |w: Option<u32>| match self.workers[w?].worker()?.state {
             WorkerState::Idle { since, .. } => Some(since),
             WorkerState::Starting { .. } | WorkerState::Leased { .. } | WorkerState::Draining { .. } => None,
         };
-        let hot = since(function.hot.first())
-            .map(|since| since + policy.freeze_after.map_or(policy.idle_ttl, |after| after.min(policy.idle_ttl)));
-        let frozen = since(function.frozen.first()).map(|since| since + policy.idle_ttl);
+        let hot = since(function.hot.first()).map(|since| since + freeze_after.map_or(ttl, |after| after.min(ttl)));
+        let frozen = since(function.frozen.first()).map(|since| since + ttl);
         let Some(due) = [hot, frozen].into_iter().flatten().min() else { return };
         let function = self.function_mut(f);
         if function.idle_armed.is_none_or(|armed| due < armed) {
@@ -47,10 +61,7 @@ impl Pool {
             return;
         }
         self.function_mut(f).idle_armed = None;
-        let (ttl, freeze_after) = {
-            let policy = &self.function(f).policy;
-            (policy.idle_ttl, policy.freeze_after)
-        };
+        let (ttl, freeze_after) = (self.idle_ttl(f), self.function(f).policy.freeze_after);
         for level in [true, false] {
             loop {
                 let function = self.function(f);

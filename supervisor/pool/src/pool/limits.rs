@@ -6,7 +6,7 @@ use crate::{
     key::{FunctionId, PoolKey, SubTenant, TenantId},
     policy::{FunctionPolicy, HostPolicy, SubTenantPolicy, TenantPolicy},
     pool::Pool,
-    records::{FunctionState, Occupant, WorkerState},
+    records::{FunctionState, Occupant, Worker, WorkerState},
     timers::Timer,
 };
 
@@ -91,50 +91,43 @@ impl Pool {
         }
     }
 
-    /// Ends idle workers and cells while a limit is passed, least recently used first.
+    /// Ends idle workers and cells while a limit is passed, least recently used first, and those that must go for another
+    /// reason now.
     fn shrink(&mut self, which: impl Fn((FunctionId, TenantId)) -> bool, out: &mut Vec<Action>) {
         let cells: Vec<u32> = self.host.cells.iter().copied().collect();
         for w in cells {
-            let f = self.workers[w].function();
-            let (function, tenant) = (self.function(f), self.tenant(self.function(f).tenant));
-            let is_over = self.alive(|_| true) > self.host.policy.workers_max
-                || self.alive(|other| other.1 == function.tenant) > tenant.policy.workers_max
-                || self.alive(|other| other.0 == f) > function.policy.workers_max;
-            if is_over {
+            if self.is_over_wide_cap(self.workers[w].function()) {
                 self.kill(w, KillReason::OverCap, out);
             }
         }
         let idle: Vec<u32> = self.host.idle.iter(&self.workers, crate::lists::Level::Host).collect();
         for w in idle {
             let f = self.workers[w].function();
-            if which((f, self.function(f).tenant)) && self.is_over_cap(w) {
-                self.kill(w, KillReason::OverCap, out);
+            if which((f, self.function(f).tenant))
+                && let Some(why) = self.retire_reason(w)
+            {
+                self.kill(w, why, out);
             }
         }
     }
 
-    /// Workers and cells that are not being removed.
-    fn alive(&self, which: impl Fn((FunctionId, TenantId)) -> bool) -> u32 {
-        let is_alive = |occupant: &Occupant| !matches!(occupant, Occupant::Reaping(_));
-        let meant = |occupant: &Occupant| {
-            let f = occupant.function();
-            is_alive(occupant) && which((f, self.function(f).tenant))
-        };
-        self.workers.iter().filter(|(_, occupant)| meant(occupant)).count() as u32
+    /// Whether the host, its tenant or the function has more than it may have, without those that are going anyway.
+    fn is_over_wide_cap(&self, f: FunctionId) -> bool {
+        let (host, function) = (&self.host, self.function(f));
+        let tenant = self.tenant(function.tenant);
+        host.workers - host.leaving > host.policy.workers_max
+            || tenant.workers - tenant.leaving > tenant.policy.workers_max
+            || function.workers - function.leaving > function.policy.workers_max
     }
 
-    fn is_over_cap(&self, w: u32) -> bool {
-        let Some(worker) = self.workers[w].worker() else { return false };
+    /// Whether a limit was lowered below what runs, and this worker's end would help.
+    pub(super) fn is_over_cap(&self, worker: &Worker) -> bool {
         let key = &self.keys[worker.key];
-        let function = self.function(worker.function);
-        let tenant = self.tenant(function.tenant);
         let sub = &self.subs[key.sub_tenant];
-        let of_sub = sub.keys.iter().map(|(_, k)| self.keys[*k].live()).sum::<u32>();
-        self.alive(|_| true) > self.host.policy.workers_max
-            || self.alive(|other| other.1 == function.tenant) > tenant.policy.workers_max
-            || self.alive(|other| other.0 == worker.function) > function.policy.workers_max
-            || key.live() > function.policy.workers_per_sub_tenant_max
-            || (!sub.label.is_shared() && of_sub > self.policy_of_sub(key.sub_tenant).workers_max)
+        let of_sub = || sub.keys.iter().map(|(_, k)| self.keys[*k].live()).sum::<u32>();
+        self.is_over_wide_cap(worker.function)
+            || key.live() > self.function(worker.function).policy.workers_per_sub_tenant_max
+            || (!sub.label.is_shared() && of_sub() > self.policy_of_sub(key.sub_tenant).workers_max)
     }
 
     pub(super) fn set_minimum(&mut self, key: &PoolKey, workers: u32) {

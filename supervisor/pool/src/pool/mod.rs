@@ -88,6 +88,7 @@ impl Pool {
         let host = Host {
             policy,
             workers: 0,
+            leaving: 0,
             making: 0,
             in_flight: 0,
             waiting: 0,
@@ -132,6 +133,7 @@ impl Pool {
             own_policies: HashMap::new(),
             sub_tenants: HashMap::new(),
             workers: 0,
+            leaving: 0,
             in_flight: 0,
             bucket: Default::default(),
             idle: Default::default(),
@@ -167,6 +169,7 @@ impl Pool {
             policy,
             state: FunctionState::Live,
             workers: 0,
+            leaving: 0,
             in_flight: 0,
             hot: Default::default(),
             frozen: Default::default(),
@@ -210,7 +213,7 @@ impl Pool {
                 None
             }
             Event::Made { worker } => {
-                self.made(worker);
+                self.made(worker, out);
                 None
             }
             Event::Started { worker } => self.started(worker, out),
@@ -343,6 +346,7 @@ impl Pool {
                     in_flight: 0,
                     bucket: Default::default(),
                     virtual_time: 0,
+                    is_watched: false,
                 });
                 self.tenant_mut(t).sub_tenants.insert(label, s);
                 s
@@ -387,7 +391,12 @@ impl Pool {
         }
         let (f, s) = (key.function, key.sub_tenant);
         self.keys.remove(k);
-        self.subs[s].keys.retain(|(function, _)| *function != f);
+        let keys = &mut self.subs[s].keys;
+        keys.retain(|(function, _)| *function != f);
+        if keys.is_empty() {
+            // Many are only remembered; they hold nothing that they do not need.
+            *keys = Vec::new();
+        }
         self.tidy_sub(s);
     }
 
@@ -399,17 +408,32 @@ impl Pool {
         if let Some(rate) = self.policy_of_sub(s).rate
             && let Some(full) = sub.bucket.full_at(self.now, rate)
         {
-            return self.timers.set(full, Timer::SubTenant(s));
+            return self.watch_sub(s, full);
         }
         let (t, label) = (sub.tenant, sub.label.clone());
         let tenant = self.tenant(t);
         let others_wait = self.host.is_blocked || tenant.is_blocked || !tenant.open.is_empty();
         if others_wait && sub.virtual_time > tenant.virtual_now {
             // Who was served beyond its share must not come back as a newcomer.
-            return self.timers.set(self.now + REMEMBER_SHARE, Timer::SubTenant(s));
+            return self.watch_sub(s, self.now + REMEMBER_SHARE);
         }
         self.subs.remove(s);
         self.tenant_mut(t).sub_tenants.remove(&label);
+    }
+
+    /// One wake-up is enough for each, however often it comes and goes.
+    fn watch_sub(&mut self, s: u32, at: Tick) {
+        if !std::mem::replace(&mut self.subs[s].is_watched, true) {
+            self.timers.set(at, Timer::SubTenant(s));
+        }
+    }
+
+    fn sub_due(&mut self, s: u32) {
+        // One that had this place in the books before may be meant; to look once more does no harm.
+        if self.subs.get(s).is_some() {
+            self.subs[s].is_watched = false;
+            self.tidy_sub(s);
+        }
     }
 
     fn expire(&mut self, out: &mut Vec<Action>) {
@@ -425,18 +449,28 @@ impl Pool {
                         self.tidy(k);
                     }
                 }
-                Timer::SubTenant(s) => self.tidy_sub(s),
+                Timer::SubTenant(s) => self.sub_due(s),
             }
         }
     }
 
     fn sweep_timers(&mut self) {
-        let reasons = self.calls.len() + 2 * self.workers.len() + self.functions.len() + self.subs.len();
-        let (calls, ids) = (&self.calls, &self.ids);
-        self.timers.sweep(reasons, |_, timer| match timer {
-            Timer::Call(call) => calls.contains_key(&call),
-            Timer::Worker(id) => ids.contains_key(&id),
-            Timer::Idle(_) | Timer::Cells(_) | Timer::Key(_) | Timer::SubTenant(_) => true,
-        });
+        let mut timers = std::mem::take(&mut self.timers);
+        timers.sweep(|at, timer| self.has_reason(at, timer));
+        self.timers = timers;
+    }
+
+    fn has_reason(&self, at: Tick, timer: Timer) -> bool {
+        match timer {
+            Timer::Call(call) => self.calls.get(&call).is_some_and(|call| call.deadline == at),
+            Timer::Worker(id) => self.ids.get(&id).is_some_and(|w| self.is_worker_due(*w, at)),
+            Timer::Idle(f) => self.function(f).idle_armed == Some(at),
+            Timer::Cells(_) => true,
+            Timer::Key(k) => self.keys.get(k).is_some_and(|key| {
+                let breaker = key.breaker;
+                breaker.open_until() == Some(at) || breaker.forget_at() == at
+            }),
+            Timer::SubTenant(s) => self.subs.get(s).is_some_and(|sub| sub.is_watched),
+        }
     }
 }

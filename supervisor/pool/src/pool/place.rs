@@ -48,6 +48,12 @@ impl Pool {
                 self.deliver_next(k, w, out);
                 self.charge(k, k);
             }
+            // Its calls may have ended by their deadlines in the same step.
+            if let Some(key) = self.keys.get(k)
+                && let Some(w) = key.idle.last().copied()
+            {
+                self.rest(w, key.function, out);
+            }
         }
     }
 

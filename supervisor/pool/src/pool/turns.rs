@@ -11,8 +11,9 @@
 
 use crate::{event::LimitLevel, key::FunctionId, pool::Pool};
 
-/// Virtual time of one call at weight 1.
-const CALL: u64 = 1 << 32;
+/// Virtual time of one call at weight 1: fine enough for weights of ten thousand, and small enough that one sub-tenant of
+/// weight 1 may be served ten thousand calls a second for a decade before 64 bits come to their end.
+const CALL: u64 = 1 << 22;
 /// Calls beyond its share for which a key keeps its worker: at a start of three times a short call, half of the time is
 /// still spent on calls when two keys fight for one place.
 const TURN_CALLS: u64 = 4;

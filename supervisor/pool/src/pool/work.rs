@@ -20,10 +20,10 @@ impl Pool {
         }
     }
 
-    pub(super) fn made(&mut self, id: WorkerId) {
+    pub(super) fn made(&mut self, id: WorkerId, out: &mut Vec<Action>) {
         let Some(w) = self.ids.get(&id).copied() else { return };
         match &mut self.workers[w] {
-            Occupant::Cell(_) => self.cell_made(w),
+            Occupant::Cell(_) => self.cell_made(w, out),
             Occupant::Worker(worker) => match &mut worker.state {
                 WorkerState::Starting { phase: phase @ Phase::Making, .. } => {
                     *phase = Phase::Loading;
@@ -78,13 +78,18 @@ impl Pool {
             self.unblock_key(k);
             return Some(k);
         }
+        self.rest(w, f, out);
+        self.touch(k);
+        self.unblock_key(k);
+        None
+    }
+
+    /// Nobody has a call for an idle worker: its time runs.
+    pub(super) fn rest(&mut self, w: u32, f: FunctionId, out: &mut Vec<Action>) {
         if self.function(f).policy.freeze_after.is_some_and(|after| after.is_zero()) {
             self.freeze(w, out);
         }
         self.arm_idle(f);
-        self.touch(k);
-        self.unblock_key(k);
-        None
     }
 
     fn enter_lists(&mut self, w: u32, f: FunctionId) {
@@ -322,6 +327,10 @@ impl Pool {
         };
         let (id, f, key) = (reaping.id, reaping.function, reaping.key);
         self.workers[w] = Occupant::Reaping(reaping);
+        self.host.leaving += 1;
+        self.function_mut(f).leaving += 1;
+        let t = self.function(f).tenant;
+        self.tenant_mut(t).leaving += 1;
         self.host.free_rooms.push(w);
         out.push(Action::Kill { worker: id, why });
         match key {
@@ -343,17 +352,29 @@ impl Pool {
         self.ids.remove(&id);
         self.host.free_rooms.retain(|free| *free != w);
         self.host.workers -= 1;
+        self.host.leaving -= 1;
         let f = reaping.function;
-        self.function_mut(f).workers -= 1;
-        let t = self.function(f).tenant;
-        self.tenant_mut(t).workers -= 1;
+        let function = self.function_mut(f);
+        function.workers -= 1;
+        function.leaving -= 1;
+        let t = function.tenant;
+        let tenant = self.tenant_mut(t);
+        tenant.workers -= 1;
+        tenant.leaving -= 1;
         if let Some(k) = reaping.key {
             let s = self.keys[k].sub_tenant;
             self.subs[s].workers -= 1;
             self.keys[k].workers -= 1;
             self.keys[k].reaping -= 1;
         }
-        self.unblock(f);
+        // Before either key may be forgotten: others of the same sub-tenant may wait for this place.
+        match reaping.key {
+            Some(k) => {
+                self.unblock_key(k);
+                self.touch(k);
+            }
+            None => self.unblock(f),
+        }
         if let Some(k) = reaping.room_for {
             self.keys[k].rooms -= 1;
             // The place was made for it: it comes before others, and has paid already.
@@ -361,11 +382,8 @@ impl Pool {
             if self.keys[k].turn.is_some() {
                 self.place_promised(k, out);
             }
-            self.tidy(k);
         }
-        if let Some(k) = reaping.key.filter(|k| self.keys.get(*k).is_some()) {
-            self.unblock_key(k);
-            self.touch(k);
+        for k in [reaping.room_for, reaping.key].into_iter().flatten() {
             self.tidy(k);
         }
     }
@@ -391,13 +409,27 @@ impl Pool {
                     }
                 }
                 WorkerState::Leased { call, lease, since } => {
-                    if let Some(why) = self.retire_reason(w) {
+                    // Not for a limit that was lowered: others may go for that before its call has ended.
+                    if let Some(why @ (KillReason::AgeMax | KillReason::CallsMax)) = self.retire_reason(w) {
                         self.set_state(w, WorkerState::Draining { call, lease, since, why });
                     }
                 }
                 WorkerState::Draining { .. } => {}
             },
             Occupant::Reaping(_) => {}
+        }
+    }
+
+    /// Whether a worker's start or age is over at `at`.
+    pub(super) fn is_worker_due(&self, w: u32, at: Tick) -> bool {
+        match &self.workers[w] {
+            Occupant::Cell(cell) => cell.state == CellState::Making { deadline: at },
+            Occupant::Worker(worker) => {
+                let is_start = matches!(worker.state, WorkerState::Starting { deadline, .. } if deadline == at);
+                let age_max = self.function(worker.function).policy.age_max;
+                is_start || age_max.is_some_and(|max| worker.created + max == at)
+            }
+            Occupant::Reaping(_) => false,
         }
     }
 
@@ -423,12 +455,6 @@ impl Pool {
         if policy.age_max.is_some_and(|max| self.now.since(worker.created) >= max) {
             return Some(KillReason::AgeMax);
         }
-        let (sub, tenant) = (&self.subs[key.sub_tenant], self.tenant(function.tenant));
-        let is_over = self.host.workers > self.host.policy.workers_max
-            || tenant.workers > tenant.policy.workers_max
-            || function.workers > policy.workers_max
-            || key.live() > policy.workers_per_sub_tenant_max
-            || (!sub.label.is_shared() && sub.workers > self.policy_of_sub(key.sub_tenant).workers_max);
-        is_over.then_some(KillReason::OverCap)
+        self.is_over_cap(worker).then_some(KillReason::OverCap)
     }
 }

@@ -37,6 +37,7 @@ pub fn run(json: bool) -> Result<(), Failed> {
         tokio::select! {
             played = play(&stage, &teller) => played,
             _ = tokio::signal::ctrl_c() => Err(Failed::new("interrupted")),
+            _ = terminated() => Err(Failed::new("terminated")),
         }
     });
     played?;
@@ -50,6 +51,20 @@ pub fn run(json: bool) -> Result<(), Failed> {
     Ok(())
 }
 
+async fn terminated() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut signal) => drop(signal.recv().await),
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// A reader that has gone away is no reason to leave the stage standing.
+fn say(line: &impl std::fmt::Display) {
+    use std::io::Write;
+    writeln!(std::io::stdout(), "{line}").ok();
+}
+
 /// Prints lines for people, or events for programs.
 struct Teller {
     json: bool,
@@ -58,17 +73,17 @@ struct Teller {
 impl Teller {
     fn act(&self, title: &str) {
         if self.json {
-            println!("{}", json!({ "event": "act", "title": title }));
+            say(&json!({ "event": "act", "title": title }));
         } else {
-            println!("\n== {title}");
+            say(&format!("\n== {title}"));
         }
     }
 
     fn line(&self, text: &str) {
         if self.json {
-            println!("{}", json!({ "event": "line", "text": text }));
+            say(&json!({ "event": "line", "text": text }));
         } else {
-            println!("   {text}");
+            say(&format!("   {text}"));
         }
     }
 
@@ -89,11 +104,11 @@ impl Teller {
                 "event": "call", "sub_tenant": sub_tenant, "function": function, "verb": verb, "seen": seen,
                 "took_ms": took.as_micros() as f64 / 1e3, "receipt": output::receipt(receipt),
             });
-            println!("{event}");
+            say(&event);
         } else {
             let worker = if receipt.worker.is_empty() { "-" } else { &receipt.worker };
             let what = format!("{function} {verb}");
-            println!("   {sub_tenant:<6} {worker:<5} {start:<5} {:>8}  {what:<28} {seen}", output::time(took));
+            say(&format!("   {sub_tenant:<6} {worker:<5} {start:<5} {:>8}  {what:<28} {seen}", output::time(took)));
         }
     }
 }

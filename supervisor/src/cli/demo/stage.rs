@@ -14,7 +14,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::{cli::Failed, doctor::Report};
+use crate::{cgroups::host::HostCgroups, cli::Failed, doctor::Report};
 
 const NOTES: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../rootfs/examples/notes/notes.sh"));
 const WORDS: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../rootfs/examples/words/words.sh"));
@@ -162,8 +162,11 @@ fn prepare(dir: &Path, instance: &str, report: &Report, has_python: bool) -> Res
 
 fn config(dir: &Path, instance: &str, report: &Report, has_python: bool) -> String {
     let degraded: Vec<String> = report.degraded().map(|degradation| format!("\"{degradation}\"")).collect();
+    // We are beside the supervisor in our own group, and perhaps a shell is too; as root we may go elsewhere.
+    let elsewhere = HostCgroups::discover().is_ok_and(|found| !found.is_own_group_usable());
+    let parent = if elsewhere { "cgroup_parent = \"/\"\n" } else { "" };
     let mut text = format!(
-        "[host]\nstate_dir = {:?}\ninstance = {instance:?}\naccept_degraded = [{}]\n\n[tenant.acme.sub_tenant]\n\
+        "[host]\nstate_dir = {:?}\ninstance = {instance:?}\n{parent}accept_degraded = [{}]\n\n[tenant.acme.sub_tenant]\n\
          memory_max = \"256MiB\"\n",
         dir.join("state").display().to_string(),
         degraded.join(", ")
@@ -184,8 +187,9 @@ fn config(dir: &Path, instance: &str, report: &Report, has_python: bool) -> Stri
 
 fn start(config: &Path) -> Result<Child, Failed> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.args(["serve", "--config"]).arg(config).env("RUST_LOG", "error");
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.args(["serve", "--while-stdin-is-open", "--config"]).arg(config).env("RUST_LOG", "error");
+    // Our end closes with us, however we end, and then it stops.
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // Ctrl-C is for the demo, which then stops its supervisor.
     command.process_group(0);
     let mut child = command.spawn()?;

@@ -140,12 +140,12 @@ impl Setup {
     fn check_caps(&self, before: &Self) -> Result<(), ChangeError> {
         let known = before.caps();
         let is_new = |cap: &&Cap| cap.value > cap.limit && !known.contains(cap);
-        match self.caps().iter().find(is_new) {
-            None => Ok(()),
-            Some(Cap { key, value, above, limit }) => {
-                Err(ChangeError::AboveCap { key: key.clone(), value: *value, above: above.clone(), limit: *limit })
-            }
-        }
+        let caps = self.caps();
+        let mut new = caps.iter().filter(is_new);
+        let Some(Cap { key, value, above, limit }) = new.next() else { return Ok(()) };
+        let mut others: Vec<String> = new.map(|cap| cap.key.clone()).filter(|other| other != key).collect();
+        others.dedup();
+        Err(ChangeError::AboveCap { key: key.clone(), value: *value, above: above.clone(), limit: *limit, others })
     }
 }
 

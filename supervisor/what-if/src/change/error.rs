@@ -76,7 +76,10 @@ pub enum ChangeError {
         most: String,
     },
     /// A cap that could never be reached.
-    #[error("{key} = {value} would be above {above} = {limit}; lower {key} too, or give {above} more")]
+    #[error(
+        "{key} = {value} would be above {above} = {limit}; lower {key} too, or give {above} more{}",
+        likewise(others)
+    )]
     AboveCap {
         /// Full name of the cap below.
         key: String,
@@ -86,5 +89,11 @@ pub enum ChangeError {
         above: String,
         /// What it would be.
         limit: u32,
+        /// Full names of other caps that would be above theirs.
+        others: Vec<String>,
     },
+}
+
+fn likewise(others: &[String]) -> String {
+    if others.is_empty() { String::new() } else { format!("; the same goes for {}", others.join(", ")) }
 }

@@ -72,7 +72,8 @@ enum Pending {
 ///     '-----dropped--> nothing; those behind it go on
 /// ```
 /// One call that takes long holds those behind it back. When [`PENDING_MAX`] are held, the oldest that has not ended is
-/// given up, and counted: a recording must not grow with the longest timeout.
+/// given up, and counted: a recording must not grow with the longest timeout. Take all rows that [`Self::pop`] has after
+/// every call that ended or arrived, or they are held as well.
 #[derive(Debug, Default)]
 pub struct InOrder {
     /// Ticket of the first in `pending`.

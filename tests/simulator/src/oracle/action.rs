@@ -66,11 +66,11 @@ impl Oracle {
         let rightly = match refusal {
             // The bound may be lower than what we think is covered, never lower than the limit itself.
             Refusal::QueueFull { limit, .. } => {
-                limit == function.policy.queue_max && self.keys[k].queue.len() >= limit as usize && !arrival.had_usable
+                limit == function.policy.queue_max && self.keys[k].queue.len() >= limit as usize && !arrival.had_idle
             }
             Refusal::CallsFull { level, limit, .. } => at(level).1 == limit && at(level).0 >= limit,
             Refusal::CallsWaitingFull { limit, .. } => {
-                limit == self.host.calls_waiting_max && self.waiting >= limit && !arrival.had_usable
+                limit == self.host.calls_waiting_max && self.waiting >= limit && !arrival.had_idle
             }
             Refusal::RateLimited { level: LimitLevel::Tenant, .. } => {
                 tenant.policy.rate.is_some_and(|rate| !tenant.tokens.must_pass(self.now, rate))
@@ -83,7 +83,7 @@ impl Oracle {
             Refusal::DeadlinePast => self.calls[c].deadline <= self.now,
             // The simulator asks for functions that never were under the first key, which need not be retired.
             Refusal::UnknownFunction => function.is_retired || k == 0,
-            Refusal::CrashBackoff { .. } => self.keys[k].has_ever_failed && !arrival.had_usable,
+            Refusal::CrashBackoff { .. } => self.keys[k].has_ever_failed && !arrival.had_idle,
         };
         rule!(rightly, "a call is refused only for a reason that holds: {refusal:?}");
         let waits = refusal.retry_after();
@@ -311,7 +311,7 @@ impl Oracle {
                 let is_kept = worker.key.is_some_and(|k| self.keys[k].live <= self.keys[k].minimum);
                 (idle_since.is_some() || is_cell && !worker.is_making) && !is_kept
             }
-            KillReason::OverCap => !worker.is_making || !is_cell,
+            KillReason::OverCap => self.is_over_living(w),
             KillReason::FunctionRetired => function.is_retired,
             KillReason::Surplus => is_cell,
             KillReason::Deadline | KillReason::Cancelled | KillReason::Tainted => is_owed && !is_cell,

@@ -44,7 +44,22 @@ impl Oracle {
             if matches!(worker.state, State::Starting | State::Cell) && (worker.is_making || worker.key.is_some()) {
                 rule!(now < worker.start_deadline, "worker {w} was not ready in time and is still waited for");
             }
+            if let (State::Idle { since, frozen }, Some(k)) = (worker.state, worker.key) {
+                let (key, policy) = (&self.keys[k], &self.functions[worker.function].policy);
+                let is_over = now.since(since) >= policy.idle_ttl;
+                rule!(!is_over || key.had_minimum, "worker {w} is idle beyond its time");
+                let is_late = policy.freeze_after.is_some_and(|after| now.since(since) >= after);
+                rule!(frozen || !is_late || key.had_minimum, "worker {w} is not frozen when it is time");
+                let is_old = policy.age_max.is_some_and(|max| now.since(worker.born) >= max);
+                rule!(!is_old, "worker {w} is idle though it is too old");
+            }
         }
+        let has_ready_cell = self.alive.iter().any(|w| {
+            let worker = &self.workers[*w as usize];
+            worker.state == State::Cell && !worker.is_making && worker.bytes > 0
+        });
+        let is_over = self.cell_bytes > self.host.cells_memory_max;
+        rule!(!is_over || !has_ready_cell || self.making > 0, "ready cells are ended while there are too many");
         if self.reaping > 0 || self.making >= self.host.starts_max {
             return Ok(());
         }
@@ -55,9 +70,37 @@ impl Oracle {
             }
             let full = self.full_for(k);
             rule!(full.contains(&true), "a call of key {k} waits while there is a place");
-            rule!(!self.can_make_room(k, full), "a call of key {k} waits while an idle worker could be ended for it");
+            rule!(
+                !self.can_make_room(k, full),
+                "a call of key {k} waits while an idle worker could be ended for it; full {full:?}, {:?}",
+                self.alive
+                    .iter()
+                    .map(|w| (*w, self.workers[*w as usize].state, self.workers[*w as usize].key))
+                    .collect::<Vec<_>>()
+            );
         }
         Ok(())
+    }
+
+    /// Whether at some level of this worker or cell more live than may; those that are being removed do not count.
+    pub(super) fn is_over_living(&self, w: u64) -> bool {
+        let worker = &self.workers[w as usize];
+        let function = &self.functions[worker.function];
+        let tenant = &self.tenants[function.tenant];
+        let living = |of: &dyn Fn(&super::books::Worker) -> bool| {
+            let lives = |w: &&u64| self.workers[**w as usize].is_alive() && of(&self.workers[**w as usize]);
+            self.alive.iter().filter(lives).count() as u32
+        };
+        let of_tenant = |other: &super::books::Worker| self.functions[other.function].tenant == function.tenant;
+        let sub = worker.key.map_or(0, |k| self.keys[k].sub);
+        let is_same_sub =
+            |other: &super::books::Worker| of_tenant(other) && other.key.is_some_and(|k| self.keys[k].sub == sub);
+        living(&|_| true) > self.host.workers_max
+            || living(&of_tenant) > tenant.policy.workers_max
+            || living(&|other| other.function == worker.function) > function.policy.workers_max
+            || worker.key.is_some_and(|k| self.keys[k].live > function.policy.workers_per_sub_tenant_max)
+            || sub > 0 && living(&is_same_sub) > tenant.sub_policy(sub).workers_max
+            || self.cell_bytes > self.host.cells_memory_max && worker.state == State::Cell
     }
 
     fn may_be_on_trial(&self, k: usize) -> bool {

@@ -128,6 +128,7 @@ impl Oracle {
                 let k = self.key_index(key.function, &key.sub_tenant);
                 if self.functions.get(key.function.0 as usize).is_some_and(|f| !f.is_retired) {
                     self.keys[k].minimum = *workers;
+                    self.keys[k].had_minimum |= *workers > 0;
                 }
             }
             Event::Retire { function } => self.expect_retire(function.0 as usize),
@@ -145,8 +146,13 @@ impl Oracle {
         self.calls.push(Call { key: k, deadline, state: CallState::Arriving, is_retry: false });
         let own = &self.keys[k];
         let age_max = self.functions[own.function].policy.age_max;
-        let is_young = |w: &u64| age_max.is_none_or(|max| self.now.since(self.workers[*w as usize].born) < max);
-        let had_idle = own.idle.iter().any(is_young);
+        let calls_max = self.functions[own.function].policy.calls_max;
+        let is_fit = |w: &u64| {
+            let worker = &self.workers[*w as usize];
+            age_max.is_none_or(|max| self.now.since(worker.born) < max)
+                && (worker.calls == 0 || calls_max.is_none_or(|max| worker.calls < max))
+        };
+        let had_idle = own.idle.iter().any(is_fit);
         // Places promised are not seen from outside: every one that comes free could be.
         let covered = u64::from(own.starting + self.reaping);
         let limit = u64::from(self.functions[own.function].policy.queue_max);
@@ -156,21 +162,10 @@ impl Oracle {
             host_queue_was_full: self.waiting >= self.host.calls_waiting_max,
             was_backing_off: self.backs_off_until(k).is_some_and(|until| self.now < until),
             had_idle,
-            had_usable: had_idle && !self.is_over_any_cap(k),
         });
         if is_known {
             self.touch(k);
         }
-    }
-
-    fn is_over_any_cap(&self, k: usize) -> bool {
-        let (key, tenant) = (&self.keys[k], &self.tenants[self.tenant_of(k)]);
-        let function = &self.functions[key.function];
-        self.alive.len() > self.host.workers_max as usize
-            || tenant.workers > tenant.policy.workers_max
-            || function.workers > function.policy.workers_max
-            || key.workers > function.policy.workers_per_sub_tenant_max
-            || key.sub > 0 && tenant.subs[key.sub].workers > tenant.sub_policy(key.sub).workers_max
     }
 
     fn open_until(&self, k: usize) -> Option<Tick> {

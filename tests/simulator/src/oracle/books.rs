@@ -175,6 +175,8 @@ pub struct Key {
     pub live: u32,
     pub starting: u32,
     pub minimum: u32,
+    /// Some of its workers may have been kept beyond their time.
+    pub had_minimum: bool,
     /// The most that was asked for ahead, as long as it can matter.
     pub warm: u32,
     /// Failures in a row, as far as they cannot be forgotten.
@@ -194,6 +196,7 @@ impl Key {
             live: 0,
             starting: 0,
             minimum: 0,
+            had_minimum: false,
             warm: 0,
             failures: 0,
             failed_at: Tick(0),

@@ -80,9 +80,8 @@ pub(crate) struct Arrival {
     pub(crate) queue_was_full: bool,
     pub(crate) host_queue_was_full: bool,
     pub(crate) was_backing_off: bool,
-    /// Its key had an idle worker that is not too old; and that no lowered limit is about to end.
+    /// Its key had an idle worker that may serve once more.
     pub(crate) had_idle: bool,
-    pub(crate) had_usable: bool,
 }
 
 impl Oracle {
@@ -164,6 +163,14 @@ impl Oracle {
     /// What a worker is.
     pub fn worker(&self, worker: u64) -> State {
         self.workers[worker as usize].state
+    }
+
+    /// The call a worker has.
+    pub fn call_of(&self, worker: u64) -> Option<CallId> {
+        match self.worker(worker) {
+            State::Leased { call, .. } => Some(CallId(call)),
+            _ => None,
+        }
     }
 
     /// Workers that are not reaped.

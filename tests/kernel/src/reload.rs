@@ -1,0 +1,150 @@
+//! The configuration read again under running workers.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use tonic::Code;
+
+use crate::{
+    Case, Outcome, case,
+    client::{Client, reason, request},
+    configs::Place,
+    ensure,
+    supervisor::Supervisor,
+};
+
+/// The cases.
+pub const CASES: &[Case] = &[
+    case("reload::limits_change_under_a_worker_that_goes_on", limits),
+    case("reload::isolation_changes_live_and_old_workers_finish", isolation),
+    case("reload::wrong_configuration_changes_nothing", wrong),
+    case("reload::hang_up_reads_again", hang_up),
+];
+
+fn limits() -> Outcome {
+    let place = Place::new()?;
+    let text = place.simple("timeout = \"60s\"");
+    let supervisor = Supervisor::start(place, &text)?;
+    let mut client = Client::new(&supervisor)?;
+    let (_, before) = client.probe("s1", "put key value")?;
+    supervisor.place.write(&text.replace("\ntimeout = \"60s\"\n", "\ntimeout = \"200ms\"\n"))?;
+    let told = supervisor.admin(&["reload"])?;
+    ensure!(told["changes"] == serde_json::json!(["tenants.acme.functions.probe.timeout: 1m -> 200ms"]), "{told}");
+    let (found, after) = client.probe("s1", "get key")?;
+    ensure!(found == "value/value" && after.worker == before.worker, "the worker was not kept: {after:?}");
+    let status = client.call(request("probe", "s1", "sleep 3000")).err().ok_or("the new limit does not hold")?;
+    ensure!(status.code() == Code::DeadlineExceeded, "{status:?}");
+    // A limit of the sub-tenant's group is written into the group that is there.
+    let (_, receipt) = client.probe("s1", "echo")?;
+    let group = supervisor.admin(&["describe", &receipt.worker])?["cgroup"].as_str().unwrap_or_default().to_owned();
+    let level = text.replace("[tenant.acme.sub_tenant]\n", "[tenant.acme.sub_tenant]\npids_max = 77\n");
+    supervisor.place.write(&level)?;
+    supervisor.admin(&["reload"])?;
+    let found = pids_max(&group)?;
+    ensure!(found == "77", "pids.max of the sub-tenant's group is {found}");
+    supervisor.place.write(&text)?;
+    supervisor.admin(&["reload"])?;
+    let found = pids_max(&group)?;
+    ensure!(found == "max", "pids.max is not lifted: {found}");
+    supervisor.stop()
+}
+
+/// Of the group above a worker's, wherever this host keeps it.
+fn pids_max(worker: &str) -> Result<String, String> {
+    let (level, _) = worker.rsplit_once('/').ok_or("no group")?;
+    let below = level.split_once("/sublet-").map(|(_, rest)| format!("sublet-{rest}")).ok_or("not ours")?;
+    let candidates = [format!("{level}/pids.max"), format!("/sys/fs/cgroup/pids/{below}/pids.max")];
+    let found = candidates.iter().find_map(|path| std::fs::read_to_string(path).ok());
+    Ok(found.ok_or(format!("no pids.max in {candidates:?}"))?.trim().to_owned())
+}
+
+fn isolation() -> Outcome {
+    let place = Place::new()?;
+    let text = place.simple("");
+    let supervisor = Supervisor::start(place, &text)?;
+    let mut client = Client::new(&supervisor)?;
+    client.probe("s1", "echo warm")?;
+    let busy = std::thread::spawn({
+        let mut client = Client::new(&supervisor)?;
+        move || client.probe("s2", "sleep 1000")
+    });
+    client.rest(Duration::from_millis(300));
+    let shared = format!("{text}isolation = \"shared\"\n");
+    supervisor.place.write(&shared)?;
+    supervisor.admin(&["reload"])?;
+    let status = client.call(request("probe", "s1", "echo")).err().ok_or("a label is taken")?;
+    ensure!(reason(&status) == "SUB_TENANT_NOT_TAKEN", "{status:?}");
+    client.probe("", "put key common")?;
+    let (answer, _) = busy.join().map_err(|_| "the call's thread failed")??;
+    ensure!(answer == "slept", "the call of the old mode was cut: {answer}");
+    let end = Instant::now() + Duration::from_secs(20);
+    loop {
+        let listed = supervisor.admin(&["ps"])?;
+        if listed.as_array().is_some_and(|all| all.len() == 1) {
+            break;
+        }
+        ensure!(Instant::now() < end, "workers of the old mode stay: {listed}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    supervisor.place.write(&text)?;
+    supervisor.admin(&["reload"])?;
+    let (found, _) = client.probe("s1", "get key")?;
+    ensure!(found == "-/-", "state of the shared worker is seen: {found}");
+    supervisor.stop()
+}
+
+fn wrong() -> Outcome {
+    let place = Place::new()?;
+    let text = place.simple("");
+    let supervisor = Supervisor::start(place, &text)?;
+    let mut client = Client::new(&supervisor)?;
+    let (_, before) = client.probe("s1", "echo warm")?;
+    let half = &text[..text.len() - 9];
+    let cases = [
+        ("half a file", half.to_owned(), "line"),
+        ("unknown key", format!("{text}nonsense = 1\n"), "nonsense"),
+        ("fixed", text.replace("[host]\n", "[host]\nuid_base = 1000000000\n"), "host.uid_base"),
+        (
+            "weight of zero",
+            text.replace("[tenant.acme.sub_tenant]\n", "[tenant.acme.sub_tenant]\nweight = 0\n"),
+            "weight",
+        ),
+        (
+            "rate of zero",
+            text.replace("[tenant.acme.sub_tenant]\n", "[tenant.acme.sub_tenant]\nrate = \"0/s\"\n"),
+            "rate",
+        ),
+        ("cap below minimum warm", format!("{text}workers_max = 1\nwarm = {{ a = 1, b = 1 }}\n"), "warm"),
+        ("foreign directory", text.replace("/fn\"", "\""), "dir"),
+    ];
+    for (name, text, says) in cases {
+        supervisor.place.write(&text)?;
+        let told = supervisor.admin(&["reload"])?;
+        let error = told["error"].as_str().unwrap_or_default();
+        ensure!(error.contains(says) && error.contains("stays in force"), "{name}: {told}");
+        let (_, after) = client.probe("s1", "echo on")?;
+        ensure!(after.worker == before.worker, "{name}: the worker was not kept");
+    }
+    std::fs::remove_file(supervisor.place.path("sublet.toml")).map_err(|error| error.to_string())?;
+    let told = supervisor.admin(&["reload"])?;
+    ensure!(told["error"].as_str().is_some_and(|error| error.contains("open")), "{told}");
+    client.probe("s1", "echo on")?;
+    supervisor.stop()
+}
+
+fn hang_up() -> Outcome {
+    let place = Place::new()?;
+    let text = place.simple("");
+    let supervisor = Supervisor::start(place, &text)?;
+    let mut client = Client::new(&supervisor)?;
+    client.probe("s1", "echo warm")?;
+    supervisor.place.write(&format!("{text}payload_max = \"8B\"\n"))?;
+    kill(supervisor.pid(), Signal::SIGHUP).map_err(|error| error.to_string())?;
+    let end = Instant::now() + Duration::from_secs(20);
+    while client.call(request("probe", "s1", "echo too long")).is_ok() {
+        ensure!(Instant::now() < end, "the new limit does not come into force");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    client.probe("s1", "echo ok")?;
+    supervisor.stop()
+}
