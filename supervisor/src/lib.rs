@@ -15,6 +15,7 @@ pub mod doctor;
 pub mod driver;
 pub mod front;
 pub mod nursery;
+pub mod recorder;
 pub mod reload;
 pub mod serve;
 mod sys;

@@ -6,6 +6,7 @@ mod invoke;
 mod offline;
 mod operate;
 mod output;
+mod what_if;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
@@ -46,6 +47,9 @@ enum Command {
         /// Stop when standard input is closed, as by the end of the program that started it.
         #[arg(long)]
         while_stdin_is_open: bool,
+        /// Record every delivered call in this file, which must not be there yet, for `sublet what-if`.
+        #[arg(long, value_name = "TRACE")]
+        record: Option<PathBuf>,
     },
     /// A few seconds that show what sublet does, on this host, with a supervisor of its own. Leaves nothing behind.
     Demo,
@@ -128,6 +132,10 @@ enum Command {
         #[command(flatten)]
         socket: AdminSocket,
     },
+    /// Run a recorded trace through the pool in virtual time: under the limits that are, and under changed ones.
+    WhatIf(what_if::WhatIfArgs),
+    /// Write a trace of heavy-tailed traffic: few sub-tenants call often, most seldom, in bursts and by the time of day.
+    MakeTrace(what_if::MakeTraceArgs),
     /// Print the steps that make a worker of a function, in order, without making one.
     Plan {
         /// TENANT/FUNCTION, or FUNCTION when its name is unique.
@@ -213,6 +221,11 @@ impl Failed {
     fn new(message: impl std::fmt::Display) -> Self {
         Self { message: message.to_string(), status: STATUS_FAILED }
     }
+
+    /// The same, with what it is about before it.
+    fn about(self, what: &str) -> Self {
+        Self { message: format!("{what}: {}", self.message), ..self }
+    }
 }
 
 impl<E: std::error::Error> From<E> for Failed {
@@ -253,7 +266,11 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command, json: bool) -> Result<(), Failed> {
     match command {
-        Command::Serve { config, while_stdin_is_open } => serve(&config, while_stdin_is_open, json),
+        Command::Serve { config, while_stdin_is_open, record } => {
+            serve(&config, crate::serve::Options { while_stdin_is_open, record }, json)
+        }
+        Command::WhatIf(args) => what_if::what_if(&args, json),
+        Command::MakeTrace(args) => what_if::make_trace(&args, json),
         Command::Demo => demo::run(json),
         Command::Invoke(args) => invoke::run(args, json),
         Command::Ps { tenant, socket } => operate::ps(&socket.path, tenant, json),
@@ -284,9 +301,9 @@ fn run(command: Command, json: bool) -> Result<(), Failed> {
     }
 }
 
-fn serve(path: &std::path::Path, while_stdin_is_open: bool, json: bool) -> Result<(), Failed> {
+fn serve(path: &std::path::Path, options: crate::serve::Options, json: bool) -> Result<(), Failed> {
     output::log_to_stderr(json);
-    crate::serve::serve(path, while_stdin_is_open, |config| {
+    crate::serve::serve(path, options, |config| {
         let host = &config.host;
         if json {
             let tcp = host.listen.map(|address| address.to_string());

@@ -204,6 +204,11 @@ impl Call {
     /// # Errors
     /// Why it has no answer.
     pub async fn run(mut self) -> Result<Answer, Failure> {
+        let recording = self.driver.recorder.as_ref().and_then(|recorder| {
+            let hash = self.driver.shop.labels.group(&self.entry.tenant, &self.key.sub_tenant);
+            let hash = if self.key.sub_tenant.is_shared() { "" } else { hash.trim_start_matches("s-") };
+            recorder.arrived(&self.entry.tenant, &self.entry.name, hash)
+        });
         let result = loop {
             let result = self.attempt().await;
             match result {
@@ -219,6 +224,9 @@ impl Call {
             Err(Failure::Verdict(_) | Failure::Ours(_) | Failure::Cancelled) => &counters.failed,
         };
         counter.fetch_add(1, Ordering::Relaxed);
+        if let (Some(recorder), Some(ticket)) = (&self.driver.recorder, recording) {
+            recorder.ended(ticket, &result);
+        }
         if let Err(Failure::Ours(what)) = &result {
             tracing::error!(tenant = %self.entry.tenant, function = %self.entry.name, what, "a call was failed by sublet");
         }

@@ -34,6 +34,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use self::catalogue::{Catalogue, Entry};
 use crate::{
     config::Config,
+    recorder::Recorder,
     worker::{
         Worker,
         keeper::{self, Workshop},
@@ -90,6 +91,7 @@ pub struct Driver {
     /// Sums.
     pub counters: Counters,
     shop: Arc<Workshop>,
+    recorder: Option<Recorder>,
     books: Mutex<Books>,
     origin: Instant,
     next_call: AtomicU64,
@@ -114,11 +116,12 @@ pub struct WorkerLine {
 
 impl Driver {
     /// A driver with no worker. Must be called inside a tokio runtime; its timer runs as long as it lives.
-    pub fn new(config: &Config, shop: Workshop) -> Arc<Self> {
+    pub fn new(config: &Config, shop: Workshop, recorder: Option<Recorder>) -> Arc<Self> {
         let driver = Arc::new(Self {
             catalogue: RwLock::default(),
             counters: Counters::default(),
             shop: Arc::new(shop),
+            recorder,
             books: Mutex::new(Books {
                 pool: Pool::new(policy::host(&config.host)),
                 workers: HashMap::new(),
@@ -140,6 +143,11 @@ impl Driver {
     /// The functions that calls may name now.
     pub fn catalogue(&self) -> Arc<Catalogue> {
         self.catalogue.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Ends the recording, if there is one. Returns how many delivered calls it lacks.
+    pub fn finish_recording(&self) -> Option<std::io::Result<u64>> {
+        self.recorder.as_ref().map(Recorder::finish)
     }
 
     /// Makes a checked configuration the one that counts: limits are set, new functions and revisions take calls, those

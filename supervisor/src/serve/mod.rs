@@ -10,7 +10,12 @@
 mod rights;
 pub mod state;
 
-use std::{io, path::Path, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use sublet_proto::{
     link::sandbox::{Layer, NurseryConfig},
@@ -33,6 +38,7 @@ use crate::{
     driver::{Driver, catalogue, labels::Labels},
     front::{Bound, Front, FrontError},
     nursery::{self, Nursery, NurseryError, Started},
+    recorder::{self, Recorder},
     reload::Reloader,
     worker::{groups::Groups, keeper::Workshop, slots::Slots},
 };
@@ -78,6 +84,14 @@ pub enum ServeError {
         /// Why not.
         error: io::Error,
     },
+    /// The trace.
+    #[error("make the trace {}: {error}; name a file that is not there yet, in a directory that is", path.display())]
+    Record {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
     /// Something of the operating system.
     #[error("{what}: {error}")]
     Os {
@@ -97,8 +111,22 @@ pub enum ServeError {
     Left(String),
 }
 
+fn record_failed(path: &Path) -> impl FnOnce(io::Error) -> ServeError {
+    let path = path.to_owned();
+    move |error| ServeError::Record { path, error }
+}
+
 fn os(what: &'static str) -> impl FnOnce(io::Error) -> ServeError {
     move |error| ServeError::Os { what, error }
+}
+
+/// How to serve, beside the configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Stop when standard input is closed.
+    pub while_stdin_is_open: bool,
+    /// Record every delivered call here.
+    pub record: Option<PathBuf>,
 }
 
 /// Everything that was made with root's rights.
@@ -110,6 +138,7 @@ struct Prepared {
     started: Started,
     missing_layers: Vec<Layer>,
     v1_controllers: Vec<&'static str>,
+    recorder: Option<Recorder>,
     // Held until the end; the nursery has a copy.
     _state: State,
 }
@@ -118,14 +147,14 @@ struct Prepared {
 ///
 /// # Errors
 /// Why it cannot serve, or did not end well. Nothing is left behind, but for what the error names.
-pub fn serve(path: &Path, while_stdin_is_open: bool, ready: impl FnOnce(&Config)) -> Result<(), ServeError> {
-    let prepared = prepare(config::load(path)?)?;
+pub fn serve(path: &Path, options: Options, ready: impl FnOnce(&Config)) -> Result<(), ServeError> {
+    let prepared = prepare(config::load(path)?, options.record.as_deref())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("sublet")
         .build()
         .map_err(os("start tokio"))?;
-    let result = runtime.block_on(run(prepared, path, while_stdin_is_open, ready));
+    let result = runtime.block_on(run(prepared, path, options.while_stdin_is_open, ready));
     // Nothing that still runs has anything to do for anybody.
     runtime.shutdown_timeout(Duration::from_millis(100));
     result
@@ -136,7 +165,7 @@ pub fn descriptors_needed(host: &config::Host) -> u64 {
     u64::from(host.workers_max) * DESCRIPTORS_PER_WORKER + u64::from(host.connections_max) + DESCRIPTORS_BASE
 }
 
-fn prepare(config: Config) -> Result<Prepared, ServeError> {
+fn prepare(config: Config, record: Option<&Path>) -> Result<Prepared, ServeError> {
     let report = Report::of_host();
     report.refuse(&config.host.accept_degraded).map_err(ServeError::Host)?;
     let problems = config::check_disk(&config);
@@ -155,8 +184,16 @@ fn prepare(config: Config) -> Result<Prepared, ServeError> {
         host.supervisor_uid,
     )?;
     let missing_layers: Vec<Layer> = report.missing_layers();
-    let begun = begin(&config, &state, &tree, &missing_layers);
-    let (bound, started) = match begun {
+    let created = record.map(|path| recorder::create(path).map_err(record_failed(path))).transpose();
+    let begun = created.and_then(|file| {
+        let begun = begin(&config, &state, &tree, &missing_layers);
+        if let (Err(_), Some(path)) = (&begun, record) {
+            // Nothing was recorded, and the next start wants the name.
+            std::fs::remove_file(path).ok();
+        }
+        Ok((begun?, file))
+    });
+    let ((bound, started), record) = match begun {
         Ok(begun) => begun,
         Err(error) => {
             tree.remove();
@@ -167,7 +204,8 @@ fn prepare(config: Config) -> Result<Prepared, ServeError> {
     let v1_controllers = v1.map(|(controller, _)| controller.name()).collect();
     // From here on an error ends this process, and then the nursery cleans up.
     rights::drop_to(host.supervisor_uid)?;
-    Ok(Prepared { config, report, tree, bound, started, missing_layers, v1_controllers, _state: state })
+    let recorder = record.map(Recorder::start).transpose().map_err(os("write the trace's first line"))?;
+    Ok(Prepared { config, report, tree, bound, started, missing_layers, v1_controllers, recorder, _state: state })
 }
 
 fn begin(
@@ -217,7 +255,7 @@ async fn run(
     while_stdin_is_open: bool,
     ready: impl FnOnce(&Config),
 ) -> Result<(), ServeError> {
-    let Prepared { config, report, tree, bound, started, missing_layers, v1_controllers, _state } = prepared;
+    let Prepared { config, report, tree, bound, started, missing_layers, v1_controllers, recorder, _state } = prepared;
     let nursery = Nursery::run(started)?;
     let host = &config.host;
     let shop = Workshop {
@@ -231,7 +269,7 @@ async fn run(
         missing_layers,
         inherited_filters: report.own_filters,
     };
-    let driver = Driver::new(&config, shop);
+    let driver = Driver::new(&config, shop, recorder);
     let degraded = report.degraded().map(|degradation| degradation.name().to_owned()).collect();
     for degradation in report.degraded() {
         tracing::warn!("not enforced on this host, and accepted: {degradation}");
@@ -288,6 +326,13 @@ async fn run(
     drop(tokio::time::timeout(CLOSE_GRACE, &mut serving).await);
     serving.abort();
     let left = nursery.stop().await?;
+    if let Some(lost) = driver.finish_recording() {
+        match lost {
+            Ok(0) => {}
+            Ok(calls) => tracing::warn!(calls, "the trace lacks calls: the disk was slower than they came"),
+            Err(error) => return Err(os("write the trace")(error)),
+        }
+    }
     if left.is_empty() { Ok(()) } else { Err(ServeError::Left(left.join(", "))) }
 }
 

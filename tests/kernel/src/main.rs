@@ -17,6 +17,7 @@ mod load;
 mod pool;
 mod reload;
 mod supervisor;
+mod trace;
 mod verdicts;
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -49,6 +50,7 @@ fn main() {
         cells::CASES,
         pool::CASES,
         reload::CASES,
+        trace::CASES,
         bad_input::CASES,
         load::CASES,
         history::CASES,

@@ -53,10 +53,16 @@ impl Supervisor {
 
     /// Starts one and waits until it serves.
     pub fn start(place: Place, config: &str) -> Result<Self, String> {
+        Self::start_with(place, config, &[])
+    }
+
+    /// The same, with more arguments of `sublet serve`.
+    pub fn start_with(place: Place, config: &str, arguments: &[&str]) -> Result<Self, String> {
         let path = place.write(config)?;
         let mut child = Command::new(program())
             .args(["serve", "--config"])
             .arg(path)
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

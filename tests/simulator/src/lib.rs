@@ -10,16 +10,19 @@
 //! A failing history prints its seed; `SUBLET_SEED=.. cargo test -p sublet-simulator one_seed -- --nocapture` runs it alone.
 #![forbid(unsafe_code)]
 
+mod compare;
 mod history;
 pub mod lab;
 mod limits;
+mod model;
 mod oracle;
 mod rng;
 mod seeds;
 mod stats;
 mod world;
 
+pub use compare::compare;
 pub use history::{Report, run};
 pub use rng::{Rng, mix};
-pub use seeds::ONCE_FAILED;
+pub use seeds::{MODEL_ONCE_DIFFERED, ONCE_FAILED};
 pub use stats::{Fault, Stats};

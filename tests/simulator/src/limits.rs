@@ -3,8 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use sublet_pool::{
-    Action, End, Event, FunctionPolicy, HostPolicy, KillReason, PoolKey, Rate, SubTenant, SubTenantPolicy,
-    TenantPolicy, Tick,
+    Action, End, Event, FunctionPolicy, HostPolicy, PoolKey, Rate, SubTenant, SubTenantPolicy, TenantPolicy, Tick,
 };
 
 use crate::{
@@ -198,6 +197,5 @@ pub(crate) fn fold(hash: u64, action: &Action) -> u64 {
         Action::Retired { function } => (8, function.0.into(), 0),
         Action::Drained => (9, 0, 0),
     };
-    const _: KillReason = KillReason::Drain;
     mix(hash ^ mix(kind ^ mix(a ^ mix(b))))
 }

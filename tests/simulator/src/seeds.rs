@@ -15,3 +15,6 @@ pub const ONCE_FAILED: &[(u64, u64, &str)] = &[
     (17509796270354685193, 60, "a worker whose calls ended as it came free is idle for ever"),
     (4813311447759758803, 200, "a worker frozen behind one kept beyond its time is ended late"),
 ];
+
+/// Seed and length of histories on which the pool and the model differed once, and why.
+pub const MODEL_ONCE_DIFFERED: &[(u64, usize, &str)] = &[];

@@ -167,3 +167,23 @@ fn eviction_takes_those_that_match_and_leaves_busy_ones_unless_forced() {
     assert_eq!(bench.step(Event::Evict { which, force: true }), []);
     assert_eq!(bench.pool.worker(other).unwrap().state, StateName::Idle);
 }
+
+#[test]
+fn lowered_cap_ends_only_as_many_as_are_over_it() {
+    let mut bench = Bench::with(HostPolicy { workers_max: 4, starts_max: 4, ..host() }, tenant(), function());
+    let leased: Vec<_> = ["a", "b", "c", "d"].iter().map(|label| bench.leased(label)).collect();
+    bench.step(Event::SetHost(HostPolicy { workers_max: 2, starts_max: 4, ..host() }));
+    // None of them is reaped before the last has ended its call.
+    let ended: Vec<_> = leased.iter().flat_map(|(worker, lease, _)| kills(&bench.answer(*worker, *lease))).collect();
+    assert_eq!(ended, [(leased[0].0, KillReason::OverCap), (leased[1].0, KillReason::OverCap)]);
+}
+
+#[test]
+fn worker_kept_at_no_idle_time_at_all_does_not_stop_the_pool() {
+    let mut bench = Bench::with(host(), tenant(), FunctionPolicy { idle_ttl: Duration::ZERO, ..function() });
+    let key = PoolKey { function: bench.f, sub_tenant: label("a") };
+    let worker = spawned(&bench.step(Event::SetMinimum { key, workers: 1 }));
+    bench.start(worker);
+    assert_eq!(kills(&bench.wait(SECOND)), []);
+    assert!(bench.pool.next_wakeup().is_some_and(|at| at > bench.now));
+}
