@@ -2,7 +2,8 @@
 //!
 //! A quarter of the misses of the last half minute, and one at least while there was a miss in the last minute: a burst
 //! of new sub-tenants leaves cells behind for the next one, and a function that nobody new calls keeps none. Never more
-//! than the function's `cells_max`, nor than the memory the host sets aside, nor in a place that a call waits for.
+//! than the function's `cells_max`, nor than the memory the host sets aside, nor in a place that a call waits for. Where
+//! all places are taken, a cell takes that of the worker that nobody has called for longest: the next miss would.
 
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use crate::{
     event::{Action, KillReason, Tick, WorkerId},
     key::FunctionId,
     pool::Pool,
-    records::{Cell, CellState, FunctionState, KeyRecord, Occupant, SubRecord},
+    records::{Cell, CellState, FunctionState, KeyRecord, Occupant, SubRecord, Worker, WorkerState},
     timers::Timer,
 };
 
@@ -20,6 +21,8 @@ const HALF_LIFE: Duration = Duration::from_secs(30);
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// One cell for so many remembered misses.
 const MISSES_PER_CELL: f64 = 4.0;
+/// A worker that was called since then keeps its place.
+const IDLE_BEFORE_A_CELL: Duration = Duration::from_secs(1);
 /// Fewer misses are none.
 const MISSES_MIN: f64 = 0.25;
 
@@ -87,8 +90,7 @@ impl Pool {
     pub(crate) fn keep_cells(&mut self, out: &mut Vec<Action>) {
         let mut at = 0;
         while at < self.wanting_cells.len() {
-            let host = &self.host;
-            if host.workers >= host.policy.workers_max || host.making >= host.policy.starts_max || host.is_blocked {
+            if self.host.making >= self.host.policy.starts_max || self.next_key().is_some() || self.host.is_blocked {
                 return;
             }
             let f = self.wanting_cells[at];
@@ -97,23 +99,57 @@ impl Pool {
             let have = function.cells_ready.len() as u32 + function.cells_making;
             if have >= target {
                 self.wanting_cells.swap_remove(at);
-            } else if self.may_make_cell(f) {
+            } else if !self.may_have_cell(f) {
+                at += 1;
+            } else if self.has_place_for_cell(f) {
                 self.make_cell(f, out);
+            } else if let Some(w) = self.place_for_cell(f) {
+                // One at a time; the cell is made in its place when that is free.
+                return self.kill(w, KillReason::MakeRoom, out);
             } else {
                 at += 1;
             }
         }
     }
 
-    fn may_make_cell(&self, f: FunctionId) -> bool {
+    fn may_have_cell(&self, f: FunctionId) -> bool {
         let function = self.function(f);
-        let tenant = self.tenant(function.tenant);
-        let waits = function.is_blocked || tenant.is_blocked || !self.host.turns.is_empty();
+        let waits = function.is_blocked || self.tenant(function.tenant).is_blocked;
         !waits
-            && tenant.workers < tenant.policy.workers_max
-            && function.workers < function.policy.workers_max
             && function.cells_breaker.is_open_for(self.now).is_none()
             && self.host.cell_bytes + function.policy.cell_bytes <= self.host.policy.cells_memory_max
+    }
+
+    fn has_place_for_cell(&self, f: FunctionId) -> bool {
+        let function = self.function(f);
+        let tenant = self.tenant(function.tenant);
+        self.host.workers < self.host.policy.workers_max
+            && tenant.workers < tenant.policy.workers_max
+            && function.workers < function.policy.workers_max
+    }
+
+    /// The worker that has been idle for longest at the narrowest full level, if that is long enough.
+    fn place_for_cell(&self, f: FunctionId) -> Option<u32> {
+        if !self.host.free_rooms.is_empty() || !self.host.promised_rooms.is_empty() {
+            return None;
+        }
+        let function = self.function(f);
+        let tenant = self.tenant(function.tenant);
+        let longest = if function.workers >= function.policy.workers_max {
+            function.frozen.first().or(function.hot.first())
+        } else if tenant.workers >= tenant.policy.workers_max {
+            tenant.idle.first()
+        } else {
+            self.host.idle.first()
+        };
+        longest.filter(|w| {
+            let may_go = |worker: &Worker| {
+                let long =
+                    matches!(worker.state, WorkerState::Idle { since, .. } if since + IDLE_BEFORE_A_CELL <= self.now);
+                long && !self.keys[worker.key].is_at_minimum()
+            };
+            self.workers[*w].worker().is_some_and(may_go)
+        })
     }
 
     fn make_cell(&mut self, f: FunctionId, out: &mut Vec<Action>) {

@@ -84,6 +84,8 @@ impl Pool {
                     if let Some(k) = reaping.room_for {
                         *seen.rooms.entry(k).or_default() += 1;
                     }
+                    let is_promised = self.host.promised_rooms.contains(&w);
+                    rule(is_promised == reaping.room_for.is_some(), "a promised place is among those promised")?;
                     let is_free = self.host.free_rooms.contains(&w);
                     rule(is_free != reaping.room_for.is_some(), "a place that comes free is promised once")?;
                 }

@@ -35,6 +35,8 @@ pub struct Host {
     pub is_blocked: bool,
     /// Workers being removed whose places are promised to nobody.
     pub free_rooms: Vec<u32>,
+    /// Likewise, promised to a key; in the order of the promises.
+    pub promised_rooms: Vec<u32>,
 }
 
 #[derive(Clone, Debug)]
@@ -239,6 +241,8 @@ pub struct Reaping {
     pub key: Option<u32>,
     pub created: Tick,
     pub calls: u64,
+    /// Counts up with each that leaves.
+    pub order: u64,
     /// The key that gets its place.
     pub room_for: Option<u32>,
 }

@@ -78,6 +78,9 @@ fn step(
     let told = format!("{now:?} {event:?}");
     pool.handle(now, event, out);
     let mut did: Vec<String> = out.drain(..).map(|action| words(&action)).collect();
+    if std::env::var_os("MODEL_TOLD").is_some() {
+        eprintln!("{told}: {expected:?}");
+    }
     expected.sort();
     did.sort();
     if model.is_lost || did == expected {

@@ -32,6 +32,8 @@ pub struct Worker {
     frozen: bool,
     born: Tick,
     room_for: Option<usize>,
+    /// Counts up with each promise.
+    promise: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -66,6 +68,7 @@ pub struct Model {
     failures: Vec<Failures>,
     now: Tick,
     last_worker: u64,
+    last_promise: u64,
     last_lease: u64,
     order: u64,
     first: Option<usize>,
@@ -87,6 +90,7 @@ impl Model {
             failures,
             now: Tick(0),
             last_worker: 0,
+            last_promise: 0,
             last_lease: 0,
             order: 0,
             first: None,
@@ -357,7 +361,8 @@ impl Model {
                     .filter(|w| w.life == Life::Leaving && w.room_for.is_none())
                     .min_by_key(|w| w.order)
                 {
-                    free.room_for = Some(key);
+                    self.last_promise += 1;
+                    (free.room_for, free.promise) = (Some(key), self.last_promise);
                 } else {
                     let idle = (0..self.workers.len()).filter(|w| self.workers[*w].life == Life::Idle);
                     let Some(oldest) = idle.min_by_key(|w| self.workers[*w].order) else {
@@ -365,8 +370,33 @@ impl Model {
                         return;
                     };
                     self.kill(oldest, KillReason::MakeRoom);
+                    self.last_promise += 1;
                     self.workers[oldest].room_for = Some(key);
+                    self.workers[oldest].promise = self.last_promise;
                 }
+            }
+        }
+    }
+
+    /// Whoever waits for a promised place takes one that is free before.
+    fn keep_promises(&mut self) {
+        let mut promised: Vec<u64> = self.workers.iter().filter(|w| w.room_for.is_some()).map(|w| w.promise).collect();
+        promised.sort_unstable();
+        for promise in promised {
+            let Some(w) = self.workers.iter().position(|w| w.room_for.is_some() && w.promise == promise) else {
+                continue;
+            };
+            if self.workers.len() >= self.places {
+                return;
+            }
+            let Some(key) = self.workers[w].room_for.take() else { continue };
+            let covered = self.covered(key);
+            let rooms = covered - self.count(key, |w| w.life == Life::Starting);
+            let cap = self.policy.workers_per_sub_tenant_max as usize;
+            let on_trial = self.failures[key].pause().is_some() && covered > 0;
+            let may_have_more = self.count(key, |_| true) + rooms < cap && !self.is_open(key) && !on_trial;
+            if self.waits(key) > covered && may_have_more {
+                self.spawn(key);
             }
         }
     }
@@ -376,7 +406,18 @@ impl Model {
         let (id, born) = (self.last_worker, self.now);
         self.did.push(spawned(id, &self.keys[key]));
         let (life, calls, order) = (Life::Starting, 0, 0);
-        self.workers.push(Worker { id, key, life, calls, since: born, order, frozen: false, born, room_for: None });
+        self.workers.push(Worker {
+            id,
+            key,
+            life,
+            calls,
+            since: born,
+            order,
+            frozen: false,
+            born,
+            room_for: None,
+            promise: 0,
+        });
     }
 
     /// One event; what was done, in no particular order.
@@ -385,6 +426,9 @@ impl Model {
         self.event(event);
         self.expire();
         self.feed();
+        if !self.is_lost {
+            self.keep_promises();
+        }
         for key in 0..self.keys.len() {
             let failures = self.failures[key];
             let is_used = self.waits(key) > 0 || self.covered(key) > 0 || self.count(key, |_| true) > 0;

@@ -127,7 +127,7 @@ impl Pool {
         let of_sub = || sub.keys.iter().map(|(_, k)| self.keys[*k].live()).sum::<u32>();
         self.is_over_wide_cap(worker.function)
             || key.live() > self.function(worker.function).policy.workers_per_sub_tenant_max
-            || (!sub.label.is_shared() && of_sub() > self.policy_of_sub(key.sub_tenant).workers_max)
+            || of_sub() > self.policy_of_sub(key.sub_tenant).workers_max
     }
 
     pub(super) fn set_minimum(&mut self, key: &PoolKey, workers: u32) {
@@ -199,7 +199,7 @@ impl Pool {
             .ok_or(WarmRefusal::UnknownFunction)?;
         let tenant = self.tenant(function.tenant);
         let sub = self.sub_policy(function.tenant, &key.sub_tenant);
-        let of_sub = if key.sub_tenant.is_shared() { u32::MAX } else { sub.workers_max };
+        let of_sub = sub.workers_max;
         for (level, limit) in [
             (LimitLevel::SubTenant, of_sub.min(function.policy.workers_per_sub_tenant_max)),
             (LimitLevel::Function, function.policy.workers_max),

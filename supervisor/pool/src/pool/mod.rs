@@ -99,6 +99,7 @@ impl Pool {
             virtual_now: 0,
             is_blocked: false,
             free_rooms: Vec::new(),
+            promised_rooms: Vec::new(),
         };
         Self {
             now: Tick(0),
@@ -305,6 +306,11 @@ impl Pool {
 
     pub(crate) fn sub_policy(&self, tenant: TenantId, label: &SubTenant) -> SubTenantPolicy {
         let tenant = self.tenant(tenant);
+        if label.is_shared() {
+            // Shared workers are nobody's in particular: the limits of their function are theirs.
+            let SubTenantPolicy { weight, .. } = tenant.policy.sub_tenant;
+            return SubTenantPolicy { workers_max: u32::MAX, calls_in_flight_max: u32::MAX, rate: None, weight };
+        }
         match tenant.own_policies.get(label) {
             Some(own) => *own,
             None => tenant.policy.sub_tenant,

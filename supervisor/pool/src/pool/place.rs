@@ -26,7 +26,27 @@ struct Full {
     host: bool,
 }
 
+impl Full {
+    fn any(self) -> bool {
+        self.sub_tenant || self.function || self.tenant || self.host
+    }
+}
+
+/// Promises that are looked at in one step: a step must not grow with the places that are short.
+const PROMISES_LOOKED_AT: usize = 8;
+
 impl Pool {
+    fn full_levels(&self, k: u32) -> Full {
+        let (function, sub) = (self.function(self.keys[k].function), &self.subs[self.keys[k].sub_tenant]);
+        let tenant = self.tenant(sub.tenant);
+        Full {
+            sub_tenant: sub.workers >= self.policy_of_sub(self.keys[k].sub_tenant).workers_max,
+            function: function.workers >= function.policy.workers_max,
+            tenant: tenant.workers >= tenant.policy.workers_max,
+            host: self.host.workers >= self.host.policy.workers_max,
+        }
+    }
+
     /// Serves keys in turn as far as there are places. `hot` has waiting calls and a worker that has just become free.
     pub(super) fn feed(&mut self, hot: Option<u32>, out: &mut Vec<Action>) {
         while let Some(next) = self.next_key() {
@@ -39,6 +59,9 @@ impl Pool {
                 Placed::Blocked(level) => self.block(k, level),
                 Placed::StartsFull => break,
             }
+        }
+        if self.next_key().is_none() {
+            self.release_promises(out);
         }
         // Nobody takes the place, so the worker goes on.
         if let Some(k) = hot {
@@ -64,15 +87,8 @@ impl Pool {
             self.deliver_next(k, w, out);
             return Placed::Done;
         }
-        let (f, s) = (self.keys[k].function, self.keys[k].sub_tenant);
-        let (function, tenant) = (self.function(f), self.tenant(self.subs[s].tenant));
-        let full = Full {
-            // Shared workers are nobody's in particular: their function's cap is theirs.
-            sub_tenant: !self.subs[s].label.is_shared() && self.subs[s].workers >= self.policy_of_sub(s).workers_max,
-            function: function.workers >= function.policy.workers_max,
-            tenant: tenant.workers >= tenant.policy.workers_max,
-            host: self.host.workers >= self.host.policy.workers_max,
-        };
+        let s = self.keys[k].sub_tenant;
+        let full = self.full_levels(k);
         // A cell has its place at all levels already but this one.
         if !full.sub_tenant
             && let Some(cell) = self.cell_for(&self.keys[k], &self.subs[s])
@@ -80,7 +96,7 @@ impl Pool {
             self.label_cell(k, cell, out);
             return Placed::Done;
         }
-        if full.sub_tenant || full.function || full.tenant || full.host {
+        if full.any() {
             return self.make_room(k, full, out);
         }
         if self.host.making >= self.host.policy.starts_max {
@@ -129,8 +145,42 @@ impl Pool {
         if let Occupant::Reaping(reaping) = &mut self.workers[w] {
             reaping.room_for = Some(k);
             self.keys[k].rooms += 1;
+            self.host.promised_rooms.push(w);
         }
         Placed::Done
+    }
+
+    /// A key that waits for a promised place does not wait longer when another is free: what it was promised becomes
+    /// anybody's. A worker that is slow to go, or never goes, holds nobody up.
+    fn release_promises(&mut self, out: &mut Vec<Action>) {
+        let first: Vec<u32> = self.host.promised_rooms.iter().copied().take(PROMISES_LOOKED_AT).collect();
+        for w in first {
+            if self.host.making >= self.host.policy.starts_max {
+                return;
+            }
+            let Occupant::Reaping(reaping) = &self.workers[w] else { continue };
+            let Some(k) = reaping.room_for.filter(|k| !self.full_levels(*k).any()) else { continue };
+            if let Occupant::Reaping(reaping) = &mut self.workers[w] {
+                reaping.room_for = None;
+            }
+            self.host.promised_rooms.retain(|promised| *promised != w);
+            // Who left first is likely to be gone first.
+            let at = self.host.free_rooms.partition_point(|free| self.left(*free) < self.left(w));
+            self.host.free_rooms.insert(at, w);
+            self.keys[k].rooms -= 1;
+            self.touch(k);
+            if self.keys[k].turn.is_some() {
+                self.place_promised(k, out);
+            }
+            self.tidy(k);
+        }
+    }
+
+    fn left(&self, w: u32) -> u64 {
+        match &self.workers[w] {
+            Occupant::Reaping(reaping) => reaping.order,
+            Occupant::Cell(_) | Occupant::Worker(_) => 0,
+        }
     }
 
     /// Whether the end of `w` makes room at every level that is full for `k`.

@@ -298,12 +298,14 @@ impl Pool {
 
     /// Ends a worker or cell, whatever it does. Its call, if it has one, is settled before or put back.
     pub(crate) fn kill(&mut self, w: u32, why: KillReason, out: &mut Vec<Action>) {
+        self.last_turn += 1;
+        let order = self.last_turn;
         let reaping = match &self.workers[w] {
             Occupant::Reaping(_) => return,
             Occupant::Cell(cell) => {
                 let (id, function, created) = (cell.id, cell.function, cell.created);
                 self.leave_cells(w);
-                Reaping { id, function, key: None, created, calls: 0, room_for: None }
+                Reaping { id, function, key: None, created, calls: 0, order, room_for: None }
             }
             Occupant::Worker(worker) => {
                 let (k, f, state) = (worker.key, worker.function, worker.state);
@@ -322,7 +324,7 @@ impl Pool {
                     WorkerState::Leased { .. } | WorkerState::Draining { .. } => {}
                 }
                 self.keys[k].reaping += 1;
-                Reaping { id, function: f, key: Some(k), created, calls, room_for: None }
+                Reaping { id, function: f, key: Some(k), created, calls, order, room_for: None }
             }
         };
         let (id, f, key) = (reaping.id, reaping.function, reaping.key);
@@ -351,6 +353,7 @@ impl Pool {
         let Some(Occupant::Reaping(reaping)) = self.workers.remove(w) else { return };
         self.ids.remove(&id);
         self.host.free_rooms.retain(|free| *free != w);
+        self.host.promised_rooms.retain(|promised| *promised != w);
         self.host.workers -= 1;
         self.host.leaving -= 1;
         let f = reaping.function;

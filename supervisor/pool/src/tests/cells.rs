@@ -191,3 +191,21 @@ fn no_cell_is_made_in_a_place_that_a_call_waits_for() {
         assert_eq!(cells(&bench.invoke(name).out).len(), usize::from(name == "a"), "{name}");
     }
 }
+
+#[test]
+fn where_all_places_are_taken_a_cell_takes_that_of_the_longest_idle_worker() {
+    let mut bench = with_cells(1);
+    bench.step(Event::SetHost(HostPolicy { workers_max: 2, starts_max: 10, ..host() }));
+    let policy = FunctionPolicy { cells_max: 0, ..function() };
+    bench.step(Event::SetFunction { function: bench.f, policy });
+    let (oldest, newer) = (bench.warm("a"), bench.warm("b"));
+    let policy = FunctionPolicy { cells_max: 1, ..function() };
+    bench.step(Event::SetFunction { function: bench.f, policy });
+    bench.pool.count_miss(bench.f);
+    assert_eq!(kills(&bench.wait(SECOND - MILLI)), [], "it may be called again");
+    assert_eq!(kills(&bench.wait(MILLI)), [(oldest, KillReason::MakeRoom)]);
+    assert_eq!(kills(&bench.wait(SECOND)), [], "one at a time");
+    assert_eq!(cells(&bench.step(Event::Reaped { worker: oldest })).len(), 1);
+    assert_eq!(kills(&bench.wait(SECOND)), []);
+    let _ = newer;
+}

@@ -189,3 +189,20 @@ fn function_at_its_cap_does_not_hold_up_another() {
     assert_eq!(bench.invoke("b").out, []);
     spawned(&bench.invoke_for(bench.g, "b", SECOND).out);
 }
+
+#[test]
+fn key_with_a_promised_place_takes_another_that_is_free_first() {
+    let mut bench = Bench::new();
+    for name in ["a", "b"] {
+        bench.leased(name);
+    }
+    let (leaving, lease, _) = bench.leased("c");
+    let idle = bench.warm("d");
+    let asked = bench.invoke("e");
+    assert_eq!(kills(&asked.out), [(idle, KillReason::MakeRoom)]);
+    bench.step(Event::Answered { worker: leaving, lease, clean: false });
+    // The other is gone before the promised one, which may take its time.
+    let out = bench.step(Event::Reaped { worker: leaving });
+    assert!(matches!(&out[..], [Action::Spawn { key, .. }] if key.sub_tenant == label("e")), "{out:?}");
+    assert_eq!(spawns(&bench.step(Event::Reaped { worker: idle })), []);
+}

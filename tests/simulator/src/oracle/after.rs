@@ -8,6 +8,9 @@ use crate::rule;
 /// Levels without a free place, narrowest first: sub-tenant, function, tenant, host.
 type Full = [bool; 4];
 
+/// As in the pool.
+const PROMISES_LOOKED_AT: u32 = 8;
+
 impl Oracle {
     pub(super) fn owed(&mut self) -> Result<(), Broken> {
         for c in &self.must_settle {
@@ -60,7 +63,8 @@ impl Oracle {
         });
         let is_over = self.cell_bytes > self.host.cells_memory_max;
         rule!(!is_over || !has_ready_cell || self.making > 0, "ready cells are ended while there are too many");
-        if self.reaping > 0 || self.making >= self.host.starts_max {
+        // A step looks at so many promises; with more of them some may be kept a step later.
+        if self.reaping > PROMISES_LOOKED_AT || self.making >= self.host.starts_max {
             return Ok(());
         }
         for (k, key) in self.keys.iter().enumerate() {
@@ -70,8 +74,9 @@ impl Oracle {
             }
             let full = self.full_for(k);
             rule!(full.contains(&true), "a call of key {k} waits while there is a place");
+            // What is being removed may be promised to it.
             rule!(
-                !self.can_make_room(k, full),
+                self.reaping > 0 || !self.can_make_room(k, full),
                 "a call of key {k} waits while an idle worker could be ended for it; full {full:?}, {:?}",
                 self.alive
                     .iter()

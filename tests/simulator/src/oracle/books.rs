@@ -143,7 +143,12 @@ impl Tenant {
     }
 
     pub fn sub_policy(&self, sub: usize) -> SubTenantPolicy {
-        self.subs[sub].policy.unwrap_or(self.policy.sub_tenant)
+        let own = self.subs[sub].policy.unwrap_or(self.policy.sub_tenant);
+        if sub > 0 {
+            return own;
+        }
+        // Nobody's in particular: the limits of its function are its own.
+        SubTenantPolicy { workers_max: u32::MAX, calls_in_flight_max: u32::MAX, rate: None, ..own }
     }
 }
 
