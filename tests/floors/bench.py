@@ -19,6 +19,8 @@ def warm(name, *args, calls=2000):
     ).stdout
     report = json.loads(line)
     samples.setdefault(name, []).extend(report["samples"])
+    if "cell" in name:
+        print(f"  {name}: {len(report['samples'])} of {calls} calls found a cell", file=sys.stderr)
     rates.setdefault(name, []).append(report["calls_per_second"])
 
 
@@ -82,7 +84,13 @@ for number in range(rounds):
         product(f"sublet warm, {flight} in flight", "warm", "--in-flight", flight)
     product("sublet warm, frozen between calls", "frozen")
     cold_floor()
-    product("sublet cold, Invoke to answer", "cold", "--fresh", "--sub-tenant", f"r{number}", "--warm-up", "5", calls=100)
+    fresh = ["--fresh", "--sub-tenant", f"r{number}", "--warm-up", "5"]
+    product("sublet cold, Invoke to answer", "cold", *fresh, calls=100)
+    product("sublet cold, function without libc", "cold-bare", *fresh, calls=100)
+    # Apart, so that a cell is there for each: what is measured is the use of one, not the making.
+    product("sublet cell, Invoke to answer", "cell", *fresh, "--gap", "12", "--start", "cell", calls=100)
+    product("sublet cell, function without libc", "cell-bare", *fresh, "--gap", "12", "--start", "cell", calls=100)
+    product("sublet warm, function without libc", "bare", "--in-flight", "1")
     bubblewrap()
 
 for flight in ("1", "8"):
@@ -91,7 +99,11 @@ for flight in ("1", "8"):
         names.append("sublet warm, frozen between calls")
     table(f"Warm, 256 B, {flight} in flight", f"warm floor, {flight} in flight", names)
 table("Cold, static function", "cold floor (C)",
-      ["cold floor (C)", "sublet cold, Invoke to answer", "bubblewrap, until it exits"])
+      ["cold floor (C)", "sublet cold, Invoke to answer", "sublet cold, function without libc", "bubblewrap, until it exits"])
+table("First call of an unseen sub-tenant, a cell ready", "sublet warm, 1 in flight",
+      ["sublet warm, 1 in flight", "sublet cell, Invoke to answer"])
+table("The same with a function that has no C library to start", "sublet warm, function without libc",
+      ["sublet warm, function without libc", "sublet cell, function without libc"])
 with open(f"{root}/target/bench.json", "w") as out:
     json.dump({name: {"p50_ns": quantile(v, 0.5), "p99_ns": quantile(v, 0.99), "p999_ns": quantile(v, 0.999), "samples": len(v)}
                for name, v in samples.items()}, out, indent=1)

@@ -75,10 +75,10 @@ pub fn check_config(path: &Path, text_only: bool, json: bool) -> Result<(), Fail
     }
     if let (Some(config), false) = (&config, json) {
         println!(
-            "{} is fine: {} tenants, {} functions",
+            "{} is fine: {}, {}",
             path.display(),
-            config.tenants.len(),
-            config.functions().count()
+            output::count(config.tenants.len(), "tenant"),
+            output::count(config.functions().count(), "function")
         );
     }
     Ok(())

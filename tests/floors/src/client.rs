@@ -21,7 +21,7 @@ use sublet_proto::v1::{InvokeRequest, invoker_client::InvokerClient};
 use tokio::task::JoinSet;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::{Drive, Error, Mode, PAYLOAD_MAX_BYTES, remove_socket, runtime};
+use crate::{Drive, Error, Mode, PAYLOAD_MAX_BYTES, Start, remove_socket, runtime};
 
 /// A call unanswered for so long ends the run.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -97,7 +97,7 @@ async fn round(
     let start = Instant::now();
     for _ in 0..drive.in_flight {
         let (mut client, request, begun) = (client.clone(), request.clone(), begun.clone());
-        let (any_answer, fresh) = (drive.any_answer, drive.fresh);
+        let (any_answer, fresh, wanted, gap) = (drive.any_answer, drive.fresh, drive.start, drive.gap);
         tasks.spawn(async move {
             let mut samples = Vec::new();
             loop {
@@ -109,7 +109,13 @@ async fn round(
                 if fresh {
                     request.sub_tenant = format!("{}-{calls}-{at}", request.sub_tenant);
                 }
-                samples.push(call(&mut client, request, any_answer).await?);
+                let (took, start) = call(&mut client, request, any_answer).await?;
+                if wanted.is_none_or(|wanted| is_start(start, wanted)) {
+                    samples.push(took);
+                }
+                if gap > 0 {
+                    tokio::time::sleep(Duration::from_millis(gap)).await;
+                }
             }
             Ok::<_, Error>(samples)
         });
@@ -123,7 +129,11 @@ async fn round(
 }
 
 /// One call, in nanoseconds from before it is handed to tonic until its answer is decoded.
-async fn call(client: &mut InvokerClient<Channel>, request: InvokeRequest, any_answer: bool) -> Result<u64, Error> {
+async fn call(
+    client: &mut InvokerClient<Channel>,
+    request: InvokeRequest,
+    any_answer: bool,
+) -> Result<(u64, sublet_proto::v1::Start), Error> {
     let sent: Bytes = request.payload.clone();
     let start = Instant::now();
     // Not a gRPC deadline: that would be work for the server.
@@ -132,11 +142,18 @@ async fn call(client: &mut InvokerClient<Channel>, request: InvokeRequest, any_a
         .map_err(|_| Error::Protocol(format!("a call was not answered within {} s", CALL_TIMEOUT.as_secs())))?
         .map_err(|status| Error::Refused(Box::new(status)))?;
     let took = start.elapsed();
-    let answered = answer.into_inner().payload;
+    let answer = answer.into_inner();
+    let start = answer.receipt.as_ref().map_or_else(Default::default, sublet_proto::v1::Receipt::start);
+    let answered = answer.payload;
     if !any_answer && answered != sent {
         return Err(Error::OtherAnswer { sent: sent.len(), answered: answered.len() });
     }
-    Ok(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX))
+    Ok((u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), start))
+}
+
+fn is_start(seen: sublet_proto::v1::Start, wanted: Start) -> bool {
+    use sublet_proto::v1::Start as Seen;
+    matches!((seen, wanted), (Seen::Cold, Start::Cold) | (Seen::Cell, Start::Cell) | (Seen::Warm, Start::Warm))
 }
 
 /// The floor's server in a process of its own, for one run.

@@ -84,6 +84,17 @@ pub enum Mode {
     Pipe,
 }
 
+/// How a call found its worker, as its receipt says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Start {
+    /// One was made for it.
+    Cold,
+    /// A cell was labelled for it.
+    Cell,
+    /// It was idle.
+    Warm,
+}
+
 #[derive(Parser)]
 #[command(name = "warm-floor", about, args_conflicts_with_subcommands = true)]
 struct Cli {
@@ -134,6 +145,12 @@ pub struct Drive {
     /// Each call for a sub-tenant nobody has seen: every start is cold. Not measured against a floor of this program.
     #[arg(long, requires = "against")]
     fresh: bool,
+    /// Milliseconds between the end of a call and the next one of the same task.
+    #[arg(long, default_value_t = 0)]
+    gap: u64,
+    /// Only calls that found their worker in this way; the others are counted and left out.
+    #[arg(long, requires = "against", value_enum)]
+    start: Option<Start>,
     /// Calls in flight at any time, all over one connection.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=i64::from(IN_FLIGHT_MAX)))]
     in_flight: u16,

@@ -52,8 +52,7 @@ fn limits() -> Outcome {
 /// Of the group above a worker's, wherever this host keeps it.
 fn pids_max(worker: &str) -> Result<String, String> {
     let (level, _) = worker.rsplit_once('/').ok_or("no group")?;
-    let below = level.split_once("/sublet-").map(|(_, rest)| format!("sublet-{rest}")).ok_or("not ours")?;
-    let candidates = [format!("{level}/pids.max"), format!("/sys/fs/cgroup/pids/{below}/pids.max")];
+    let candidates = [format!("{level}/pids.max"), format!("{}/pids.max", level.replace("/unified/", "/pids/"))];
     let found = candidates.iter().find_map(|path| std::fs::read_to_string(path).ok());
     Ok(found.ok_or(format!("no pids.max in {candidates:?}"))?.trim().to_owned())
 }
