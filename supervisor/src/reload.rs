@@ -164,7 +164,7 @@ fn compare(name: &str, old: &Value, new: &Value, changes: &mut Vec<String>) {
             keys.sort();
             keys.dedup();
             for key in keys {
-                let below = if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
+                let below = full_name(name, key);
                 // Not for people: every other change of the function is told.
                 if key == "revision" && before.contains_key(key) && after.contains_key(key) {
                     continue;
@@ -186,6 +186,24 @@ fn compare(name: &str, old: &Value, new: &Value, changes: &mut Vec<String>) {
     }
 }
 
+/// What the configuration calls it.
+fn full_name(above: &str, key: &str) -> String {
+    // Below these, keys are the operator's own names.
+    let is_own_name = above == "tenant" || above.ends_with(".function") || above.ends_with(".env");
+    let written = match key {
+        _ if is_own_name => key,
+        "tenants" => "tenant",
+        "functions" => "function",
+        "sub_tenant_calls" => "sub_tenant",
+        "payload_max_bytes" => "payload_max",
+        "answer_max_bytes" => "answer_max",
+        "is_idempotent" => "idempotent",
+        "limits" | "calls" => return above.to_owned(),
+        other => other,
+    };
+    if above.is_empty() { written.to_owned() } else { format!("{above}.{written}") }
+}
+
 fn shown(value: &Value) -> String {
     match value {
         Value::Null => "none".to_owned(),
@@ -200,13 +218,23 @@ mod tests {
     use serde_json::json;
 
     #[test]
+    fn names_are_those_of_the_configuration() {
+        let of = |keys: &[&str]| keys.iter().fold(String::new(), |above, key| full_name(&above, key));
+        assert_eq!(of(&["tenants", "calls", "calls", "rate"]), "tenant.calls.rate");
+        assert_eq!(of(&["tenants", "a", "sub_tenant_calls", "weight"]), "tenant.a.sub_tenant.weight");
+        assert_eq!(
+            of(&["tenants", "a", "functions", "limits", "answer_max_bytes"]),
+            "tenant.a.function.limits.answer_max"
+        );
+    }
+
+    #[test]
     fn changes_are_told_by_full_name_and_secrets_are_not() {
         let old = json!({ "host": { "workers_max": 2 }, "tenants": { "a": { "env": { "KEY": "1" } }, "b": {} } });
         let new = json!({ "host": { "workers_max": 3 }, "tenants": { "a": { "env": { "KEY": "2" } }, "c": {} } });
         let mut found = Vec::new();
         compare("", &old, &new, &mut found);
-        let expected =
-            ["host.workers_max: 2 -> 3", "tenants.a.env.KEY: changed", "tenants.b: removed", "tenants.c: new"];
+        let expected = ["host.workers_max: 2 -> 3", "tenant.a.env.KEY: changed", "tenant.b: removed", "tenant.c: new"];
         assert_eq!(found, expected);
     }
 }

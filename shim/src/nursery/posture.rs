@@ -33,13 +33,14 @@ fn look(pid: i32) -> Result<ProcessPosture, String> {
     Ok(ProcessPosture {
         namespaces: namespaces(&pid.to_string())?,
         host_namespaces: namespaces("self")?,
+        cgroups: cgroups(pid)?,
         mounts: mounts(pid)?,
         descriptors: descriptors(pid)?,
         ..status(pid)?
     })
 }
 
-/// What anybody may read of a process: ids, capabilities, filters, groups. The rest is left empty.
+/// What /proc/PID/status says: ids, capabilities, filters, groups. The rest is left empty.
 ///
 /// # Errors
 /// When the process is gone, or /proc is not what proc(5) says.
@@ -70,7 +71,6 @@ pub fn status(pid: i32) -> Result<ProcessPosture, String> {
         uids: ids("Uid")?,
         gids: ids("Gid")?,
         groups: field("Groups")?.split_whitespace().filter_map(|id| id.parse().ok()).collect(),
-        cgroups: cgroups(pid)?,
         ..ProcessPosture::default()
     })
 }

@@ -19,8 +19,13 @@ use crate::{
 const HALF_LIFE: Duration = Duration::from_secs(30);
 /// How often the number of cells follows.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// A cell that nobody wanted for so long is replaced: what it was made of on the host may have changed.
+const AGE_MAX: Duration = Duration::from_secs(600);
 /// One cell for so many remembered misses.
 const MISSES_PER_CELL: f64 = 4.0;
+/// While others are ready, a used cell is replaced so much later: making one is work for the kernel, and the call that has
+/// just got its cell should have the processors.
+const REPLACE_AFTER: Duration = Duration::from_millis(5);
 /// A worker that was called since then keeps its place.
 const IDLE_BEFORE_A_CELL: Duration = Duration::from_secs(1);
 /// Fewer misses are none.
@@ -64,6 +69,20 @@ impl Pool {
     }
 
     fn want_cells(&mut self, f: FunctionId) {
+        let at = self.now + REPLACE_AFTER;
+        let function = self.function_mut(f);
+        if !function.cells_ready.is_empty() {
+            if !std::mem::replace(&mut function.replace_armed, true) {
+                self.timers.set(at, Timer::Replace(f));
+            }
+        } else if !self.wanting_cells.contains(&f) {
+            self.wanting_cells.push(f);
+        }
+    }
+
+    /// The time to replace a used cell has come.
+    pub(crate) fn replace_cells(&mut self, f: FunctionId) {
+        self.function_mut(f).replace_armed = false;
         if !self.wanting_cells.contains(&f) {
             self.wanting_cells.push(f);
         }
@@ -250,11 +269,10 @@ impl Pool {
     /// Follows the misses: ends cells that are too many or too old, and comes back while there is reason to.
     pub(crate) fn look_at_cells(&mut self, f: FunctionId, out: &mut Vec<Action>) {
         self.function_mut(f).cells_armed = false;
-        let ttl = self.function(f).policy.idle_ttl;
         loop {
             let function = self.function(f);
             let Some(oldest) = function.cells_ready.front().copied() else { break };
-            let is_old = self.now >= self.created(oldest) + ttl;
+            let is_old = self.now >= self.created(oldest) + AGE_MAX;
             let is_surplus = function.cells_ready.len() as u32 + function.cells_making > self.cells_target(f);
             if !is_old && !is_surplus {
                 break;

@@ -87,6 +87,7 @@ pub struct Function {
     pub cells_making: u32,
     pub cells_breaker: Breaker,
     pub cells_armed: bool,
+    pub replace_armed: bool,
     pub misses: Misses,
     /// How long a call takes, on the average of the last few, in nanoseconds.
     pub service_nanos: u64,

@@ -22,6 +22,8 @@ pub enum Timer {
     Idle(FunctionId),
     /// How many cells a function keeps.
     Cells(FunctionId),
+    /// A function's used cells are replaced.
+    Replace(FunctionId),
     /// A key's back-off ends, or its failures may be forgotten.
     Key(u32),
     /// A sub-tenant's bucket is full again.

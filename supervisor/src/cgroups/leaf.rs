@@ -83,6 +83,14 @@ impl Leaf {
         sublet_shim::cgroups::is_populated(&self.unified).unwrap_or(true)
     }
 
+    /// Processes in the group, by number.
+    pub fn members(&self) -> Vec<i32> {
+        let text = fs::read_to_string(self.unified.join("cgroup.procs")).unwrap_or_default();
+        let mut members: Vec<i32> = text.lines().filter_map(|line| line.parse().ok()).collect();
+        members.sort_unstable();
+        members
+    }
+
     /// CPU time used so far; none where the host does not account it.
     pub fn cpu(&self) -> Option<Duration> {
         let mut buffer = [0; 256];

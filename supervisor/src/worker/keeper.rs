@@ -253,7 +253,8 @@ fn adopt(shop: &Workshop, worker: &Worker, owner: &Owner) -> Result<(), Vec<Stri
         return Err(vec!["the sub-tenant has a group already, and this cell has another".into()]);
     }
     worker.in_group.store(true, Ordering::SeqCst);
-    let wrong = worker.again.get().map(posture::Again::look).unwrap_or_default();
+    let members = worker.leaf().map(|leaf| leaf.members()).unwrap_or_default();
+    let wrong = worker.again.get().map(|again| again.look(&members)).unwrap_or_default();
     if wrong.is_empty() { Ok(()) } else { Err(wrong) }
 }
 

@@ -50,43 +50,38 @@ fn mounts(root: &Root) -> Vec<(&'static str, Option<&'static str>, bool)> {
     all
 }
 
-/// What is looked at again when a cell gets its owner: everything that a process could have changed about itself. Its
-/// namespaces, mounts and descriptors cannot have changed: no filter lets a launcher or an init touch them.
-#[derive(Clone, Debug)]
+/// What is looked at again when a cell gets its owner: the launcher, which becomes the function. Init has no right to
+/// change anything about itself any more, and namespaces, mounts and descriptors cannot have changed: no filter lets a
+/// launcher touch them.
+#[derive(Clone, Copy, Debug)]
 pub struct Again {
-    /// Pid, uid, filters, for init and for the launcher.
-    processes: [(&'static str, i32, u32, u32); 2],
-    cgroup: String,
-    v1_controllers: Vec<&'static str>,
+    init: i32,
+    launcher: i32,
+    uid: u32,
+    filters: u32,
 }
 
 impl Again {
     /// Of a posture that was found right.
     pub fn new(posture: &Posture, expected: &Expected<'_>) -> Self {
         Self {
-            processes: [
-                (INIT, posture.init.pid, expected.init_uid, Filters::INIT_COUNT + expected.inherited_filters),
-                (
-                    FUNCTION,
-                    posture.function.pid,
-                    expected.init_uid + 1,
-                    Filters::function_count() + expected.inherited_filters,
-                ),
-            ],
-            cgroup: expected.cgroup.to_owned(),
-            v1_controllers: expected.v1_controllers.to_vec(),
+            init: posture.init.pid,
+            launcher: posture.function.pid,
+            uid: expected.init_uid + 1,
+            filters: Filters::function_count() + expected.inherited_filters,
         }
     }
 
-    /// Looks. Returns what is wrong.
-    pub fn look(&self) -> Vec<String> {
+    /// Looks at the launcher, and at who is in the group. Returns what is wrong.
+    pub fn look(&self, members: &[i32]) -> Vec<String> {
         let mut facts = Vec::new();
-        for (who, pid, uid, filters) in self.processes {
-            match sublet_shim::nursery::status(pid) {
-                Ok(seen) => status(who, &seen, (uid, filters), &self.cgroup, &self.v1_controllers, &mut facts),
-                Err(error) => push(&mut facts, who, error, false),
-            }
+        match sublet_shim::nursery::status(self.launcher) {
+            Ok(seen) => status(FUNCTION, &seen, (self.uid, self.filters), &mut facts),
+            Err(error) => push(&mut facts, FUNCTION, error, false),
         }
+        let mut due = [self.init, self.launcher];
+        due.sort_unstable();
+        push(&mut facts, "group", format!("{members:?}"), members == due);
         wrong(&facts)
     }
 }
@@ -140,17 +135,19 @@ fn process(who: &str, seen: &ProcessPosture, uid: u32, filters: u32, expected: &
         let value = own.map_or_else(|| "absent".to_owned(), |inode| inode.to_string());
         push(facts, format!("{who} {name} namespace"), value, own.is_some() && host.is_some() && own != host);
     }
-    status(who, seen, (uid, filters + expected.inherited_filters), expected.cgroup, expected.v1_controllers, facts);
+    status(who, seen, (uid, filters + expected.inherited_filters), facts);
+    for controller in [""].iter().chain(expected.v1_controllers) {
+        let found = seen.cgroups.iter().find(|(names, _)| {
+            if controller.is_empty() { names.is_empty() } else { names.split(',').any(|name| name == *controller) }
+        });
+        let path = found.map_or("absent", |(_, path)| path.as_str());
+        let name = if controller.is_empty() { "v2" } else { controller };
+        let cgroup = expected.cgroup;
+        push(facts, format!("{who} cgroup ({name})"), path, path.ends_with(&format!("/pool/{cgroup}")));
+    }
 }
 
-fn status(
-    who: &str,
-    seen: &ProcessPosture,
-    (uid, filters): (u32, u32),
-    cgroup: &str,
-    v1_controllers: &[&str],
-    facts: &mut Vec<Fact>,
-) {
+fn status(who: &str, seen: &ProcessPosture, (uid, filters): (u32, u32), facts: &mut Vec<Fact>) {
     push(facts, format!("{who} capabilities"), format!("{:#x}", seen.capabilities), seen.capabilities == 0);
     push(facts, format!("{who} no_new_privs"), seen.no_new_privs.to_string(), seen.no_new_privs);
     push(facts, format!("{who} seccomp mode"), seen.seccomp_mode.to_string(), seen.seccomp_mode == 2);
@@ -158,14 +155,6 @@ fn status(
     push(facts, format!("{who} uids"), format!("{:?}", seen.uids), seen.uids == [uid; 4]);
     push(facts, format!("{who} gids"), format!("{:?}", seen.gids), seen.gids == [uid; 4]);
     push(facts, format!("{who} groups"), format!("{:?}", seen.groups), seen.groups.is_empty());
-    for controller in [""].iter().chain(v1_controllers) {
-        let found = seen.cgroups.iter().find(|(names, _)| {
-            if controller.is_empty() { names.is_empty() } else { names.split(',').any(|name| name == *controller) }
-        });
-        let path = found.map_or("absent", |(_, path)| path.as_str());
-        let name = if controller.is_empty() { "v2" } else { controller };
-        push(facts, format!("{who} cgroup ({name})"), path, path.ends_with(&format!("/pool/{cgroup}")));
-    }
 }
 
 fn mount_facts(seen: &ProcessPosture, root: &Root, facts: &mut Vec<Fact>) {

@@ -29,7 +29,7 @@ fn limits() -> Outcome {
     let (_, before) = client.probe("s1", "put key value")?;
     supervisor.place.write(&text.replace("\ntimeout = \"60s\"\n", "\ntimeout = \"200ms\"\n"))?;
     let told = supervisor.admin(&["reload"])?;
-    ensure!(told["changes"] == serde_json::json!(["tenants.acme.functions.probe.timeout: 1m -> 200ms"]), "{told}");
+    ensure!(told["changes"] == serde_json::json!(["tenant.acme.function.probe.timeout: 1m -> 200ms"]), "{told}");
     let (found, after) = client.probe("s1", "get key")?;
     ensure!(found == "value/value" && after.worker == before.worker, "the worker was not kept: {after:?}");
     let status = client.call(request("probe", "s1", "sleep 3000")).err().ok_or("the new limit does not hold")?;

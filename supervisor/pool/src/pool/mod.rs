@@ -182,6 +182,7 @@ impl Pool {
             cells_making: 0,
             cells_breaker: Default::default(),
             cells_armed: false,
+            replace_armed: false,
             misses: Default::default(),
             service_nanos: 0,
         });
@@ -449,6 +450,7 @@ impl Pool {
                 Timer::Worker(id) => self.worker_due(id, out),
                 Timer::Idle(f) => self.idle_due(f, out),
                 Timer::Cells(f) => self.look_at_cells(f, out),
+                Timer::Replace(f) => self.replace_cells(f),
                 Timer::Key(k) => {
                     if self.keys.get(k).is_some() {
                         self.touch(k);
@@ -471,7 +473,7 @@ impl Pool {
             Timer::Call(call) => self.calls.get(&call).is_some_and(|call| call.deadline == at),
             Timer::Worker(id) => self.ids.get(&id).is_some_and(|w| self.is_worker_due(*w, at)),
             Timer::Idle(f) => self.function(f).idle_armed == Some(at),
-            Timer::Cells(_) => true,
+            Timer::Cells(_) | Timer::Replace(_) => true,
             Timer::Key(k) => self.keys.get(k).is_some_and(|key| {
                 let breaker = key.breaker;
                 breaker.open_until() == Some(at) || breaker.forget_at() == at

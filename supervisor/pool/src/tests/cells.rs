@@ -126,7 +126,7 @@ fn expired_cell_is_replaced() {
     let cell = ready(&mut bench);
     // Misses in between keep one wanted while the first grows old.
     let mut ended = Vec::new();
-    for _ in 0..7 {
+    for _ in 0..61 {
         ended.extend(pass(&mut bench, 2, 5 * SECOND));
         bench.pool.count_miss(bench.f);
     }
