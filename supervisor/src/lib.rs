@@ -2,8 +2,10 @@
 //!
 //! ```text
 //!  cli ----> serve ----> front (gRPC: Invoker, Admin) ----> driver ----> pool (pure, a crate of its own)
-//!                                                             |
-//!                                                             +--> worker keepers --> nursery (the shim), cgroups
+//!   |          |           |                                  ^  |
+//!   |          '--> reload <'---- checked configuration ------'  +--> worker keepers --> nursery (the shim), cgroups
+//!   |                                                            '--> recorder --> trace
+//!   '--> what-if (pure, a crate of its own) <-------------------------------------- trace
 //! ```
 //! The front does not see cgroups or the kernel; the driver does not see gRPC beyond its message types; the pool sees
 //! nothing at all. Only [`cgroups`] knows a path below /sys/fs/cgroup, and only `sys` has unsafe code.
@@ -11,6 +13,7 @@
 pub mod cgroups;
 pub mod cli;
 pub mod config;
+pub mod descriptors;
 pub mod doctor;
 pub mod driver;
 pub mod front;

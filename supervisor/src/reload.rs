@@ -13,8 +13,8 @@ use serde_json::Value;
 
 use crate::{
     config::{self, Config, ConfigError, HostPath, Problem},
+    descriptors,
     driver::Driver,
-    serve::descriptors_needed,
 };
 
 /// What of [host] needs a restart, with the reason.
@@ -109,7 +109,7 @@ impl Reloader {
                 )
             })
             .collect();
-        let needed = descriptors_needed(&new.host);
+        let needed = descriptors::needed(&new.host);
         if needed > self.descriptors {
             let what = format!("needs {needed} open files, and {} are allowed since the start", self.descriptors);
             let value = Some(new.host.workers_max.to_string());

@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use crate::event::Tick;
+use crate::time::Tick;
 
 /// Failures in a row after which a key backs off.
 pub const FAILURES_BEFORE_BACKOFF: u32 = 3;

@@ -1,30 +1,12 @@
 //! What goes in and what comes out.
 
-use std::{ops::Add, time::Duration};
+use std::time::Duration;
 
 use crate::{
     key::{FunctionId, PoolKey, SubTenant, TenantId},
     policy::{FunctionPolicy, HostPolicy, SubTenantPolicy, TenantPolicy},
+    time::Tick,
 };
-
-/// Nanoseconds on a monotonic clock of the driver's choosing. A tick that is earlier than one before it is taken for that.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Tick(pub u64);
-
-impl Add<Duration> for Tick {
-    type Output = Self;
-
-    fn add(self, duration: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
-    }
-}
-
-impl Tick {
-    /// Time since an earlier tick; zero if it is later.
-    pub fn since(self, earlier: Self) -> Duration {
-        Duration::from_nanos(self.0.saturating_sub(earlier.0))
-    }
-}
 
 /// One call; chosen by the driver, never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

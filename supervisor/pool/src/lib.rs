@@ -19,11 +19,11 @@
 #![forbid(unsafe_code)]
 
 mod breaker;
-mod cells;
 mod event;
 mod invariants;
 mod key;
 mod lists;
+mod misses;
 mod policy;
 mod pool;
 mod rate;
@@ -31,16 +31,17 @@ mod records;
 mod slab;
 #[cfg(test)]
 mod tests;
+mod time;
 mod timers;
 mod view;
 
 pub use breaker::{BACKOFF_FIRST, BACKOFF_MAX, FAILURES_BEFORE_BACKOFF};
 pub use event::{
-    Action, CallId, End, Event, KillReason, LeaseId, LimitLevel, Refusal, Selector, Stage, Start, Tick, WarmRefusal,
-    WorkerId,
+    Action, CallId, End, Event, KillReason, LeaseId, LimitLevel, Refusal, Selector, Stage, Start, WarmRefusal, WorkerId,
 };
 pub use key::{FunctionId, LabelError, PoolKey, SUB_TENANT_MAX_BYTES, SubTenant, TenantId};
 pub use policy::{FunctionPolicy, HostPolicy, SubTenantPolicy, TenantPolicy};
 pub use pool::Pool;
 pub use rate::Rate;
+pub use time::Tick;
 pub use view::{Counts, StateName, WorkerView};

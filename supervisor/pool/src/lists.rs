@@ -1,7 +1,7 @@
 //! Idle workers in the order of their last use, at every level: each worker is in one list of its host, its tenant and
 //! its function. Taken out of the middle at once, without a search.
 
-use crate::{records::Occupant, slab::Slab};
+use crate::slab::Slab;
 
 /// A list's level, and with it the link of a worker that belongs to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +25,13 @@ pub struct Lru {
     last: Option<u32>,
 }
 
-fn link(workers: &mut Slab<Occupant>, at: u32, level: Level) -> &mut Link {
+/// What can be in a list of each level.
+pub trait Linked {
+    fn links(&self) -> &[Link; 3];
+    fn links_mut(&mut self) -> &mut [Link; 3];
+}
+
+fn link<T: Linked>(workers: &mut Slab<T>, at: u32, level: Level) -> &mut Link {
     &mut workers[at].links_mut()[level as usize]
 }
 
@@ -36,18 +42,12 @@ impl Lru {
     }
 
     /// Appends the most recently used.
-    pub fn push(&mut self, workers: &mut Slab<Occupant>, level: Level, at: u32) {
+    pub fn push<T: Linked>(&mut self, workers: &mut Slab<T>, level: Level, at: u32) {
         self.insert(workers, level, at, |_| false);
     }
 
     /// Puts one in before those at the end that are to stay behind it.
-    pub fn insert(
-        &mut self,
-        workers: &mut Slab<Occupant>,
-        level: Level,
-        at: u32,
-        is_behind: impl Fn(&Occupant) -> bool,
-    ) {
+    pub fn insert<T: Linked>(&mut self, workers: &mut Slab<T>, level: Level, at: u32, is_behind: impl Fn(&T) -> bool) {
         let mut after = None;
         let mut before = self.last;
         while let Some(last) = before.filter(|last| is_behind(&workers[*last])) {
@@ -65,7 +65,7 @@ impl Lru {
     }
 
     /// Takes a member out.
-    pub fn remove(&mut self, workers: &mut Slab<Occupant>, level: Level, at: u32) {
+    pub fn remove<T: Linked>(&mut self, workers: &mut Slab<T>, level: Level, at: u32) {
         let Link { before, after } = std::mem::take(link(workers, at, level));
         match before {
             Some(before) => link(workers, before, level).after = after,
@@ -78,7 +78,7 @@ impl Lru {
     }
 
     /// All members from the least recently used on.
-    pub fn iter<'a>(&self, workers: &'a Slab<Occupant>, level: Level) -> impl Iterator<Item = u32> + use<'a> {
+    pub fn iter<'a, T: Linked>(&self, workers: &'a Slab<T>, level: Level) -> impl Iterator<Item = u32> + use<'a, T> {
         std::iter::successors(self.first, move |at| workers[*at].links()[level as usize].after)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::event::Tick;
+use crate::time::Tick;
 
 /// One token, in the unit buckets count in: a call at one call per second refills in one second of nanoseconds.
 const TOKEN: u64 = 1_000_000_000;

@@ -7,12 +7,13 @@ use std::{
 
 use crate::{
     breaker::Breaker,
-    cells::Misses,
-    event::{CallId, KillReason, LeaseId, Tick, WorkerId},
+    event::{CallId, KillReason, LeaseId, WorkerId},
     key::{FunctionId, SubTenant, TenantId},
-    lists::{Link, Lru},
+    lists::{Link, Linked, Lru},
+    misses::Misses,
     policy::{FunctionPolicy, HostPolicy, SubTenantPolicy, TenantPolicy},
     rate::Bucket,
+    time::Tick,
 };
 
 #[derive(Clone, Debug)]
@@ -286,13 +287,15 @@ impl Occupant {
             Self::Cell(_) | Self::Reaping(_) => None,
         }
     }
+}
 
-    /// Only workers are in lists.
-    pub fn links(&self) -> &[Link; 3] {
+/// Only idle workers are in lists.
+impl Linked for Occupant {
+    fn links(&self) -> &[Link; 3] {
         &self.worker().expect("only idle workers are in lists").links
     }
 
-    pub fn links_mut(&mut self) -> &mut [Link; 3] {
+    fn links_mut(&mut self) -> &mut [Link; 3] {
         &mut self.worker_mut().expect("only idle workers are in lists").links
     }
 }

@@ -4,8 +4,9 @@
 use std::{cmp::Reverse, collections::BinaryHeap};
 
 use crate::{
-    event::{CallId, Tick, WorkerId},
+    event::{CallId, WorkerId},
     key::FunctionId,
+    time::Tick,
 };
 
 /// Wakes without a reason that are kept; sweeping fewer would cost more than keeping them.

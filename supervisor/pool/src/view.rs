@@ -1,10 +1,11 @@
 //! The books as others may read them.
 
 use crate::{
-    event::{Tick, WorkerId},
+    event::WorkerId,
     key::{FunctionId, PoolKey, SubTenant, TenantId},
     pool::Pool,
     records::{CellState, Occupant, WorkerState},
+    time::Tick,
 };
 
 /// A worker's state without what it owns.

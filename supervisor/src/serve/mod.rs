@@ -34,6 +34,7 @@ use crate::{
         tree::Tree,
     },
     config::{self, Config, ConfigError},
+    descriptors,
     doctor::Report,
     driver::{Driver, catalogue, labels::Labels},
     front::{Bound, Front, FrontError},
@@ -47,10 +48,6 @@ use crate::{
 const STOP_GRACE: Duration = Duration::from_secs(30);
 /// How long connections may take to close when all calls have ended.
 const CLOSE_GRACE: Duration = Duration::from_secs(1);
-/// Open descriptors per worker: channel, control, log twice, four files of its group.
-const DESCRIPTORS_PER_WORKER: u64 = 8;
-/// Everything else: sockets, libraries, the runtime.
-const DESCRIPTORS_BASE: u64 = 256;
 
 /// Why `serve` does not serve.
 #[derive(Debug, thiserror::Error)]
@@ -160,11 +157,6 @@ pub fn serve(path: &Path, options: Options, ready: impl FnOnce(&Config)) -> Resu
     result
 }
 
-/// Descriptors that may be open at one time.
-pub fn descriptors_needed(host: &config::Host) -> u64 {
-    u64::from(host.workers_max) * DESCRIPTORS_PER_WORKER + u64::from(host.connections_max) + DESCRIPTORS_BASE
-}
-
 fn prepare(config: Config, record: Option<&Path>) -> Result<Prepared, ServeError> {
     let report = Report::of_host();
     report.refuse(&config.host.accept_degraded).map_err(ServeError::Host)?;
@@ -173,7 +165,7 @@ fn prepare(config: Config, record: Option<&Path>) -> Result<Prepared, ServeError
         return Err(ServeError::Disk(ConfigError { problems }));
     }
     let host = &config.host;
-    rights::allow_descriptors(descriptors_needed(host)).map_err(ServeError::Host)?;
+    descriptors::allow(descriptors::needed(host)).map_err(ServeError::Host)?;
     let state = State::lock(host.state_dir.as_path())?;
     let found = HostCgroups::discover()?;
     let tree = Tree::create(
@@ -281,7 +273,7 @@ async fn run(
         value: check.value.clone(),
         ok: check.is_ok(),
     });
-    let descriptors = rights::descriptors_allowed();
+    let descriptors = descriptors::allowed();
     let reloader = Arc::new(Reloader::new(path.to_owned(), driver.clone(), config.clone(), descriptors));
     let front = Front {
         driver: driver.clone(),

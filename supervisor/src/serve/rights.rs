@@ -4,10 +4,7 @@ use std::io;
 
 use caps::CapSet;
 use nix::{
-    sys::{
-        prctl,
-        resource::{Resource, getrlimit, setrlimit},
-    },
+    sys::prctl,
     unistd::{Gid, Uid, setgroups, setresgid, setresuid},
 };
 
@@ -52,28 +49,4 @@ pub fn drop_to(id: u32) -> Result<(), RightsError> {
         return Err(os("give up root")(io::Error::other("root could be taken back")));
     }
     Ok(())
-}
-
-/// Descriptors that may be open at one time.
-pub fn descriptors_allowed() -> u64 {
-    getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft)
-}
-
-/// Makes room for `needed` open descriptors.
-///
-/// # Errors
-/// When the hard limit is below that and cannot be raised.
-pub fn allow_descriptors(needed: u64) -> Result<(), String> {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(|error| format!("read RLIMIT_NOFILE: {error}"))?;
-    if soft >= needed {
-        return Ok(());
-    }
-    let raised = setrlimit(Resource::RLIMIT_NOFILE, hard.max(needed), hard.max(needed))
-        .or_else(|error| if hard >= needed { setrlimit(Resource::RLIMIT_NOFILE, hard, hard) } else { Err(error) });
-    raised.map_err(|error| {
-        format!(
-            "host.workers_max and host.connections_max need {needed} open files and the hard limit is {hard} ({error}); \
-             raise it (systemd: LimitNOFILE={needed}, shell: ulimit -n {needed}) or lower the two"
-        )
-    })
 }

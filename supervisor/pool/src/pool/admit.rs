@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use crate::{
-    event::{Action, CallId, End, KillReason, LimitLevel, Refusal, Stage, Tick},
+    event::{Action, CallId, End, KillReason, LimitLevel, Refusal, Stage},
     key::PoolKey,
     pool::Pool,
     records::{Call, FunctionState, Place},
+    time::Tick,
     timers::Timer,
 };
 

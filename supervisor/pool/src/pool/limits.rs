@@ -185,7 +185,7 @@ impl Pool {
     /// Nothing is changed when the function is unknown, or a limit does not allow so many.
     pub fn warm(
         &mut self,
-        now: crate::event::Tick,
+        now: crate::time::Tick,
         key: &PoolKey,
         count: u32,
         out: &mut Vec<Action>,

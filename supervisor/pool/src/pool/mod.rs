@@ -4,12 +4,14 @@
 //! |---|---|
 //! | [`admit`] | whether a call is taken, and its place in the books |
 //! | [`turns`] | who is served next while places are short |
+//! | [`cells`] | sandboxes made ahead for nobody |
 //! | [`place`] | a worker for a call: idle, cell, new, or the place of another |
 //! | [`work`] | a worker's life: started, leased, idle, ended |
 //! | [`idle`] | what becomes of idle workers; eviction, drain |
 //! | [`limits`] | limits that change while calls run |
 
 mod admit;
+mod cells;
 mod idle;
 mod limits;
 mod place;
@@ -24,11 +26,12 @@ use std::{
 };
 
 use crate::{
-    event::{Action, CallId, Event, Tick, WorkerId},
+    event::{Action, CallId, Event, WorkerId},
     key::{FunctionId, PoolKey, SubTenant, TenantId},
     policy::{FunctionPolicy, HostPolicy, SubTenantPolicy, TenantPolicy},
     records::{Call, Function, FunctionState, Host, KeyRecord, Occupant, SubRecord, Tenant},
     slab::Slab,
+    time::Tick,
     timers::{Timer, Timers},
 };
 

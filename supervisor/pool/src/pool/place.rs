@@ -224,7 +224,7 @@ impl Pool {
         self.host.idle.iter(&self.workers, crate::lists::Level::Host).find(may_go).ok_or(LimitLevel::Host)
     }
 
-    fn idle_since(&self, w: u32) -> crate::event::Tick {
+    fn idle_since(&self, w: u32) -> crate::time::Tick {
         match self.workers[w].worker().map(|worker| worker.state) {
             Some(WorkerState::Idle { since, .. }) => since,
             Some(WorkerState::Starting { .. } | WorkerState::Leased { .. } | WorkerState::Draining { .. }) | None => {

@@ -1,11 +1,12 @@
 //! A worker's life: started, leased, idle again, ended, removed.
 
 use crate::{
-    event::{Action, End, KillReason, LeaseId, Start, Tick, WorkerId},
+    event::{Action, End, KillReason, LeaseId, Start, WorkerId},
     key::FunctionId,
     lists::Level,
     pool::Pool,
     records::{CellState, Occupant, Phase, Place, Reaping, WorkerState},
+    time::Tick,
     timers::Timer,
 };
 

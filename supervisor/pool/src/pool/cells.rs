@@ -8,52 +8,22 @@
 use std::time::Duration;
 
 use crate::{
-    event::{Action, KillReason, Tick, WorkerId},
+    event::{Action, KillReason, WorkerId},
     key::FunctionId,
     pool::Pool,
     records::{Cell, CellState, FunctionState, KeyRecord, Occupant, SubRecord, Worker, WorkerState},
     timers::Timer,
 };
 
-/// In this time half of the misses are forgotten.
-const HALF_LIFE: Duration = Duration::from_secs(30);
 /// How often the number of cells follows.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// A cell that nobody wanted for so long is replaced: what it was made of on the host may have changed.
 const AGE_MAX: Duration = Duration::from_secs(600);
-/// One cell for so many remembered misses.
-const MISSES_PER_CELL: f64 = 4.0;
 /// While others are ready, a used cell is replaced so much later: making one is work for the kernel, and the call that has
 /// just got its cell should have the processors.
 const REPLACE_AFTER: Duration = Duration::from_millis(5);
 /// A worker that was called since then keeps its place.
 const IDLE_BEFORE_A_CELL: Duration = Duration::from_secs(1);
-/// Fewer misses are none.
-const MISSES_MIN: f64 = 0.25;
-
-/// Remembered misses.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Misses {
-    level: f64,
-    at: Tick,
-}
-
-impl Misses {
-    fn level(self, now: Tick) -> f64 {
-        self.level * (-now.since(self.at).as_secs_f64() / HALF_LIFE.as_secs_f64()).exp2()
-    }
-
-    /// One more.
-    pub fn count(&mut self, now: Tick) {
-        *self = Self { level: self.level(now) + 1.0, at: now };
-    }
-
-    /// Cells to keep.
-    pub fn cells(self, now: Tick) -> u32 {
-        let level = self.level(now);
-        if level < MISSES_MIN { 0 } else { (level / MISSES_PER_CELL).ceil() as u32 }
-    }
-}
 
 impl Pool {
     /// A call found neither a worker of its key nor, perhaps, a cell.
@@ -293,23 +263,5 @@ impl Pool {
     pub(crate) fn next_worker(&mut self) -> WorkerId {
         self.last_worker += 1;
         WorkerId(self.last_worker)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn misses_are_forgotten_in_half_lives() {
-        let mut misses = Misses::default();
-        assert_eq!(misses.cells(Tick(0)), 0);
-        for _ in 0..16 {
-            misses.count(Tick(0));
-        }
-        assert_eq!(misses.cells(Tick(0)), 4);
-        assert_eq!(misses.cells(Tick(0) + HALF_LIFE), 2);
-        assert_eq!(misses.cells(Tick(0) + 6 * HALF_LIFE), 1);
-        assert_eq!(misses.cells(Tick(0) + 7 * HALF_LIFE), 0);
     }
 }
