@@ -113,7 +113,11 @@ fn init_killed() -> Outcome {
     let pid = supervisor.admin(&["describe", &receipt.worker])?["worker"]["pid"].as_i64().ok_or("no pid")?;
     let pid = i32::try_from(pid).map_err(|error| error.to_string())?;
     kill(Pid::from_raw(pid), Signal::SIGKILL).map_err(|error| error.to_string())?;
-    // At once, before anybody has noticed: the call must go to another worker, not fail.
+    // Until the whole namespace is dead a call may still reach the function and die with it, as it would for any function
+    // that crashes. From then on nothing can have read it: it must go to another worker, not fail.
+    while std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z ")) {
+        std::thread::yield_now();
+    }
     let (answer, second) = client.probe("s1", "echo on")?;
     ensure!(answer == "on" && second.worker != receipt.worker, "{second:?}");
     supervisor.stop()
