@@ -9,7 +9,7 @@ use sublet_proto::link::sandbox::Layer;
 
 use crate::{
     cgroups::host::{Controller, HostCgroups, Place},
-    config::Degradation,
+    config::{Config, Degradation, Problem},
 };
 
 /// First kernel with all that is needed: cgroup.kill (5.14); the mount calls, openat2 and clone3 into a cgroup are older.
@@ -38,6 +38,8 @@ pub enum Outcome {
     Ok,
     /// Not enforced; `serve` goes on if the configuration accepts it.
     Degraded(Degradation),
+    /// There is no form of it here, and only a configuration that asks for it is refused, unless it accepts that.
+    Absent(Degradation),
     /// `serve` cannot go on.
     Missing,
 }
@@ -95,6 +97,13 @@ impl Report {
     fn prefer(&mut self, name: &'static str, value: impl Into<String>, ok: bool, or: Degradation, remedy: &str) {
         let accept = format!("{remedy}, or accept it: host.accept_degraded = [\"{or}\"]");
         self.push(name, value, if ok { Outcome::Ok } else { Outcome::Degraded(or) }, &accept);
+    }
+
+    /// Something that only some configurations ask for.
+    fn offer(&mut self, name: &'static str, value: impl Into<String>, ok: bool, or: Degradation, remedy: &str) {
+        let accept =
+            format!("{remedy}, leave {or} out of the configuration, or accept it: host.accept_degraded = [\"{or}\"]");
+        self.push(name, value, if ok { Outcome::Ok } else { Outcome::Absent(or) }, &accept);
     }
 
     fn kernel(&mut self) {
@@ -184,6 +193,51 @@ impl Report {
         );
         self.own_group(&found);
         self.swap(&found);
+        self.more_limits(&found);
+    }
+
+    /// Limits that a configuration need not ask for.
+    fn more_limits(&mut self, found: &HostCgroups) {
+        let boot = "boot with cgroup v2 alone (systemd.unified_cgroup_hierarchy=1)";
+        let is_on_v2 = found.places.get(&Controller::Memory) == Some(&Place::Unified);
+        let value = if is_on_v2 { "on v2" } else { "memory is on v1, which has no form of it" };
+        self.offer("memory_high", value, is_on_v2, Degradation::MemoryHigh, boot);
+        self.offer("memory_min", value, is_on_v2, Degradation::MemoryMin, boot);
+        let burst = match found.places.get(&Controller::Cpu) {
+            // The root of the hierarchy has no such file; its children do, from Linux 5.14 on.
+            Some(Place::Unified) => Some("on v2"),
+            Some(Place::V1(own)) if own.join("cpu.cfs_burst_us").exists() => Some("on v1"),
+            Some(Place::V1(_)) | None => None,
+        };
+        let value = burst.unwrap_or("this kernel has no form of it");
+        self.offer("cpu_burst", value, burst.is_some(), Degradation::CpuBurst, "boot Linux 5.14 or later");
+    }
+
+    /// Settings of a configuration that this host has no form of and that are not accepted as missing.
+    pub fn unenforced(&self, config: &Config) -> Vec<Problem> {
+        let absent = self.checks.iter().filter_map(|check| match check.outcome {
+            Outcome::Absent(degradation) if !config.host.accept_degraded.contains(&degradation) => {
+                Some((check, degradation))
+            }
+            Outcome::Absent(_) | Outcome::Ok | Outcome::Degraded(_) | Outcome::Missing => None,
+        });
+        let asked = |key: &'static str| config.written.iter().filter(move |name| name.ends_with(&format!(".{key}")));
+        absent
+            .flat_map(|(check, degradation)| {
+                asked(degradation.name()).map(|name| {
+                    let remedy = check.remedy.as_deref().unwrap_or_default();
+                    Problem::new(name.as_str(), None, format!("not enforced on this host: {}", check.value), remedy)
+                })
+            })
+            .collect()
+    }
+
+    /// What this host has no form of.
+    pub fn absent(&self) -> impl Iterator<Item = Degradation> {
+        self.checks.iter().filter_map(|check| match check.outcome {
+            Outcome::Absent(degradation) => Some(degradation),
+            Outcome::Ok | Outcome::Degraded(_) | Outcome::Missing => None,
+        })
     }
 
     /// Told, and not judged: `serve` may be started elsewhere, or told to make its groups elsewhere.
@@ -233,7 +287,7 @@ impl Report {
     pub fn degraded(&self) -> impl Iterator<Item = Degradation> {
         self.checks.iter().filter_map(|check| match check.outcome {
             Outcome::Degraded(degradation) => Some(degradation),
-            Outcome::Ok | Outcome::Missing => None,
+            Outcome::Ok | Outcome::Absent(_) | Outcome::Missing => None,
         })
     }
 
@@ -248,7 +302,7 @@ impl Report {
     /// One line for each check that stands in the way.
     pub fn refuse(&self, accepted: &BTreeSet<Degradation>) -> Result<(), String> {
         let in_the_way = |check: &&Check| match check.outcome {
-            Outcome::Ok => false,
+            Outcome::Ok | Outcome::Absent(_) => false,
             Outcome::Degraded(degradation) => !accepted.contains(&degradation),
             Outcome::Missing => true,
         };

@@ -20,7 +20,7 @@ use nix::{
     },
 };
 use sublet_proto::link::{
-    nursery::{Event, Posture, Request, TmpSpace},
+    nursery::{Event, Left, Posture, Request},
     sandbox::{NurseryConfig, SandboxSpec},
 };
 use sublet_shim::link;
@@ -129,7 +129,7 @@ type Answer<T> = oneshot::Sender<Result<T, NurseryError>>;
 struct Waiting {
     spawns: HashMap<u64, Answer<Sandbox>>,
     postures: HashMap<u64, Answer<Posture>>,
-    spaces: HashMap<u64, oneshot::Sender<Option<TmpSpace>>>,
+    lefts: HashMap<u64, oneshot::Sender<Option<Left>>>,
     reaps: HashMap<u64, watch::Sender<Option<InitEnd>>>,
     stop: Option<oneshot::Sender<Vec<String>>>,
     gone: bool,
@@ -211,9 +211,9 @@ impl Nursery {
                     answer.send(result.map(|posture| *posture).map_err(NurseryError::Inspect)).ok();
                 }
             }
-            Event::Tmp { worker, space } => {
-                if let Some(answer) = waiting.spaces.remove(&worker) {
-                    answer.send(space).ok();
+            Event::Left { worker, left } => {
+                if let Some(answer) = waiting.lefts.remove(&worker) {
+                    answer.send(left).ok();
                 }
             }
             Event::Reaped { worker, code, signal } => {
@@ -268,11 +268,11 @@ impl Nursery {
         receiver.await.map_err(|_| NurseryError::Gone)?
     }
 
-    /// What is left in a sandbox's /tmp; none when it cannot be asked.
-    pub async fn tmp_space(&self, worker: u64) -> Option<TmpSpace> {
+    /// What is left for a sandbox's processes; none when it cannot be asked.
+    pub async fn left(&self, worker: u64) -> Option<Left> {
         let (sender, receiver) = oneshot::channel();
-        self.waiting().spaces.insert(worker, sender);
-        self.ask(&Request::AskTmp { worker }).ok()?;
+        self.waiting().lefts.insert(worker, sender);
+        self.ask(&Request::AskLeft { worker }).ok()?;
         receiver.await.ok().flatten()
     }
 

@@ -141,6 +141,9 @@ fn outcome(verdict: &Verdict) -> Outcome {
         | VerdictKind::Start
         | VerdictKind::AnswerTooLarge
         | VerdictKind::Evicted
+        | VerdictKind::Inodes
+        | VerdictKind::Descriptors
+        | VerdictKind::Cpu
         | VerdictKind::Unspecified => Outcome::Crash,
     }
 }

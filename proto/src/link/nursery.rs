@@ -28,8 +28,8 @@ pub enum Request {
         /// Which.
         worker: u64,
     },
-    /// Ask what is left in the sandbox's /tmp. Answered by [`Event::Tmp`].
-    AskTmp {
+    /// Ask what is left for the sandbox's processes. Answered by [`Event::Left`].
+    AskLeft {
         /// Which.
         worker: u64,
     },
@@ -69,12 +69,12 @@ pub enum Event {
         /// What was seen, or why it could not be.
         result: Result<Box<Posture>, String>,
     },
-    /// What is left in the sandbox's /tmp; none when it cannot be asked any more.
-    Tmp {
+    /// What is left for the sandbox's processes; none when it cannot be asked any more.
+    Left {
         /// Which.
         worker: u64,
         /// What is left.
-        space: Option<TmpSpace>,
+        left: Option<Left>,
     },
     /// The sandbox's init is dead and reaped.
     Reaped {
@@ -159,6 +159,15 @@ pub enum InitReport {
         /// What was left in /tmp at that moment, when it could be asked.
         tmp: Option<TmpSpace>,
     },
+}
+
+/// What is left for a worker's processes, of what no control group counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Left {
+    /// In /tmp.
+    pub tmp: TmpSpace,
+    /// Whether one of its processes has all the descriptors it may have.
+    pub is_out_of_descriptors: bool,
 }
 
 /// What is left in a worker's /tmp.

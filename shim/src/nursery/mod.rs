@@ -13,7 +13,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use nix::{
@@ -27,7 +27,7 @@ use nix::{
     unistd::setgroups,
 };
 use sublet_proto::link::{
-    nursery::{Event, Request},
+    nursery::{Event, Left, Request},
     sandbox::{CGROUP_POOL, NurseryConfig, SandboxSpec},
 };
 
@@ -74,6 +74,7 @@ struct Sandbox {
     slot: u32,
     pid: nix::unistd::Pid,
     cgroup: String,
+    nofile: u64,
 }
 
 /// Runs the nursery until its supervisor ends or asks it to.
@@ -174,9 +175,9 @@ impl Nursery {
                         let result = self.inspect(worker).map(Box::new);
                         send(socket, &Event::Posture { worker, result }, &[])?;
                     }
-                    Ok(link::Received::Message(Request::AskTmp { worker }, _)) => {
-                        let space = self.sandboxes.get(&worker).and_then(|sandbox| posture::tmp_space(sandbox.pid));
-                        send(socket, &Event::Tmp { worker, space }, &[])?;
+                    Ok(link::Received::Message(Request::AskLeft { worker }, _)) => {
+                        let left = self.sandboxes.get(&worker).and_then(|sandbox| self.left(sandbox));
+                        send(socket, &Event::Left { worker, left }, &[])?;
                     }
                     Ok(link::Received::Message(Request::Stop, _)) => return Ok(Stop::Asked),
                     Ok(link::Received::Closed) => return Ok(Stop::Abandoned),
@@ -201,16 +202,28 @@ impl Nursery {
         match made {
             Ok(born) => {
                 let descriptors = [born.pidfd.as_fd(), born.channel.as_fd(), born.control.as_fd(), born.log.as_fd()];
-                self.sandboxes.insert(worker, Sandbox { slot: spec.slot, pid: born.pid, cgroup: spec.cgroup.clone() });
+                self.sandboxes.insert(
+                    worker,
+                    Sandbox { slot: spec.slot, pid: born.pid, cgroup: spec.cgroup.clone(), nofile: spec.limits.nofile },
+                );
                 send(socket, &Event::Spawned { worker, pid: born.pid.as_raw() }, &descriptors)
             }
             Err(error) => send(socket, &Event::Refused { worker, error }, &[]),
         }
     }
 
+    fn group(&self, sandbox: &Sandbox) -> PathBuf {
+        Path::new(&self.config.cgroups.unified).join(CGROUP_POOL).join(&sandbox.cgroup)
+    }
+
+    fn left(&self, sandbox: &Sandbox) -> Option<Left> {
+        let tmp = posture::tmp_space(sandbox.pid)?;
+        Some(Left { tmp, is_out_of_descriptors: posture::is_out_of_descriptors(&self.group(sandbox), sandbox.nofile) })
+    }
+
     fn inspect(&self, worker: u64) -> Result<sublet_proto::link::nursery::Posture, String> {
         let sandbox = self.sandboxes.get(&worker).ok_or_else(|| format!("worker {worker} is not alive"))?;
-        posture::inspect(sandbox.pid, Path::new(&self.config.cgroups.unified).join(CGROUP_POOL).join(&sandbox.cgroup))
+        posture::inspect(sandbox.pid, self.group(sandbox))
     }
 
     fn reap(&mut self, socket: BorrowedFd<'_>) -> io::Result<()> {

@@ -1,6 +1,9 @@
 //! What can be seen of a sandbox from outside. Facts only: the supervisor judges them.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use nix::{sys::statvfs::statvfs, unistd::Pid};
 use sublet_proto::link::nursery::{Posture, ProcessPosture, TmpSpace};
@@ -24,6 +27,17 @@ pub fn tmp_space(init: Pid) -> Option<TmpSpace> {
     let tmp = statvfs(format!("/proc/{init}/root/tmp").as_str()).ok()?;
     Some(TmpSpace { bytes_free: tmp.blocks_available() * tmp.fragment_size(), inodes_free: tmp.files_free() })
 }
+
+/// Whether a process of the group has a descriptor under the last number it may have. Numbers are given out from the least,
+/// so that all those below are taken as well.
+pub fn is_out_of_descriptors(cgroup: &Path, nofile: u64) -> bool {
+    let procs = read(&cgroup.join("cgroup.procs").to_string_lossy()).unwrap_or_default();
+    let is_out = |pid: &str| fs::symlink_metadata(format!("/proc/{pid}/fd/{}", nofile.saturating_sub(1))).is_ok();
+    procs.lines().take(PROCESSES_MAX).any(is_out)
+}
+
+/// Processes of a group that are looked at: the nursery has others to serve.
+const PROCESSES_MAX: usize = 256;
 
 fn read(path: &str) -> Result<String, String> {
     fs::read_to_string(path).map_err(|e| format!("read {path}: {e}"))

@@ -95,14 +95,13 @@ pub enum Event {
         /// From now on.
         policy: TenantPolicy,
     },
-    /// Limits of one sub-tenant; none: those of its tenant's sub-tenants.
-    SetSubTenant {
+    /// Limits of single sub-tenants; none: those of its tenant's sub-tenants. All at once: looking at who may go on now
+    /// costs the same for one and for a thousand.
+    SetSubTenants {
         /// Of which tenant.
         tenant: TenantId,
-        /// Which.
-        sub_tenant: SubTenant,
         /// From now on.
-        policy: Option<SubTenantPolicy>,
+        policies: Vec<(SubTenant, Option<SubTenantPolicy>)>,
     },
     /// New limits of a function, in the same revision.
     SetFunction {
@@ -300,6 +299,8 @@ pub enum LimitLevel {
 pub enum Refusal {
     /// The sub-tenant's queue for this function.
     QueueFull {
+        /// Whose limit: the function's, or the sub-tenant's own.
+        level: LimitLevel,
         /// Its limit.
         limit: u32,
         /// When one of the waiting calls should have gone on.

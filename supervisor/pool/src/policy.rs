@@ -45,6 +45,8 @@ pub struct SubTenantPolicy {
     pub rate: Option<Rate>,
     /// Share against other sub-tenants of its tenant while workers are short; never 0.
     pub weight: u32,
+    /// Calls to one function that wait, if fewer than [`FunctionPolicy::queue_max`].
+    pub queue_max: Option<u32>,
 }
 
 /// Of one function.

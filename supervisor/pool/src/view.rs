@@ -99,6 +99,12 @@ impl Pool {
         self.find_key(key).map_or(0, |k| self.keys[k].waiting)
     }
 
+    /// Every key that has calls waiting, with how many.
+    pub fn waiting(&self) -> impl Iterator<Item = (FunctionId, &SubTenant, u32)> {
+        let some = self.keys.iter().filter(|(_, key)| key.waiting > 0);
+        some.map(|(_, key)| (key.function, &self.subs[key.sub_tenant].label, key.waiting))
+    }
+
     /// A tenant by its name.
     pub fn tenant_id(&self, name: &str) -> Option<TenantId> {
         self.tenant_names.get(name).copied()

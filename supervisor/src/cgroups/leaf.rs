@@ -8,7 +8,8 @@ use std::{
     time::Duration,
 };
 
-use super::{CgroupError, host::Controller, limits::Directories};
+use super::{CgroupError, counters::Counters, host::Controller, limits::Directories};
+use crate::usage::sums::Reading;
 
 /// One worker's group. Files used for every call are kept open.
 #[derive(Debug)]
@@ -17,7 +18,7 @@ pub struct Leaf {
     unified: PathBuf,
     directories: Directories,
     freeze: File,
-    cpu: Option<File>,
+    counters: Counters,
     memory_peak: Option<File>,
 }
 
@@ -37,7 +38,7 @@ impl Leaf {
             name: name.to_owned(),
             unified: unified.to_owned(),
             freeze: OpenOptions::new().write(true).open(&freeze).map_err(CgroupError::os("open", &freeze))?,
-            cpu: open(&directories, Controller::CpuAcct, "cpu.stat", "cpuacct.usage"),
+            counters: Counters::open(&directories),
             memory_peak: open(&directories, Controller::Memory, "memory.peak", "memory.max_usage_in_bytes"),
             directories,
         };
@@ -83,6 +84,12 @@ impl Leaf {
         sublet_shim::cgroups::is_populated(&self.unified).unwrap_or(true)
     }
 
+    /// The file that counts how often its own memory limit bit; v2 only.
+    pub fn memory_events_local(&self) -> Option<PathBuf> {
+        let (dir, unified) = self.directory(Controller::Memory)?;
+        unified.then(|| dir.join("memory.events.local"))
+    }
+
     /// Processes in the group, by number.
     pub fn members(&self) -> Vec<i32> {
         let text = fs::read_to_string(self.unified.join("cgroup.procs")).unwrap_or_default();
@@ -93,14 +100,17 @@ impl Leaf {
 
     /// CPU time used so far; none where the host does not account it.
     pub fn cpu(&self) -> Option<Duration> {
-        let mut buffer = [0; 256];
-        let length = self.cpu.as_ref()?.read_at(&mut buffer, 0).ok()?;
-        let text = std::str::from_utf8(&buffer[..length]).ok()?;
-        // v2: "usage_usec 123\n…"; v1: nanoseconds.
-        match text.strip_prefix("usage_usec ") {
-            Some(rest) => rest.split_whitespace().next()?.parse().ok().map(Duration::from_micros),
-            None => text.trim().parse().ok().map(Duration::from_nanos),
-        }
+        self.counters.cpu()
+    }
+
+    /// Whether the host accounts CPU time.
+    pub const fn accounts_cpu(&self) -> bool {
+        self.counters.accounts_cpu()
+    }
+
+    /// What its counters say now; none when the group is gone, or the host does not account CPU time.
+    pub fn reading(&self) -> Option<Reading> {
+        self.counters.reading()
     }
 
     /// Highest memory so far in bytes; 0 where the kernel does not keep it.

@@ -12,9 +12,13 @@
 //! trees of the same shape in the v1 hierarchies carry the limits. [`host`] finds out which; [`tree`] makes and removes
 //! levels; [`leaf`] is one worker's group.
 
+pub mod bite;
+pub mod counters;
 pub mod host;
 pub mod leaf;
 pub mod limits;
+pub mod oom;
+pub mod owner;
 pub mod tree;
 
 use std::{io, path::Path};
@@ -41,6 +45,16 @@ pub enum CgroupError {
         error: io::Error,
         /// What to do, when we know.
         remedy: Option<String>,
+    },
+    /// A memory limit below what is in use, and cannot be given back.
+    #[error("{path}: {used} bytes are in use, above the new limit of {limit}")]
+    Above {
+        /// Which group.
+        path: String,
+        /// The new limit in bytes.
+        limit: u64,
+        /// In use, in bytes.
+        used: u64,
     },
     /// Setting a limit through cgroups-rs.
     #[error("set {setting} of {path}: {error}")]

@@ -6,6 +6,8 @@ mod invoke;
 mod offline;
 mod operate;
 mod output;
+mod quotas;
+mod watch;
 mod what_if;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
@@ -90,7 +92,36 @@ enum Command {
         socket: AdminSocket,
     },
     /// Read the configuration again (also SIGHUP). When anything is wrong with it, nothing changes.
-    Reload {
+    Reload(quotas::ReloadArgs),
+    /// What a reload would change, and which running workers and levels use more than they would be allowed.
+    Diff(quotas::DiffArgs),
+    /// Change limits of a level for a time, at once and under running workers. It expires by itself.
+    Set(quotas::SetArgs),
+    /// Take back what `sublet set` changed.
+    Unset(quotas::UnsetArgs),
+    /// Every limit in force, with where it comes from and who keeps it.
+    Limits(quotas::LimitsArgs),
+    /// Calls that did not end well or were refused since the start, folded by whose they were and which limit it was.
+    Faults {
+        /// Only this tenant's.
+        #[arg(long)]
+        tenant: Option<String>,
+        #[command(flatten)]
+        socket: AdminSocket,
+    },
+    /// Print what happens, line by line: faults, workers that come and go, changes of the configuration.
+    Watch {
+        /// Only this tenant's.
+        #[arg(long)]
+        tenant: Option<String>,
+        #[command(flatten)]
+        socket: AdminSocket,
+    },
+    /// What tenants and sub-tenants have used since the start: receipts summed, beside what the kernel counted.
+    Usage {
+        /// Only this tenant's.
+        #[arg(long)]
+        tenant: Option<String>,
         #[command(flatten)]
         socket: AdminSocket,
     },
@@ -280,7 +311,14 @@ fn run(command: Command, json: bool) -> Result<(), Failed> {
             let sub_tenant = sub_tenant.unwrap_or_default();
             operate::warm(&socket.path, sublet_proto::v1::WarmRequest { tenant, function, sub_tenant, count }, json)
         }
-        Command::Reload { socket } => operate::reload(&socket.path, json),
+        Command::Reload(args) => quotas::reload(&args, json),
+        Command::Diff(args) => quotas::diff(&args, json),
+        Command::Set(args) => quotas::set(args, json),
+        Command::Unset(args) => quotas::unset(args, json),
+        Command::Limits(args) => quotas::limits(args, json),
+        Command::Faults { tenant, socket } => watch::faults(&socket.path, tenant, json),
+        Command::Watch { tenant, socket } => watch::watch(&socket.path, tenant, json),
+        Command::Usage { tenant, socket } => watch::usage(&socket.path, tenant, json),
         Command::Evict { worker, tenant, function, sub_tenant, all, force, socket } => {
             let or_empty = Option::unwrap_or_default;
             let request = sublet_proto::v1::EvictRequest {

@@ -60,7 +60,7 @@ pub fn check_config(path: &Path, text_only: bool, json: bool) -> Result<(), Fail
     if let Some(config) = &config
         && !text_only
     {
-        problems.extend(config::check_disk(config));
+        problems.extend(config::check_host(config));
     }
     if json {
         println!("{}", json!({ "ok": problems.is_empty(), "problems": problems, "config": config }));
@@ -98,6 +98,7 @@ pub fn doctor(path: Option<&Path>, json: bool) -> Result<(), Failed> {
                 let state = match check.outcome {
                     Outcome::Ok => "ok",
                     Outcome::Degraded(_) => "degraded",
+                    Outcome::Absent(_) => "absent",
                     Outcome::Missing => "missing",
                 };
                 json!({ "name": check.name, "value": check.value, "state": state, "remedy": check.remedy })
@@ -111,6 +112,7 @@ pub fn doctor(path: Option<&Path>, json: bool) -> Result<(), Failed> {
                     Outcome::Ok => "ok",
                     Outcome::Degraded(degradation) if accepted.contains(&degradation) => "accepted",
                     Outcome::Degraded(_) => "DEGRADED",
+                    Outcome::Absent(_) => "absent",
                     Outcome::Missing => "MISSING",
                 };
                 vec![check.name.to_owned(), word.to_owned(), check.value.clone()]

@@ -1,11 +1,11 @@
-//! Commands that ask a running supervisor: ps, describe, functions, warm, reload, evict, drain, health.
+//! Commands that ask a running supervisor: ps, describe, functions, warm, evict, drain, health.
 
 use std::{path::Path, time::Duration};
 
 use serde_json::{Value, json};
 use sublet_proto::v1::{
     DescribeWorkerRequest, DescribeWorkerResponse, DrainRequest, EvictRequest, Fact, GetHealthRequest,
-    ListFunctionsRequest, ListWorkersRequest, ReloadRequest, WarmRequest, Worker, WorkerState,
+    ListFunctionsRequest, ListWorkersRequest, WarmRequest, Worker, WorkerState,
 };
 
 use super::{Failed, client, output};
@@ -173,22 +173,6 @@ pub fn warm(socket: &Path, request: WarmRequest, json: bool) -> Result<(), Faile
         print(&json!({ "making": answer.making }));
     } else {
         println!("{} being made", answer.making);
-    }
-    Ok(())
-}
-
-/// `sublet reload`.
-pub fn reload(socket: &Path, json: bool) -> Result<(), Failed> {
-    let answer = client::block_on(async {
-        let answer = client::admin(socket).await?.reload(ReloadRequest {}).await;
-        Ok(answer.map_err(|status| client::refused(&status))?.into_inner())
-    })?;
-    if json {
-        print(&json!({ "changes": answer.changes }));
-    } else if answer.changes.is_empty() {
-        println!("nothing has changed");
-    } else {
-        println!("{}", answer.changes.join("\n"));
     }
     Ok(())
 }

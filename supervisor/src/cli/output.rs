@@ -87,6 +87,8 @@ pub fn receipt(receipt: &Receipt) -> Value {
         "queued_ms": millis(receipt.queued), "starting_ms": millis(receipt.starting),
         "running_ms": millis(receipt.running), "cpu_ms": millis(receipt.cpu),
         "memory_peak_bytes": receipt.memory_peak_bytes, "calls": receipt.calls,
+        "throttled_ms": millis(receipt.throttled), "frozen_ms": millis(receipt.frozen),
+        "io_read_bytes": receipt.io_read_bytes, "io_written_bytes": receipt.io_written_bytes, "exit": receipt.exit,
     })
 }
 
@@ -117,7 +119,7 @@ pub fn verdict_name(verdict: &Verdict) -> String {
 pub fn verdict(found: &Verdict) -> Value {
     json!({
         "kind": verdict_name(found), "message": found.message, "limit": found.limit, "seen": found.seen,
-        "setting": found.setting, "refused_syscalls": found.refused_syscalls,
+        "setting": found.setting, "level": found.level, "refused_syscalls": found.refused_syscalls,
         "function_error": String::from_utf8_lossy(&found.function_error),
         "log_tail": String::from_utf8_lossy(&found.log_tail),
         "receipt": found.receipt.as_ref().map(receipt),

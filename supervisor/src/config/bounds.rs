@@ -104,6 +104,23 @@ pub const CPU_QUOTA: Bounds<CpuMillis> = Bounds {
     max: CpuMillis::from_millis(8_192_000),
     why_max: "Linux runs on 8192 CPUs at most",
 };
+/// `cpu_period`, at every level.
+pub const CPU_PERIOD: Bounds<Duration> = Bounds {
+    min: Duration::from_millis(1),
+    why_min: "the kernel's least period",
+    max: Duration::from_secs(1),
+    why_max: "the kernel's longest period, and a throttled worker waits for its end",
+};
+/// `cpu_burst`, at every level.
+pub const CPU_BURST: Bounds<Duration> = Bounds {
+    min: Duration::ZERO,
+    why_min: "",
+    max: Duration::from_secs(3600),
+    why_max: "at most the quota of one period can be saved up",
+};
+/// `memory_min`, of tenants and sub-tenants.
+pub const MEMORY_MIN: Bounds<ByteSize> =
+    Bounds { min: ByteSize::kib(4), why_min: "the kernel counts pages", max: MEMORY.max, why_max: PLAUSIBLE };
 /// `cpu_weight`, at every level.
 pub const CPU_WEIGHT: Bounds<u32> =
     Bounds { min: 1, why_min: "the kernel's least", max: 10_000, why_max: "the kernel's most" };

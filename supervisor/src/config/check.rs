@@ -2,22 +2,21 @@
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     net::SocketAddr,
     path::Path,
 };
 
 use super::{
-    bounds::{self, Bounds},
-    defaults,
+    bounds, defaults,
     degradation::Degradation,
-    function,
+    guarantee, level,
     name::Name,
     path::HostPath,
-    problem::ConfigError,
-    raw::{Maybe, RawConfig, RawHost, RawTenant, Scalar},
+    problem::{ConfigError, Problem},
+    raw::{Maybe, RawConfig, RawHost, Scalar},
     reader::{Reader, Setting},
-    types::{CallLimits, Config, Host, LevelLimits, Rate, Tenant},
+    types::{Config, Host},
     units::{ByteSize, CpuMillis, SocketMode, UnitError},
 };
 
@@ -26,21 +25,25 @@ use super::{
 /// # Errors
 /// Every problem there is.
 pub fn config(raw: &RawConfig, base: &Path) -> Result<Config, ConfigError> {
-    let problems = RefCell::new(Vec::new());
-    let top = Reader::new(base, &problems);
+    let (problems, written) = (RefCell::default(), RefCell::default());
+    let top = Reader::new(base, &problems, &written);
     let (above, host) = host(&raw.host, &top.below("host"));
     let all_tenants = top.below("tenant");
     let mut tenants = BTreeMap::new();
     for (key, raw_tenant) in &raw.tenant {
         let name = name(&all_tenants, key, "tenant");
-        let tenant = tenant(raw_tenant, &all_tenants.below(key), &above);
+        let tenant = level::tenant(raw_tenant, &all_tenants.below(key), &above);
         tenants.extend(name.map(|name| (name, tenant)));
     }
-    let config = host.map(|host| Config { host, tenants });
+    let config = host.map(|host| Config { host, tenants, written: written.take() });
     if let Some(config) = &config {
         dirs_fit_a_message(config, &top);
+        guarantee::within_host(config, &top.below("host"));
     }
-    let problems = problems.into_inner();
+    let mut problems = problems.into_inner();
+    // A setting that several tables get from one is told once.
+    let mut told = HashSet::new();
+    problems.retain(|problem: &Problem| told.insert(problem.to_string()));
     match config {
         Some(config) if problems.is_empty() => Ok(config),
         _ => {
@@ -59,10 +62,11 @@ pub fn name(tables: &Reader<'_>, key: &str, what: &str) -> Option<Name> {
 /// The host's settings that those below are held against.
 #[derive(Debug)]
 pub struct Above {
-    workers_max: Setting<u32>,
-    calls_in_flight_max: Setting<u32>,
+    pub workers_max: Setting<u32>,
+    pub calls_in_flight_max: Setting<u32>,
     pub calls_waiting_max: Setting<u32>,
     pub memory_max: Option<Setting<ByteSize>>,
+    pub cpu_quota: Option<Setting<CpuMillis>>,
     pub pids_max: Option<Setting<u32>>,
     /// Our own paths, by setting: no worker may see them.
     pub ours: Vec<(&'static str, HostPath)>,
@@ -92,6 +96,7 @@ fn host(raw: &RawHost, r: &Reader<'_>) -> (Above, Option<Host>) {
     let connections_max =
         r.or("connections_max", raw.connections_max.as_ref(), &bounds::CONNECTIONS, defaults::CONNECTIONS_MAX);
     let memory_max = r.optional("memory_max", raw.memory_max.as_ref(), &bounds::MEMORY);
+    let cpu_quota = r.optional("cpu_quota", raw.cpu_quota.as_ref(), &bounds::CPU_QUOTA);
     let pids_max = r.optional("pids_max", raw.pids_max.as_ref(), &bounds::PIDS);
     let ids = ids(raw, r, &workers_max);
     let build = || {
@@ -114,6 +119,7 @@ fn host(raw: &RawHost, r: &Reader<'_>) -> (Above, Option<Host>) {
             starts_max: starts_max.value,
             connections_max: connections_max.value,
             memory_max: memory_max.as_ref().map(|s| s.value),
+            cpu_quota: cpu_quota.as_ref().map(|s| s.value),
             pids_max: pids_max.as_ref().map(|s| s.value),
             accept_degraded: accept_degraded(raw, r),
         })
@@ -121,7 +127,7 @@ fn host(raw: &RawHost, r: &Reader<'_>) -> (Above, Option<Host>) {
     let host = build();
     let ours = [("host.state_dir", state_dir), ("host.socket", socket), ("host.admin_socket", admin_socket)];
     let ours = ours.into_iter().filter_map(|(name, path)| Some((name, path?))).collect();
-    (Above { workers_max, calls_in_flight_max, calls_waiting_max, memory_max, pids_max, ours }, host)
+    (Above { workers_max, calls_in_flight_max, calls_waiting_max, memory_max, cpu_quota, pids_max, ours }, host)
 }
 
 fn socket(
@@ -264,110 +270,6 @@ fn ids(raw: &RawHost, r: &Reader<'_>, workers_max: &Setting<u32>) -> Ids {
 fn accept_degraded(raw: &RawHost, r: &Reader<'_>) -> BTreeSet<Degradation> {
     let choices = Degradation::ALL.map(|degradation| (degradation.name(), degradation));
     raw.accept_degraded.iter().filter_map(|raw| r.choice("accept_degraded", Some(raw), &choices)).collect()
-}
-
-/// One level's limits as written, and as settings for the levels below.
-#[derive(Debug)]
-pub struct Level {
-    pub memory_max: Option<Setting<ByteSize>>,
-    pub cpu_quota: Option<Setting<CpuMillis>>,
-    cpu_weight: Setting<u32>,
-    pub pids_max: Option<Setting<u32>>,
-    pub workers_max: Setting<u32>,
-    pub calls_in_flight_max: Setting<u32>,
-    rate: Option<Rate>,
-    weight: Setting<u32>,
-}
-
-impl Level {
-    fn limits(&self) -> LevelLimits {
-        LevelLimits {
-            memory_max: self.memory_max.as_ref().map(|s| s.value),
-            cpu_quota: self.cpu_quota.as_ref().map(|s| s.value),
-            cpu_weight: self.cpu_weight.value,
-            pids_max: self.pids_max.as_ref().map(|s| s.value),
-        }
-    }
-
-    fn calls(&self) -> CallLimits {
-        CallLimits {
-            workers_max: self.workers_max.value,
-            calls_in_flight_max: self.calls_in_flight_max.value,
-            rate: self.rate,
-            weight: self.weight.value,
-        }
-    }
-}
-
-/// A rate, which needs no burst, and a burst, which needs a rate.
-fn rate(r: &Reader<'_>, rate: &Maybe, burst: &Maybe) -> Option<Rate> {
-    let rate = r.optional("rate", rate.as_ref(), &bounds::RATE);
-    let burst = r.optional("rate_burst", burst.as_ref(), &bounds::RATE_BURST);
-    if let (None, Some(burst)) = (&rate, &burst) {
-        r.refuse("rate_burst", Some(burst.shown()), "there is no rate beside it", "add rate = \"100/s\", or remove it");
-    }
-    // As many at once as in a second, unless it is written.
-    rate.map(|rate| Rate { rate: rate.value, burst: burst.map_or(rate.value.count(), |burst| burst.value) })
-}
-
-fn tenant(raw: &RawTenant, r: &Reader<'_>, host: &Above) -> Tenant {
-    let level = Level {
-        memory_max: r.optional("memory_max", raw.memory_max.as_ref(), &bounds::MEMORY),
-        cpu_quota: r.optional("cpu_quota", raw.cpu_quota.as_ref(), &bounds::CPU_QUOTA),
-        cpu_weight: r.or("cpu_weight", raw.cpu_weight.as_ref(), &bounds::CPU_WEIGHT, defaults::CPU_WEIGHT),
-        pids_max: r.optional("pids_max", raw.pids_max.as_ref(), &bounds::PIDS),
-        workers_max: inherited(r, "workers_max", &raw.workers_max, &bounds::WORKERS, &host.workers_max),
-        calls_in_flight_max: in_flight(r, &raw.calls_in_flight_max, &host.calls_in_flight_max),
-        rate: rate(r, &raw.rate, &raw.rate_burst),
-        weight: r.or("weight", raw.weight.as_ref(), &bounds::WEIGHT, defaults::WEIGHT),
-    };
-    r.at_most_nearest(level.memory_max.as_ref(), &[host.memory_max.as_ref()]);
-    r.at_most_nearest(level.pids_max.as_ref(), &[host.pids_max.as_ref()]);
-
-    let sub_tenant = sub_tenant(raw, &r.below("sub_tenant"), host, &level);
-    let above = function::Above { host, tenant: &level, sub_tenant: &sub_tenant };
-    let all_functions = r.below("function");
-    let mut functions = BTreeMap::new();
-    for (key, raw_function) in &raw.function {
-        let name = name(&all_functions, key, "function");
-        let function = function::check(raw_function, &all_functions.below(key), &above);
-        functions.extend(name.zip(function));
-    }
-    Tenant {
-        limits: level.limits(),
-        calls: level.calls(),
-        sub_tenant: sub_tenant.limits(),
-        sub_tenant_calls: sub_tenant.calls(),
-        functions,
-    }
-}
-
-fn sub_tenant(raw: &RawTenant, r: &Reader<'_>, host: &Above, tenant: &Level) -> Level {
-    let raw = &raw.sub_tenant;
-    let level = Level {
-        memory_max: r.optional("memory_max", raw.memory_max.as_ref(), &bounds::MEMORY),
-        cpu_quota: r.optional("cpu_quota", raw.cpu_quota.as_ref(), &bounds::CPU_QUOTA),
-        cpu_weight: r.or("cpu_weight", raw.cpu_weight.as_ref(), &bounds::CPU_WEIGHT, defaults::CPU_WEIGHT),
-        pids_max: r.optional("pids_max", raw.pids_max.as_ref(), &bounds::PIDS),
-        workers_max: inherited(r, "workers_max", &raw.workers_max, &bounds::WORKERS, &tenant.workers_max),
-        calls_in_flight_max: in_flight(r, &raw.calls_in_flight_max, &tenant.calls_in_flight_max),
-        rate: rate(r, &raw.rate, &raw.rate_burst),
-        weight: r.or("weight", raw.weight.as_ref(), &bounds::WEIGHT, defaults::WEIGHT),
-    };
-    r.at_most_nearest(level.memory_max.as_ref(), &[tenant.memory_max.as_ref(), host.memory_max.as_ref()]);
-    r.at_most_nearest(level.cpu_quota.as_ref(), &[tenant.cpu_quota.as_ref()]);
-    r.at_most_nearest(level.pids_max.as_ref(), &[tenant.pids_max.as_ref(), host.pids_max.as_ref()]);
-    level
-}
-
-/// A count that is its parent's unless written, and then not above it.
-pub fn inherited(r: &Reader<'_>, key: &str, raw: &Maybe, bounds: &Bounds<u32>, parent: &Setting<u32>) -> Setting<u32> {
-    r.or_lowered(key, raw.as_ref(), bounds, parent.value, &[parent])
-}
-
-/// Calls in flight: those of the level above unless written, and then not above them.
-pub fn in_flight(r: &Reader<'_>, raw: &Maybe, parent: &Setting<u32>) -> Setting<u32> {
-    inherited(r, "calls_in_flight_max", raw, &bounds::CALLS_IN_FLIGHT, parent)
 }
 
 /// The nursery is told all directories in one message.

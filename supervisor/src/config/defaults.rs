@@ -41,6 +41,10 @@ pub const CONNECTIONS_MAX: u32 = 1024;
 pub const WEIGHT: u32 = 100;
 /// The kernel's own default for a new group: all siblings weigh the same.
 pub const CPU_WEIGHT: u32 = 100;
+/// Short, so that a throttled call waits at most this long; the kernel's own default of 100 ms would be felt as latency.
+pub const CPU_PERIOD: Duration = Duration::from_millis(20);
+/// Nothing is saved up unless somebody says so: then a quota means the same in every period.
+pub const CPU_BURST: Duration = Duration::ZERO;
 
 /// A sub-tenant's data must not meet another's unless somebody says that it may.
 pub const ISOLATION: Isolation = Isolation::SubTenant;

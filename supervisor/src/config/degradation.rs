@@ -18,11 +18,18 @@ pub enum Degradation {
     Cpu,
     /// Swap limit of zero: on a host with swap, workers may then be swapped out instead of ended at their limit.
     Swap,
+    /// `memory_high`: a worker then goes straight to its limit.
+    MemoryHigh,
+    /// `memory_min`: nothing is then set aside for anybody.
+    MemoryMin,
+    /// `cpu_burst`: nothing is then saved up.
+    CpuBurst,
 }
 
 impl Degradation {
     /// Every one, in the order they are listed to operators.
-    pub const ALL: [Self; 4] = [Self::Landlock, Self::Time, Self::Cpu, Self::Swap];
+    pub const ALL: [Self; 7] =
+        [Self::Landlock, Self::Time, Self::Cpu, Self::Swap, Self::MemoryHigh, Self::MemoryMin, Self::CpuBurst];
 
     /// The name used in configuration, `sublet doctor` and Health.
     pub const fn name(self) -> &'static str {
@@ -31,6 +38,9 @@ impl Degradation {
             Self::Time => Layer::Time.name(),
             Self::Cpu => "cpu",
             Self::Swap => "swap",
+            Self::MemoryHigh => "memory_high",
+            Self::MemoryMin => "memory_min",
+            Self::CpuBurst => "cpu_burst",
         }
     }
 
@@ -39,7 +49,7 @@ impl Degradation {
         match self {
             Self::Landlock => Some(Layer::Landlock),
             Self::Time => Some(Layer::Time),
-            Self::Cpu | Self::Swap => None,
+            Self::Cpu | Self::Swap | Self::MemoryHigh | Self::MemoryMin | Self::CpuBurst => None,
         }
     }
 }

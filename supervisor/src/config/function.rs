@@ -7,9 +7,10 @@ use sublet_proto::link::sandbox::{OnRefused, Protocol};
 
 use super::{
     bounds, check, defaults,
+    level::{CpuSaid, Level, inherited},
     path::HostPath,
     raw::{Maybe, RawFunction, Scalar},
-    reader::{Reader, Setting},
+    reader::{Origin, Reader, Setting},
     revision::revision,
     types::{Freeze, Function, Isolation, Layout},
     units::{ByteSize, CpuMillis},
@@ -28,8 +29,8 @@ const NEVER: &str = "never";
 #[derive(Clone, Copy, Debug)]
 pub struct Above<'a> {
     pub host: &'a check::Above,
-    pub tenant: &'a check::Level,
-    pub sub_tenant: &'a check::Level,
+    pub tenant: &'a Level,
+    pub sub_tenant: &'a Level,
 }
 
 /// The function, or none if something that has no default is missing or wrong.
@@ -70,7 +71,7 @@ pub fn check(raw: &RawFunction, r: &Reader<'_>, above: &Above<'_>) -> Option<Fun
     let log_max = r.or("log_max", raw.log_max.as_ref(), &bounds::LOG, defaults::LOG_MAX).value;
 
     let (layout, dir) = (layout?, dir?);
-    let revision = revision(raw, &dir, layout.root())
+    let revision = revision(raw, &dir, layout.root(), kernel.tmp_size)
         .map_err(|error| r.refuse("revision", None, error, "report this as a bug of sublet"))
         .ok()?;
     Some(Function {
@@ -82,7 +83,10 @@ pub fn check(raw: &RawFunction, r: &Reader<'_>, above: &Above<'_>) -> Option<Fun
         command,
         env,
         memory_max: kernel.memory_max,
+        memory_high: kernel.memory_high,
         cpu_quota: kernel.cpu_quota,
+        cpu_period: kernel.cpu_timing.0,
+        cpu_burst: kernel.cpu_timing.1,
         cpu_weight: kernel.cpu_weight,
         pids_max: kernel.pids_max,
         tmp_size: kernel.tmp_size,
@@ -268,7 +272,9 @@ fn json_len(text: &str) -> usize {
 
 struct KernelLimits {
     memory_max: ByteSize,
+    memory_high: Option<ByteSize>,
     cpu_quota: CpuMillis,
+    cpu_timing: (Duration, Duration),
     cpu_weight: u32,
     pids_max: u32,
     tmp_size: ByteSize,
@@ -283,8 +289,18 @@ fn kernel_limits(raw: &RawFunction, r: &Reader<'_>, above: &Above<'_>) -> Kernel
     let levels = [sub_tenant.memory_max.as_ref(), tenant.memory_max.as_ref(), host.memory_max.as_ref()];
     r.at_most_nearest(Some(&memory_max), &levels);
 
-    let cpu_quota = r.or("cpu_quota", raw.cpu_quota.as_ref(), &bounds::CPU_QUOTA, defaults::FUNCTION_CPU_QUOTA);
-    r.at_most_nearest(Some(&cpu_quota), &[sub_tenant.cpu_quota.as_ref(), tenant.cpu_quota.as_ref()]);
+    let memory_high = r.optional("memory_high", raw.memory_high.as_ref(), &bounds::MEMORY);
+    r.at_most_nearest(memory_high.as_ref(), &[Some(&memory_max)]);
+
+    let cpu = CpuSaid::read(r, &raw.cpu_quota, &raw.cpu_period, &raw.cpu_burst);
+    let cpu_timing = cpu.timing(r, Some(defaults::FUNCTION_CPU_QUOTA));
+    let cpu_quota = cpu.quota.unwrap_or(Setting {
+        name: r.name("cpu_quota"),
+        value: defaults::FUNCTION_CPU_QUOTA,
+        origin: Origin::Default,
+    });
+    let levels = [sub_tenant.cpu_quota.as_ref(), tenant.cpu_quota.as_ref(), host.cpu_quota.as_ref()];
+    r.at_most_nearest(Some(&cpu_quota), &levels);
 
     let pids_max = r.or("pids_max", raw.pids_max.as_ref(), &bounds::PIDS, defaults::FUNCTION_PIDS_MAX);
     let levels = [sub_tenant.pids_max.as_ref(), tenant.pids_max.as_ref(), host.pids_max.as_ref()];
@@ -296,7 +312,9 @@ fn kernel_limits(raw: &RawFunction, r: &Reader<'_>, above: &Above<'_>) -> Kernel
     tmp_within_memory(r, &tmp_size, &memory_max);
     KernelLimits {
         memory_max: memory_max.value,
+        memory_high: memory_high.map(|s| s.value),
         cpu_quota: cpu_quota.value,
+        cpu_timing,
         cpu_weight: r.or("cpu_weight", raw.cpu_weight.as_ref(), &bounds::CPU_WEIGHT, defaults::CPU_WEIGHT).value,
         pids_max: pids_max.value,
         tmp_size: tmp_size.value,
@@ -330,7 +348,10 @@ struct PoolLimits {
 
 fn pool_limits(raw: &RawFunction, r: &Reader<'_>, above: &Above<'_>) -> PoolLimits {
     let Above { host, tenant, sub_tenant } = above;
-    let workers_max = check::inherited(r, "workers_max", &raw.workers_max, &bounds::WORKERS, &tenant.workers_max);
+    let read = |key, raw: &Maybe, bounds| r.optional(key, raw.as_ref(), bounds);
+    let workers_max =
+        inherited(r, "workers_max", read("workers_max", &raw.workers_max, &bounds::WORKERS), &tenant.workers_max);
+    let in_flight = read("calls_in_flight_max", &raw.calls_in_flight_max, &bounds::CALLS_IN_FLIGHT);
     let workers_per_sub_tenant_max = r.or_lowered(
         "workers_per_sub_tenant_max",
         raw.workers_per_sub_tenant_max.as_ref(),
@@ -346,7 +367,7 @@ fn pool_limits(raw: &RawFunction, r: &Reader<'_>, above: &Above<'_>) -> PoolLimi
             .or_lowered("queue_max", raw.queue_max.as_ref(), &bounds::CALLS, defaults::QUEUE_MAX, &[waiting])
             .value,
         calls_max: r.optional("calls_max", raw.calls_max.as_ref(), &bounds::CALLS).map(|s| s.value),
-        calls_in_flight_max: check::in_flight(r, &raw.calls_in_flight_max, &tenant.calls_in_flight_max).value,
+        calls_in_flight_max: inherited(r, "calls_in_flight_max", in_flight, &tenant.calls_in_flight_max).value,
         cells_max: r
             .or_lowered(
                 "cells_max",

@@ -19,7 +19,12 @@ mod defaults;
 mod degradation;
 mod disk;
 mod function;
+mod guarantee;
+mod level;
+mod memory;
 mod name;
+mod origin;
+mod overlay;
 mod path;
 mod problem;
 mod raw;
@@ -31,33 +36,110 @@ mod units;
 #[cfg(test)]
 mod tests;
 
-use std::{fs::File, io::Read as _, path::Path};
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Read as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
 
 pub use bounds::{CELL_BYTES, CONFIG_MAX_BYTES};
+pub use defaults::CPU_PERIOD;
 pub use degradation::Degradation;
 pub use disk::check_disk;
+pub use guarantee::of_tenants as guaranteed_to_tenants;
+pub use memory::check_memory;
 pub use name::{Name, NameError};
+pub use origin::{LevelPath, NoLevel};
+pub use overlay::{Overlay, changeable};
 pub use path::{HostPath, PathError};
 pub use problem::{ConfigError, Problem};
-pub use types::{CallLimits, Config, Freeze, Function, Host, Isolation, Layout, LevelLimits, Rate, Tenant};
+pub use types::{
+    CallLimits, Config, Freeze, Function, Host, Isolation, Layout, LevelLimits, Rate, SubTenantLevel, Tenant,
+};
 pub use units::{ByteSize, CallRate, CpuMillis, SocketMode, UnitError, format_duration, parse_duration};
 
-/// Reads and checks the file at `path`. Relative paths in it are below its own directory, links in that resolved.
+/// A configuration as text, with the directory below which relative paths in it lie.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// TOML.
+    pub text: String,
+    /// Absolute.
+    pub base: PathBuf,
+}
+
+impl Source {
+    /// Reads a file. Relative paths in it are below its own directory, links in that resolved.
+    ///
+    /// # Errors
+    /// The file cannot be read, is above [`CONFIG_MAX_BYTES`], or is no plain file: a link may lead elsewhere the next
+    /// time it is followed.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = read(path).map_err(|what| unreadable(path, what))?;
+        let base = path
+            .canonicalize()
+            .ok()
+            .and_then(|file| file.parent().map(Path::to_owned))
+            .ok_or_else(|| unreadable(path, "it has no directory".into()))?;
+        Ok(Self { text, base })
+    }
+
+    /// Checks all of it, with some settings laid over what it says.
+    ///
+    /// # Errors
+    /// Every problem found. Syntax errors, unknown keys and duplicates hide those behind them: then it is only the first.
+    pub fn check(&self, overlays: &[Overlay]) -> Result<Config, ConfigError> {
+        let mut raw = raw::parse(&self.text).map_err(|problem| ConfigError { problems: vec![problem] })?;
+        overlay::lay(&mut raw, overlays).map_err(|problems| ConfigError { problems })?;
+        check::config(&raw, &self.base)
+    }
+}
+
+/// Reads and checks the file at `path`.
 ///
 /// # Errors
-/// The file cannot be read or is above [`CONFIG_MAX_BYTES`]; or what [`Config::parse`] refuses.
+/// What [`Source::read`] or [`Source::check`] refuses.
 pub fn load(path: &Path) -> Result<Config, ConfigError> {
-    let text = read(path).map_err(|what| unreadable(path, what))?;
-    let base = path
-        .canonicalize()
-        .ok()
-        .and_then(|file| file.parent().map(Path::to_owned))
-        .ok_or_else(|| unreadable(path, "it has no directory".into()))?;
-    Config::parse(&text, &base)
+    Source::read(path)?.check(&[])
+}
+
+/// Everything that would keep a configuration from working on this host, beyond what the host cannot enforce.
+pub fn check_host(config: &Config) -> Vec<Problem> {
+    let mut problems = check_disk(config);
+    let total = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+        line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
+    });
+    if let Some(kib) = total {
+        problems.extend(check_memory(config, kib << 10));
+    }
+    problems
 }
 
 fn read(path: &Path) -> Result<String, String> {
-    let file = File::open(path).map_err(|error| format!("open: {error}"))?;
+    // A link is not followed, and a pipe that nobody writes to is not waited for.
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let file =
+        OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(|error| open_failed(path, &error))?;
+    if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+        return Err("not a plain file".into());
+    }
+    read_at_most(file)
+}
+
+fn open_failed(path: &Path, error: &io::Error) -> String {
+    match path.canonicalize() {
+        Ok(real) if error.raw_os_error() == Some(libc::ELOOP) => {
+            format!(
+                "a symbolic link, which may lead elsewhere the next time; it leads to {:?}",
+                real.display().to_string()
+            )
+        }
+        _ => format!("open: {error}"),
+    }
+}
+
+fn read_at_most(file: File) -> Result<String, String> {
     let mut text = String::new();
     // One more than allowed, so that a file of any size, or an endless one, costs no more than that.
     file.take(CONFIG_MAX_BYTES + 1).read_to_string(&mut text).map_err(|error| format!("read: {error}"))?;
@@ -84,7 +166,6 @@ impl Config {
     /// # Errors
     /// Every problem found. Syntax errors, unknown keys and duplicates hide those behind them: then it is only the first.
     pub fn parse(text: &str, base: &Path) -> Result<Self, ConfigError> {
-        let raw = raw::parse(text).map_err(|problem| ConfigError { problems: vec![problem] })?;
-        check::config(&raw, base)
+        Source { text: text.to_owned(), base: base.to_owned() }.check(&[])
     }
 }

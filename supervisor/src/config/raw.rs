@@ -61,7 +61,29 @@ impl<'de> Deserialize<'de> for Scalar {
 /// A setting that may be absent.
 pub type Maybe = Option<Scalar>;
 
-#[derive(Debug, Default, Deserialize)]
+/// A table: settings that are one value each and may be absent, and the tables in it. By name too, for whoever changes one
+/// setting of a configuration that was read.
+macro_rules! table {
+    ($(#[$attribute:meta])* $name:ident { $($(#[$of:meta])* $key:ident,)* } { $($(#[$of_rest:meta])* $rest:ident: $type:ty,)* }) => {
+        $(#[$attribute])*
+        pub struct $name {
+            $($(#[$of])* pub $key: Maybe,)*
+            $($(#[$of_rest])* pub $rest: $type,)*
+        }
+
+        impl $name {
+            /// One setting; none when there is none of the name.
+            pub fn slot(&mut self, key: &str) -> Option<&mut Maybe> {
+                match key {
+                    $(stringify!($key) => Some(&mut self.$key),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table of host and tenant")]
 pub struct RawConfig {
     #[serde(default)]
@@ -70,119 +92,156 @@ pub struct RawConfig {
     pub tenant: BTreeMap<String, RawTenant>,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a table: [host]")]
-pub struct RawHost {
-    pub state_dir: Maybe,
-    pub socket: Maybe,
-    pub admin_socket: Maybe,
-    pub socket_mode: Maybe,
-    pub socket_gid: Maybe,
-    pub listen: Maybe,
-    pub instance: Maybe,
-    pub cgroup_parent: Maybe,
-    pub uid_base: Maybe,
-    pub uid_count: Maybe,
-    pub supervisor_uid: Maybe,
-    pub workers_max: Maybe,
-    pub calls_in_flight_max: Maybe,
-    pub calls_waiting_max: Maybe,
-    pub cells_memory_max: Maybe,
-    pub starts_max: Maybe,
-    pub connections_max: Maybe,
-    pub memory_max: Maybe,
-    pub pids_max: Maybe,
-    #[serde(default)]
-    pub accept_degraded: Vec<Scalar>,
+table! {
+    #[derive(Clone, Debug, Default, Deserialize)]
+    #[serde(deny_unknown_fields, expecting = "a table: [host]")]
+    RawHost {
+        state_dir,
+        socket,
+        admin_socket,
+        socket_mode,
+        socket_gid,
+        listen,
+        instance,
+        cgroup_parent,
+        uid_base,
+        uid_count,
+        supervisor_uid,
+        workers_max,
+        calls_in_flight_max,
+        calls_waiting_max,
+        cells_memory_max,
+        starts_max,
+        connections_max,
+        memory_max,
+        cpu_quota,
+        pids_max,
+    } {
+        #[serde(default)]
+        accept_degraded: Vec<Scalar>,
+    }
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a table: [tenant.NAME]")]
-pub struct RawTenant {
-    pub workers_max: Maybe,
-    pub calls_in_flight_max: Maybe,
-    pub rate: Maybe,
-    pub rate_burst: Maybe,
-    pub weight: Maybe,
-    pub memory_max: Maybe,
-    pub cpu_quota: Maybe,
-    pub cpu_weight: Maybe,
-    pub pids_max: Maybe,
-    #[serde(default)]
-    pub sub_tenant: RawSubTenant,
-    #[serde(default)]
-    pub function: BTreeMap<String, RawFunction>,
+table! {
+    #[derive(Clone, Debug, Default, Deserialize)]
+    #[serde(deny_unknown_fields, expecting = "a table: [tenant.NAME]")]
+    RawTenant {
+        workers_max,
+        calls_in_flight_max,
+        rate,
+        rate_burst,
+        weight,
+        memory_max,
+        memory_high,
+        memory_min,
+        cpu_quota,
+        cpu_period,
+        cpu_burst,
+        cpu_weight,
+        pids_max,
+    } {
+        #[serde(default)]
+        sub_tenant: RawSubTenant,
+        #[serde(default)]
+        class: BTreeMap<String, RawSubTenant>,
+        #[serde(default)]
+        id: BTreeMap<String, RawSubTenant>,
+        #[serde(default)]
+        function: BTreeMap<String, RawFunction>,
+    }
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a table: [tenant.NAME.sub_tenant]")]
-pub struct RawSubTenant {
-    pub workers_max: Maybe,
-    pub calls_in_flight_max: Maybe,
-    pub rate: Maybe,
-    pub rate_burst: Maybe,
-    pub weight: Maybe,
-    pub memory_max: Maybe,
-    pub cpu_quota: Maybe,
-    pub cpu_weight: Maybe,
-    pub pids_max: Maybe,
+table! {
+    /// What every sub-tenant gets, what those of one class get, or what one id gets.
+    #[derive(Clone, Debug, Default, Deserialize)]
+    #[serde(deny_unknown_fields, expecting = "a table: [tenant.NAME.sub_tenant], [tenant.NAME.class.NAME] or [tenant.NAME.id.LABEL]")]
+    RawSubTenant {
+        class,
+        workers_max,
+        calls_in_flight_max,
+        queue_max,
+        rate,
+        rate_burst,
+        weight,
+        memory_max,
+        memory_high,
+        memory_min,
+        cpu_quota,
+        cpu_period,
+        cpu_burst,
+        cpu_weight,
+        pids_max,
+    } {}
 }
 
-/// Serialised too: its canonical form is what the revision is made of, so that no setting can be left out of that by
-/// mistake. Left out on purpose are those that concern no worker that runs, only what is done with it: they are changed
-/// live.
-#[derive(Debug, Default, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, expecting = "a table: [tenant.NAME.function.NAME]")]
-pub struct RawFunction {
-    pub runtime: Maybe,
-    pub isolation: Maybe,
-    pub layout: Maybe,
-    pub root: Maybe,
-    pub dir: Maybe,
-    pub command: Option<Vec<Scalar>>,
-    pub memory_max: Maybe,
-    pub cpu_quota: Maybe,
-    pub cpu_weight: Maybe,
-    pub pids_max: Maybe,
-    pub tmp_size: Maybe,
-    pub tmp_inodes: Maybe,
-    pub nofile: Maybe,
-    pub stack: Maybe,
-    #[serde(skip_serializing)]
-    pub timeout: Maybe,
-    #[serde(skip_serializing)]
-    pub start_timeout: Maybe,
-    #[serde(skip_serializing)]
-    pub idle_ttl: Maybe,
-    #[serde(skip_serializing)]
-    pub age_max: Maybe,
-    #[serde(skip_serializing)]
-    pub calls_max: Maybe,
-    #[serde(skip_serializing)]
-    pub freeze_after: Maybe,
-    #[serde(skip_serializing)]
-    pub workers_max: Maybe,
-    #[serde(skip_serializing)]
-    pub workers_per_sub_tenant_max: Maybe,
-    #[serde(skip_serializing)]
-    pub queue_max: Maybe,
-    #[serde(skip_serializing)]
-    pub calls_in_flight_max: Maybe,
-    #[serde(skip_serializing)]
-    pub cells_max: Maybe,
-    #[serde(skip_serializing)]
-    pub workers_min: Maybe,
-    #[serde(skip_serializing)]
-    pub idempotent: Maybe,
-    pub payload_max: Maybe,
-    pub answer_max: Maybe,
-    pub log_max: Maybe,
-    pub on_refused_syscall: Maybe,
-    #[serde(default)]
-    pub env: BTreeMap<String, Scalar>,
-    /// Labels with the number of workers that are kept warm for each.
-    #[serde(default, skip_serializing)]
-    pub warm: BTreeMap<String, Scalar>,
+table! {
+    /// Serialised too: its canonical form is what the revision is made of, so that no setting can be left out of that by
+    /// mistake. Left out on purpose are those that are changed live: what is done with a worker, and what its group's files
+    /// say.
+    #[derive(Clone, Debug, Default, Deserialize, Serialize)]
+    #[serde(deny_unknown_fields, expecting = "a table: [tenant.NAME.function.NAME]")]
+    RawFunction {
+        runtime,
+        isolation,
+        layout,
+        root,
+        dir,
+        #[serde(skip_serializing)]
+        memory_max,
+        #[serde(skip_serializing)]
+        memory_high,
+        #[serde(skip_serializing)]
+        cpu_quota,
+        #[serde(skip_serializing)]
+        cpu_period,
+        #[serde(skip_serializing)]
+        cpu_burst,
+        #[serde(skip_serializing)]
+        cpu_weight,
+        #[serde(skip_serializing)]
+        pids_max,
+        tmp_size,
+        tmp_inodes,
+        nofile,
+        stack,
+        #[serde(skip_serializing)]
+        timeout,
+        #[serde(skip_serializing)]
+        start_timeout,
+        #[serde(skip_serializing)]
+        idle_ttl,
+        #[serde(skip_serializing)]
+        age_max,
+        #[serde(skip_serializing)]
+        calls_max,
+        #[serde(skip_serializing)]
+        freeze_after,
+        #[serde(skip_serializing)]
+        workers_max,
+        #[serde(skip_serializing)]
+        workers_per_sub_tenant_max,
+        #[serde(skip_serializing)]
+        queue_max,
+        #[serde(skip_serializing)]
+        calls_in_flight_max,
+        #[serde(skip_serializing)]
+        cells_max,
+        #[serde(skip_serializing)]
+        workers_min,
+        #[serde(skip_serializing)]
+        idempotent,
+        payload_max,
+        answer_max,
+        log_max,
+        on_refused_syscall,
+    } {
+        command: Option<Vec<Scalar>>,
+        #[serde(default)]
+        env: BTreeMap<String, Scalar>,
+        /// Labels with the number of workers that are kept warm for each.
+        #[serde(default, skip_serializing)]
+        warm: BTreeMap<String, Scalar>,
+    }
 }
 
 /// Reads the shape.

@@ -3,7 +3,7 @@
 //! A setting that is wrong is read as [`Origin::Wrong`] with a value that keeps the reading going; comparisons leave it
 //! out, so that one slip is told once and not by everything that depends on it.
 
-use std::{cell::RefCell, fmt, path::Path, time::Duration};
+use std::{cell::RefCell, collections::BTreeSet, fmt, path::Path, time::Duration};
 
 use super::{
     bounds::Bounds,
@@ -127,17 +127,19 @@ pub struct Reader<'a> {
     prefix: String,
     base: &'a Path,
     problems: &'a RefCell<Vec<Problem>>,
+    written: &'a RefCell<BTreeSet<String>>,
+    is_quiet: bool,
 }
 
 impl<'a> Reader<'a> {
-    /// For the top of the file.
-    pub fn new(base: &'a Path, problems: &'a RefCell<Vec<Problem>>) -> Self {
-        Self { prefix: String::new(), base, problems }
+    /// For the top of the file. What is wrong goes to `problems`, names of settings that are there to `written`.
+    pub fn new(base: &'a Path, problems: &'a RefCell<Vec<Problem>>, written: &'a RefCell<BTreeSet<String>>) -> Self {
+        Self { prefix: String::new(), base, problems, written, is_quiet: false }
     }
 
     /// For a table in this one.
     pub fn below(&self, key: &str) -> Self {
-        Self { prefix: format!("{}.", self.name(key)), base: self.base, problems: self.problems }
+        Self { prefix: format!("{}.", self.name(key)), ..self.clone() }
     }
 
     /// Full dotted name of a key, quoted where TOML wants it so.
@@ -152,7 +154,25 @@ impl<'a> Reader<'a> {
     }
 
     fn note(&self, name: String, value: Option<String>, what: impl fmt::Display, remedy: impl fmt::Display) {
+        if self.is_quiet {
+            return;
+        }
         self.problems.borrow_mut().push(Problem::new(name, value, what, remedy));
+    }
+
+    /// Notes a problem with a setting that was read, wherever that was.
+    pub fn refuse_setting<T: Value>(&self, setting: &Setting<T>, what: impl fmt::Display, remedy: impl fmt::Display) {
+        self.note(setting.name.clone(), Some(setting.shown()), what, remedy);
+    }
+
+    /// One that tells nothing: for what has been told where it was written.
+    pub fn quietly(&self) -> Self {
+        Self { is_quiet: true, ..self.clone() }
+    }
+
+    /// Notes that somebody wrote this key.
+    pub fn note_written(&self, key: &str) {
+        self.written.borrow_mut().insert(self.name(key));
     }
 
     /// Notes that a required key is absent.
@@ -163,6 +183,7 @@ impl<'a> Reader<'a> {
     /// A setting within bounds, or none if it is absent.
     pub fn optional<T: Value>(&self, key: &str, raw: Option<&Scalar>, bounds: &Bounds<T>) -> Option<Setting<T>> {
         let raw = raw?;
+        self.note_written(key);
         let setting = |value, origin| Some(Setting { name: self.name(key), value, origin });
         let wrong = |what: String, remedy: String| {
             self.refuse(key, Some(raw.to_string()), what, remedy);
@@ -198,7 +219,19 @@ impl<'a> Reader<'a> {
         default: u32,
         parents: &[&Setting<u32>],
     ) -> Setting<u32> {
-        let mut setting = self.or(key, raw, bounds, default);
+        self.lowered(key, self.optional(key, raw, bounds), default, parents)
+    }
+
+    /// The same for one that has been read, from this table or from one that speaks for it.
+    pub fn lowered(
+        &self,
+        key: &str,
+        read: Option<Setting<u32>>,
+        default: u32,
+        parents: &[&Setting<u32>],
+    ) -> Setting<u32> {
+        let absent = || Setting { name: self.name(key), value: default, origin: Origin::Default };
+        let mut setting = read.unwrap_or_else(absent);
         for parent in parents {
             match (setting.origin, parent.origin) {
                 (Origin::Default, Origin::Wrong) => setting.origin = Origin::Wrong,
@@ -233,7 +266,9 @@ impl<'a> Reader<'a> {
 
     /// A text, or none if it is absent or wrong.
     pub fn text<'t>(&self, key: &str, raw: Option<&'t Scalar>, example: &str) -> Option<&'t str> {
-        match raw? {
+        let raw = raw?;
+        self.note_written(key);
+        match raw {
             Scalar::Text(text) => Some(text),
             other => {
                 self.refuse(
@@ -260,6 +295,9 @@ impl<'a> Reader<'a> {
 
     /// true or false; false if it is absent or wrong.
     pub fn flag(&self, key: &str, raw: Option<&Scalar>) -> bool {
+        if raw.is_some() {
+            self.note_written(key);
+        }
         match raw {
             None => false,
             Some(Scalar::Bool(value)) => *value,

@@ -1,6 +1,6 @@
 //! The revision of a function: a number that changes with its settings.
 
-use super::{path::HostPath, raw::RawFunction};
+use super::{path::HostPath, raw::RawFunction, units::ByteSize};
 
 /// FNV-1a, 64 bit (RFC 9923): a dozen lines, the same on every machine, and nobody gains from a collision but the
 /// operator who writes the file.
@@ -22,10 +22,17 @@ impl Fnv {
 ///
 /// # Errors
 /// The settings cannot be serialised; a bug, and worth its name.
-pub fn revision(raw: &RawFunction, dir: &HostPath, root: Option<&HostPath>) -> Result<u64, toml::ser::Error> {
+pub fn revision(
+    raw: &RawFunction,
+    dir: &HostPath,
+    root: Option<&HostPath>,
+    tmp_size: ByteSize,
+) -> Result<u64, toml::ser::Error> {
     let mut hash = Fnv::new();
     // Fields in order of declaration, absent ones left out, texts quoted: equal settings give equal texts, and only they.
     hash.write(toml::to_string(raw)?.as_bytes());
+    // Where nobody wrote it, it depends on memory_max, which is not part of the revision.
+    hash.write(&tmp_size.bytes().to_le_bytes());
     for path in [Some(dir), root].into_iter().flatten() {
         // No path contains a NUL, so the pieces cannot run into each other.
         hash.write(b"\0");

@@ -24,6 +24,9 @@ pub struct Config {
     pub host: Host,
     /// The SaaS providers, by name.
     pub tenants: BTreeMap<Name, Tenant>,
+    /// Full names of all settings that somebody wrote.
+    #[serde(skip)]
+    pub written: BTreeSet<String>,
 }
 
 impl Config {
@@ -86,20 +89,33 @@ pub struct Host {
     pub connections_max: u32,
     /// Memory of all workers together; none leaves the kernel's.
     pub memory_max: Option<ByteSize>,
+    /// CPU time per time of all workers together; none leaves all there is.
+    pub cpu_quota: Option<CpuMillis>,
     /// Processes and threads of all workers together; none leaves the kernel's.
     pub pids_max: Option<u32>,
     /// What this host may lack.
     pub accept_degraded: BTreeSet<Degradation>,
 }
 
-/// Kernel limits of a tenant, or of each of its sub-tenants.
+/// Limits of one level that the kernel keeps: of a tenant, of one of its sub-tenants.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct LevelLimits {
     /// Memory, tmpfs included; none leaves the limit of the level above.
     pub memory_max: Option<ByteSize>,
+    /// Memory above which it is slowed down and given back; none for no such line. At most `memory_max`.
+    pub memory_high: Option<ByteSize>,
+    /// Memory that is not taken from it while others are short; none for no such guarantee. Guarantees never add up to
+    /// more than the level above has.
+    pub memory_min: Option<ByteSize>,
     /// CPU time per time; none leaves the limit of the level above.
     pub cpu_quota: Option<CpuMillis>,
+    /// Time over which the quota counts.
+    #[serde(serialize_with = "as_text")]
+    pub cpu_period: Duration,
+    /// CPU time that may be saved up for later; at most the quota of one period.
+    #[serde(serialize_with = "as_text")]
+    pub cpu_burst: Duration,
     /// Share against siblings when CPU is short, 1 to 10000.
     pub cpu_weight: u32,
     /// Processes and threads; none leaves the limit of the level above.
@@ -130,6 +146,20 @@ pub struct CallLimits {
     pub weight: u32,
 }
 
+/// Everything that holds for one sub-tenant, over all its functions and workers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct SubTenantLevel {
+    /// The class it is of.
+    pub class: Option<Name>,
+    /// What the kernel keeps.
+    pub limits: LevelLimits,
+    /// What sublet keeps.
+    pub calls: CallLimits,
+    /// Calls to one function that wait for a worker, if fewer than the function lets wait.
+    pub queue_max: Option<u32>,
+}
+
 /// A SaaS provider.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
@@ -138,12 +168,23 @@ pub struct Tenant {
     pub limits: LevelLimits,
     /// Workers and calls over all its sub-tenants.
     pub calls: CallLimits,
-    /// Limits of each sub-tenant, over all its functions and workers.
-    pub sub_tenant: LevelLimits,
-    /// Workers and calls of each sub-tenant, over all functions.
-    pub sub_tenant_calls: CallLimits,
+    /// What a sub-tenant gets that has no table of its own.
+    pub sub_tenant: SubTenantLevel,
+    /// What those of a class get.
+    #[serde(rename = "class")]
+    pub classes: BTreeMap<Name, SubTenantLevel>,
+    /// What single sub-tenants get, by label.
+    #[serde(rename = "id")]
+    pub ids: BTreeMap<String, SubTenantLevel>,
     /// Its functions, by name.
     pub functions: BTreeMap<Name, Function>,
+}
+
+impl Tenant {
+    /// What a sub-tenant gets.
+    pub fn level_of(&self, label: &str) -> &SubTenantLevel {
+        self.ids.get(label).unwrap_or(&self.sub_tenant)
+    }
 }
 
 /// Who shares a worker.
@@ -227,8 +268,16 @@ pub struct Function {
     pub env: BTreeMap<String, String>,
     /// Memory of one worker, /tmp included.
     pub memory_max: ByteSize,
+    /// Memory above which a worker is slowed down and its memory given back; none for no such line.
+    pub memory_high: Option<ByteSize>,
     /// CPU of one worker.
     pub cpu_quota: CpuMillis,
+    /// Time over which the quota counts.
+    #[serde(serialize_with = "as_text")]
+    pub cpu_period: Duration,
+    /// CPU time that may be saved up for later; at most the quota of one period.
+    #[serde(serialize_with = "as_text")]
+    pub cpu_burst: Duration,
     /// Share against the sub-tenant's other workers, 1 to 10000.
     pub cpu_weight: u32,
     /// Processes and threads of one worker, init and launcher included; at least 3.

@@ -25,12 +25,17 @@ use tokio::{
 use super::{
     Driver, Note,
     catalogue::Entry,
+    hit::{Hit, Scope},
     labels::hex,
+    reason,
     rejection::Rejection,
-    verdict::{self, Failed, Noticed},
+    verdict::{self, Failed, HeldBack, Noticed},
 };
 use crate::{
+    cgroups::bite::Level,
     config::Isolation,
+    events::book::{Kind, Seen},
+    usage::sums::{CallEnd, Reading},
     worker::{
         StartFailure, Worker,
         exchange::{Fault, Reply, Ticket, exchange},
@@ -138,6 +143,10 @@ struct Delivery {
     at: Instant,
     calls: u64,
     mark: Option<Mark>,
+    /// How long its worker had been frozen.
+    frozen: Duration,
+    /// What the quotas of the levels above had held back by then.
+    throttled_above: Vec<(Level, Duration)>,
 }
 
 /// What is held back until the pool has settled the call.
@@ -213,7 +222,7 @@ impl Call {
             let result = self.attempt().await;
             match result {
                 // Replaced between our look at the catalogue and the pool's: nothing has seen the call yet.
-                Err(Failure::Rejected(Rejection::Refused(Refusal::UnknownFunction))) if self.renew() => {}
+                Err(Failure::Rejected(Rejection::Refused(Refusal::UnknownFunction, _))) if self.renew() => {}
                 result => break result,
             }
         };
@@ -227,10 +236,56 @@ impl Call {
         if let (Some(recorder), Some(ticket)) = (&self.driver.recorder, recording) {
             recorder.ended(ticket, &result);
         }
+        if let Err(failure) = &result {
+            self.note(failure);
+        }
         if let Err(Failure::Ours(what)) = &result {
             tracing::error!(tenant = %self.entry.tenant, function = %self.entry.name, what, "a call was failed by sublet");
         }
         result
+    }
+
+    /// Puts a call that did not end well into the books of its sub-tenant.
+    fn note(&self, failure: &Failure) {
+        let sums = |how| {
+            for sums in self.driver.shop.ledger.of(&self.entry.tenant, Some(&self.key.sub_tenant)) {
+                sums.call(how, self.accepted.elapsed(), Duration::ZERO);
+            }
+        };
+        let hit = |hit: Option<&Hit>| hit.cloned().unwrap_or_default();
+        let (reason, hit, worker, message) = match failure {
+            Failure::Cancelled => return sums(CallEnd::Failed),
+            Failure::Rejected(rejection) => {
+                sums(CallEnd::Refused);
+                let of = if let Rejection::Refused(_, of) = rejection { of.as_deref() } else { None };
+                (reason::of_rejection(rejection), hit(of), String::new(), rejection.to_string())
+            }
+            Failure::Ours(what) => {
+                sums(CallEnd::Failed);
+                ("INTERNAL", Hit::default(), String::new(), what.clone())
+            }
+            // It is counted where its receipt was written.
+            Failure::Verdict(verdict) => {
+                let Verdict { setting, limit, seen, level, message, .. } = &**verdict;
+                let worker = verdict.receipt.as_ref().map(|receipt| receipt.worker.clone()).unwrap_or_default();
+                let seen = Seen { limit: limit.clone(), observed: seen.clone(), worker, message: message.clone() };
+                let kind = self.kind(reason::of_verdict(verdict.kind()), level, setting);
+                return self.driver.hub.fault(kind, seen);
+            }
+        };
+        let kind = self.kind(reason, hit.level, &hit.setting);
+        self.driver.hub.fault(kind, Seen { limit: hit.limit, observed: hit.observed, worker, message });
+    }
+
+    fn kind(&self, reason: &'static str, level: &str, setting: &str) -> Kind {
+        Kind {
+            tenant: self.entry.tenant.clone(),
+            function: self.entry.name.clone(),
+            sub_tenant: self.key.sub_tenant.clone(),
+            reason,
+            level: level.to_owned(),
+            setting: setting.to_owned(),
+        }
     }
 
     /// Takes the revision that has replaced its function's, if there is one that takes the same label.
@@ -289,6 +344,8 @@ impl Call {
                         at: Instant::now(),
                         calls: worker.count_call(),
                         mark: None,
+                        frozen: Duration::ZERO,
+                        throttled_above: Vec::new(),
                         worker,
                     };
                     match self.deliver(delivery, lease, thaw, &mut notes).await {
@@ -323,14 +380,19 @@ impl Call {
         let worker = delivery.worker.clone();
         let answered = |clean| self.driver.step(Event::Answered { worker: worker.id, lease, clean });
         let unfit = |what: String| Delivered::Not(worker.clone(), what);
-        if thaw && let Err(error) = worker.apply_freeze() {
-            return unfit(format!("it cannot be thawed: {error}"));
+        if thaw {
+            match worker.apply_freeze() {
+                Ok(frozen) => delivery.frozen = frozen,
+                Err(error) => return unfit(format!("it cannot be thawed: {error}")),
+            }
         }
         let (Some(mut channel), Some(owner)) = (worker.take_channel(), worker.owner()) else {
             return unfit("its channel is not there".into());
         };
-        // What it wrote before is not this call's.
+        // What it wrote before is not this call's, nor what it used.
         delivery.mark = Some(worker.log.mark());
+        worker.meter().begin(worker.reading());
+        delivery.throttled_above = worker.throttled_above();
         let ticket = Ticket { lease: delivery.lease, label: owner.tag };
         let left = self.limit.saturating_sub(self.accepted.elapsed());
         let own = self.entry.settings.timeout;
@@ -341,7 +403,8 @@ impl Call {
             note = notes.recv() => return Delivered::Overtaken(delivery, note),
         };
         let Ok(outcome) = outcome else {
-            let held = self.failed(verdict::deadline(&self.entry, own, false, delivery.at.elapsed()), Some(&delivery));
+            let verdict = verdict::deadline(&self.entry, own, false, delivery.at.elapsed());
+            let held = self.failed_in_time(verdict, &delivery);
             answered(false);
             return Delivered::Replied(delivery, held);
         };
@@ -355,7 +418,10 @@ impl Call {
                 self.failure(&failed, &delivery).await
             }
             Ok(Reply::Error(what)) => self.failure(&Failed::Handler(what), &delivery).await,
-            Err(Fault::NotDelivered(what)) => return unfit(what),
+            Err(Fault::NotDelivered(what)) => {
+                worker.meter().end(worker.reading());
+                return unfit(what);
+            }
             Err(Fault::TooLarge { seen, .. }) => {
                 (self.failed(verdict::answer_too_large(&self.entry, seen), Some(&delivery)), false)
             }
@@ -382,23 +448,69 @@ impl Call {
             Some(mark) => delivery.worker.log.since(mark).into(),
             None => Bytes::new(),
         };
-        Answer { payload, receipt: self.receipt(Some(delivery)), log_tail }
+        let used = delivery.worker.meter().end(delivery.worker.reading());
+        self.count(CallEnd::Answered, delivery);
+        Answer { payload, receipt: self.receipt(Some(delivery), used), log_tail }
+    }
+
+    fn count(&self, how: CallEnd, delivery: &Delivery) {
+        delivery.worker.meter().count(how, delivery.at - self.accepted, delivery.at.elapsed());
     }
 
     /// The worker lives and the call failed. Also says whether the worker may go on.
     async fn failure(&self, failed: &Failed, delivery: &Delivery) -> (Held, bool) {
         let worker = &delivery.worker;
-        let tmp = self.driver.shop.nursery.tmp_space(worker.id.0).await;
-        let (bites, peak) = worker.leaf().map(|leaf| (leaf.bites(), leaf.memory_peak_bytes())).unwrap_or_default();
+        let left = self.driver.shop.nursery.left(worker.id.0).await;
+        let tree = self.driver.shop.quotas.tree();
+        let (oom_kills, name) = worker.leaf().map_or((0, ""), |leaf| (leaf.bites().oom_kills, leaf.name()));
+        let memory_bite = (oom_kills > 0).then(|| tree.memory_bite(name));
         let refused = worker.refused_calls();
-        let noticed = Noticed { refused: &refused, forks_refused: worker.was_refused_forks() };
-        let verdict = verdict::of_failure(&self.entry, failed, tmp, bites.oom_kills, peak, noticed);
+        let forks_refused = worker.was_refused_forks().then(|| tree.pids_bite(name));
+        let noticed = Noticed { refused: &refused, forks_refused };
+        let verdict = verdict::of_failure(&self.scope(), failed, left, memory_bite, noticed);
         // Where the kernel ended one process of it for memory (v1 has no group kill), the rest is not what it was.
-        (self.failed(verdict, Some(delivery)), bites.oom_kills == 0)
+        (self.failed(verdict, Some(delivery)), oom_kills == 0)
+    }
+
+    fn scope(&self) -> Scope {
+        Scope::new(&self.driver.catalogue(), &self.entry, &self.key.sub_tenant)
+    }
+
+    /// A deadline that passed while the worker had the call: was it held back?
+    fn failed_in_time(&self, of_deadline: Verdict, delivery: &Delivery) -> Held {
+        let worker = &delivery.worker;
+        let used = worker.meter().end(worker.reading());
+        let quota = |level: Level| {
+            let leaf = worker.leaf().map_or("", |leaf| leaf.name());
+            self.driver.shop.quotas.cpu_millis(leaf, level)
+        };
+        let above = self.throttled(delivery);
+        let own = (Level::Worker, used.throttled);
+        let most = above.into_iter().chain([own]).max_by_key(|(_, throttled)| *throttled);
+        let held = most.map(|(level, throttled)| HeldBack {
+            level,
+            throttled,
+            running: delivery.at.elapsed(),
+            limit_millis: quota(level),
+        });
+        let verdict = verdict::or_cpu(&self.scope(), of_deadline, held);
+        self.failed_with(verdict, Some(delivery), used)
+    }
+
+    /// What the quotas of the levels above held back since the delivery.
+    fn throttled(&self, delivery: &Delivery) -> Vec<(Level, Duration)> {
+        let now = delivery.worker.throttled_above();
+        let pairs = now.into_iter().zip(&delivery.throttled_above);
+        pairs.map(|((level, now), (_, before))| (level, now.saturating_sub(*before))).collect()
     }
 
     /// Adds to a verdict what every verdict carries.
     fn failed(&self, verdict: Verdict, delivery: Option<&Delivery>) -> Held {
+        let used = delivery.map(|delivery| delivery.worker.meter().end(delivery.worker.reading()));
+        self.failed_with(verdict, delivery, used.unwrap_or_default())
+    }
+
+    fn failed_with(&self, verdict: Verdict, delivery: Option<&Delivery>, used: Reading) -> Held {
         let worker = delivery.map(|delivery| &delivery.worker);
         let log_tail = match delivery {
             Some(Delivery { mark: Some(mark), worker, .. }) => worker.log.since(*mark).into(),
@@ -408,7 +520,15 @@ impl Call {
             Some(worker) => worker.refused_calls(),
             None => verdict.refused_syscalls,
         };
-        let receipt = Some(self.receipt(delivery));
+        match delivery {
+            Some(delivery) => self.count(CallEnd::Failed, delivery),
+            None => {
+                for sums in self.driver.shop.ledger.of(&self.entry.tenant, Some(&self.key.sub_tenant)) {
+                    sums.call(CallEnd::Failed, self.accepted.elapsed(), Duration::ZERO);
+                }
+            }
+        }
+        let receipt = Some(self.receipt(delivery, used));
         Err(Failure::Verdict(Box::new(Verdict { receipt, log_tail, refused_syscalls, ..verdict })))
     }
 
@@ -440,7 +560,10 @@ impl Call {
                 None => Err(Failure::Ours("the worker is gone and nothing is known of it".into())),
             },
             End::Refused(Refusal::DeadlinePast) => Err(Failure::Rejected(Rejection::DeadlinePast)),
-            End::Refused(refusal) => Err(Failure::Rejected(Rejection::Refused(refusal))),
+            End::Refused(refusal) => {
+                let hit = self.scope().of_refusal(&refusal).map(Box::new);
+                Err(Failure::Rejected(Rejection::Refused(refusal, hit)))
+            }
             End::Evicted { .. } => self.failed(verdict::evicted(), delivery),
         }
     }
@@ -452,11 +575,16 @@ impl Call {
             Stage::Starting => format!("{}; its worker was being made", verdict.message),
             Stage::Leased => verdict.message.clone(),
         };
-        self.failed(Verdict { message, ..verdict }, delivery)
+        match delivery {
+            Some(delivery) => self.failed_in_time(Verdict { message, ..verdict }, delivery),
+            None => self.failed(Verdict { message, ..verdict }, None),
+        }
     }
 
     async fn died(&self, worker: &Worker, delivery: Option<&Delivery>) -> Held {
         let forks_refused = worker.was_refused_forks();
+        let leaf = worker.leaf().map_or("", |leaf| leaf.name());
+        let forks_refused = forks_refused.then(|| self.driver.shop.quotas.tree().pids_bite(leaf));
         let post = tokio::select! {
             post = worker.post_mortem() => post,
             () = sleep(POST_MORTEM_PATIENCE) => None,
@@ -465,12 +593,13 @@ impl Call {
             return Err(Failure::Ours("the worker died and cannot be examined".into()));
         };
         let refused = worker.refused_calls();
-        let noticed = Noticed { refused: &refused, forks_refused: forks_refused || post.bites.pids_refused > 0 };
-        let held = self.failed(verdict::of_death(&self.entry, &post, noticed), delivery);
+        let noticed = Noticed { refused: &refused, forks_refused: forks_refused.or(post.pids_bite) };
+        let held = self.failed(verdict::of_death(&self.scope(), &post, noticed), delivery);
         match held {
             Err(Failure::Verdict(mut verdict)) => {
                 if let Some(receipt) = &mut verdict.receipt {
                     receipt.memory_peak_bytes = post.memory_peak_bytes;
+                    receipt.exit = post.exit();
                 }
                 Err(Failure::Verdict(verdict))
             }
@@ -478,7 +607,7 @@ impl Call {
         }
     }
 
-    fn receipt(&self, delivery: Option<&Delivery>) -> Receipt {
+    fn receipt(&self, delivery: Option<&Delivery>, used: Reading) -> Receipt {
         let now = Instant::now();
         let wire = |duration: Duration| prost_types::Duration::try_from(duration).ok();
         let Some(delivery) = delivery else {
@@ -490,14 +619,23 @@ impl Call {
             Start::Cell => v1::Start::Cell,
             Start::Warm => v1::Start::Warm,
         };
+        // Several processors can be held back at one time; the call has lost no more than it ran.
+        let running = now - delivery.at;
+        let throttled = self.throttled(delivery).iter().fold(used.throttled, |sum, (_, held)| sum + *held).min(running);
+        let is_counted = worker.leaf().is_some_and(|leaf| leaf.accounts_cpu());
         Receipt {
             worker: worker.name(),
             lease: hex(&delivery.lease),
             start: start.into(),
             queued: wire(delivery.at - self.accepted),
             starting: worker.starting().filter(|_| start != v1::Start::Warm).and_then(wire),
-            running: wire(now - delivery.at),
-            cpu: worker.take_cpu().and_then(wire),
+            running: wire(running),
+            cpu: wire(used.cpu).filter(|_| is_counted),
+            throttled: wire(throttled).filter(|_| is_counted),
+            frozen: wire(delivery.frozen),
+            io_read_bytes: used.io_read,
+            io_written_bytes: used.io_written,
+            exit: String::new(),
             memory_peak_bytes: worker.leaf().map_or(0, |leaf| leaf.memory_peak_bytes()),
             calls: delivery.calls,
         }
@@ -506,6 +644,10 @@ impl Call {
 
 /// What came of one delivery.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lives from a return to its match; a box would be an allocation a call"
+)]
 enum Delivered {
     /// The pool has been told; its Settle follows.
     Replied(Delivery, Held),

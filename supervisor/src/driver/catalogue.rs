@@ -10,8 +10,8 @@ use sublet_proto::link::sandbox::{InnerLimits, Layer, SandboxSpec};
 use sublet_shim::plan::{self, HostFacts, Step};
 
 use crate::{
-    cgroups::{limits::Limits, tree::Level},
-    config::{self, Config, Function, Isolation, LevelLimits, Name},
+    cgroups::owner::Owner,
+    config::{self, Config, Function, Isolation, Name},
 };
 
 /// One function of one tenant.
@@ -25,8 +25,6 @@ pub struct Entry {
     pub id: FunctionId,
     /// Its settings.
     pub settings: Function,
-    tenant_limits: Limits,
-    sub_tenant_limits: Limits,
 }
 
 impl Entry {
@@ -35,22 +33,9 @@ impl Entry {
         format!("tenant.{}.function.{}.{key}", self.tenant, self.name)
     }
 
-    /// Limits of one worker.
-    pub fn worker_limits(&self) -> Limits {
-        Limits {
-            memory_max: Some(self.settings.memory_max.bytes()),
-            pids_max: Some(self.settings.pids_max.into()),
-            cpu_millis: Some(self.settings.cpu_quota.millis().into()),
-            cpu_weight: Some(self.settings.cpu_weight.into()),
-        }
-    }
-
-    /// The levels above a worker of the sub-tenant whose group is `sub_tenant`.
-    pub fn levels(&self, sub_tenant: String) -> [Level; 2] {
-        [
-            Level { name: format!("t-{}", self.tenant), limits: self.tenant_limits },
-            Level { name: sub_tenant, limits: self.sub_tenant_limits },
-        ]
+    /// Whose group that of one of its workers is.
+    pub fn owner(&self, label: Option<&SubTenant>) -> Owner {
+        Owner::Worker { tenant: self.tenant.clone(), function: self.name.clone(), label: label.cloned() }
     }
 
     /// The sandbox of one worker.
@@ -111,15 +96,6 @@ impl Entry {
     }
 }
 
-fn level(limits: &LevelLimits) -> Limits {
-    Limits {
-        memory_max: limits.memory_max.map(|max| max.bytes()),
-        pids_max: limits.pids_max.map(u64::from),
-        cpu_millis: limits.cpu_quota.map(|quota| quota.millis().into()),
-        cpu_weight: Some(limits.cpu_weight.into()),
-    }
-}
-
 /// One tenant.
 #[derive(Debug)]
 pub struct Tenant {
@@ -127,14 +103,14 @@ pub struct Tenant {
     pub id: TenantId,
     /// Its functions, each in its newest revision.
     pub functions: HashMap<Arc<str>, Arc<Entry>>,
-    /// Limits of its group, and of those of its sub-tenants.
-    pub limits: [Limits; 2],
 }
 
 /// All functions that calls may name.
 #[derive(Debug, Default)]
 pub struct Catalogue {
     tenants: HashMap<Arc<str>, Tenant>,
+    /// What it was made of; none before the first.
+    pub config: Option<Arc<Config>>,
 }
 
 impl Catalogue {
@@ -148,7 +124,6 @@ impl Catalogue {
         for (name, tenant) in &config.tenants {
             let name: Arc<str> = name.as_str().into();
             let id = tenant_id(&name, tenant);
-            let limits = [level(&tenant.limits), level(&tenant.sub_tenant)];
             let entry = |(function, settings): (&Name, &Function)| {
                 let function: Arc<str> = function.as_str().into();
                 let entry = Entry {
@@ -156,15 +131,13 @@ impl Catalogue {
                     name: function.clone(),
                     id: function_id(id, &function, settings),
                     settings: settings.clone(),
-                    tenant_limits: limits[0],
-                    sub_tenant_limits: limits[1],
                 };
                 (function, Arc::new(entry))
             };
             let functions = tenant.functions.iter().map(entry).collect();
-            tenants.insert(name.clone(), Tenant { id, functions, limits });
+            tenants.insert(name.clone(), Tenant { id, functions });
         }
-        Self { tenants }
+        Self { tenants, config: Some(Arc::new(config.clone())) }
     }
 
     /// A tenant, if there is one of the name.
@@ -200,15 +173,5 @@ pub fn minimums(function: &Function) -> BTreeMap<SubTenant, u32> {
             let label = |label: &String| SubTenant::try_from(label.as_str()).ok();
             function.warm.iter().filter_map(|(text, count)| Some((label(text)?, *count))).collect()
         }
-    }
-}
-
-/// Limits of the group of all workers.
-pub fn pool_limits(config: &Config) -> Limits {
-    Limits {
-        memory_max: config.host.memory_max.map(|max| max.bytes()),
-        pids_max: config.host.pids_max.map(u64::from),
-        cpu_millis: None,
-        cpu_weight: None,
     }
 }

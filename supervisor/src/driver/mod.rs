@@ -11,13 +11,15 @@
 
 pub mod call;
 pub mod catalogue;
+pub mod hit;
 pub mod labels;
 pub mod policy;
+pub mod reason;
 pub mod rejection;
 pub mod verdict;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
@@ -26,14 +28,15 @@ use std::{
 };
 
 use sublet_pool::{
-    Action, CallId, End, Event, FunctionId, KillReason, LeaseId, Pool, PoolKey, Selector, Start, Tick, WarmRefusal,
-    WorkerId,
+    Action, CallId, End, Event, FunctionId, KillReason, LeaseId, Pool, PoolKey, Selector, Start, SubTenant,
+    SubTenantPolicy, Tick, WarmRefusal, WorkerId,
 };
 use tokio::sync::{Notify, mpsc, watch};
 
 use self::catalogue::{Catalogue, Entry};
 use crate::{
-    config::Config,
+    config::{Config, SubTenantLevel, Tenant},
+    events::{Happened, Hub, WorkerNews},
     recorder::Recorder,
     worker::{
         Worker,
@@ -90,6 +93,8 @@ pub struct Driver {
     catalogue: RwLock<Arc<Catalogue>>,
     /// Sums.
     pub counters: Counters,
+    /// Where operators are told what happens.
+    pub hub: Hub,
     shop: Arc<Workshop>,
     recorder: Option<Recorder>,
     books: Mutex<Books>,
@@ -120,6 +125,7 @@ impl Driver {
         let driver = Arc::new(Self {
             catalogue: RwLock::default(),
             counters: Counters::default(),
+            hub: Hub::default(),
             shop: Arc::new(shop),
             recorder,
             books: Mutex::new(Books {
@@ -175,6 +181,14 @@ impl Driver {
                 },
             )
         };
+        for (name, tenant) in &config.tenants {
+            let Some(known) = new.tenant(name.as_str()) else { continue };
+            let before = old.config.as_ref().and_then(|old| old.tenants.get(name));
+            let policies = own_policies(before, tenant);
+            if !policies.is_empty() {
+                events.push(Event::SetSubTenants { tenant: known.id, policies });
+            }
+        }
         for entry in old.all() {
             match new.function(&entry.tenant, &entry.name) {
                 Some(newer) if newer.id == entry.id => {
@@ -197,21 +211,6 @@ impl Driver {
         *self.catalogue.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
         for event in events {
             self.step_with(&mut books, event);
-        }
-    }
-
-    /// Writes the limits of tenants and sub-tenants into the groups that exist.
-    pub fn apply_levels(&self) {
-        let catalogue = self.catalogue();
-        for (name, tenant) in catalogue.tenants() {
-            let path = format!("t-{name}");
-            let of_subs = self.shop.groups.of(name);
-            let subs = of_subs.iter().map(|(_, group)| (format!("{path}/{group}"), tenant.limits[1]));
-            for (path, limits) in std::iter::once((path.clone(), tenant.limits[0])).chain(subs) {
-                if let Err(error) = self.shop.tree.set_limits(&path, &limits) {
-                    tracing::error!(group = path, %error, "its limits cannot be changed");
-                }
-            }
         }
     }
 
@@ -241,6 +240,9 @@ impl Driver {
             _ => {}
         }
         let reaped = if let Event::Reaped { worker } = event { Some(worker) } else { None };
+        if self.hub.is_heard() {
+            self.tell(books, &event);
+        }
         let now = self.tick(Instant::now());
         let mut actions = std::mem::take(&mut books.actions);
         books.pool.handle(now, event, &mut actions);
@@ -261,6 +263,33 @@ impl Driver {
         }
     }
 
+    /// Tells listeners what became of a worker.
+    fn tell(&self, books: &Books, event: &Event) {
+        let (id, what) = match event {
+            Event::Made { worker } => (worker, "cell ready"),
+            Event::Started { worker } => (worker, "ready"),
+            Event::StartFailed { worker } => (worker, "start failed"),
+            Event::Reaped { worker } => (worker, "gone"),
+            _ => return,
+        };
+        let Some(worker) = books.workers.get(id) else { return };
+        // Everybody else's is made on the way to being ready.
+        if what == "cell ready" && worker.owner().is_some() {
+            return;
+        }
+        self.hub.tell(Happened::Worker(WorkerNews {
+            worker: worker.name(),
+            tenant: worker.entry.tenant.to_string(),
+            function: worker.entry.name.to_string(),
+            sub_tenant_hash: match worker.owner() {
+                Some(owner) => self.shop.labels.group(&worker.entry.tenant, &owner.sub_tenant),
+                None => String::new(),
+            },
+            what,
+            why: worker.kill_reason().filter(|_| what == "gone").map(|why| format!("{why:?}")).unwrap_or_default(),
+        }));
+    }
+
     /// A worker or cell is asked for.
     fn make(self: &Arc<Self>, books: &mut Books, id: WorkerId, function: FunctionId, owner: Option<&PoolKey>) {
         let Some(entry) = books.entries.get(&function).cloned() else {
@@ -269,8 +298,9 @@ impl Driver {
             return;
         };
         let worker = Arc::new(Worker::new(id, entry, owner.is_none()));
-        if let Some(key) = owner {
-            self.label(&worker, key);
+        match owner {
+            Some(key) => self.label(&worker, key),
+            None => worker.meter().belongs_to(self.shop.ledger.of(&worker.entry.tenant, None)),
         }
         books.workers.insert(id, worker.clone());
         let driver = self.clone();
@@ -279,6 +309,7 @@ impl Driver {
 
     fn label(&self, worker: &Worker, key: &PoolKey) {
         let tag = self.shop.labels.tag(&worker.entry, &key.sub_tenant);
+        worker.meter().belongs_to(self.shop.ledger.of(&worker.entry.tenant, Some(&key.sub_tenant)));
         if !worker.label(key.sub_tenant.clone(), tag) {
             // Its keeper goes on with the first owner, and no frame of the second would be accepted.
             tracing::error!(worker = worker.name(), "a worker was to get a second owner");
@@ -394,11 +425,35 @@ impl Driver {
         books.pool.workers().filter_map(line).collect()
     }
 
+    /// Calls that wait, by sub-tenant; of those that have any.
+    pub fn waiting(&self) -> HashMap<(Arc<str>, SubTenant), u32> {
+        let books = self.books();
+        let mut waiting = HashMap::new();
+        for (function, sub_tenant, calls) in books.pool.waiting() {
+            if let Some(entry) = books.entries.get(&function) {
+                *waiting.entry((entry.tenant.clone(), sub_tenant.clone())).or_insert(0) += calls;
+            }
+        }
+        waiting
+    }
+
     /// Sums of now, and whether new calls are refused.
     pub fn counts(&self) -> (sublet_pool::Counts, bool) {
         let books = self.books();
         (books.pool.counts(), books.pool.is_draining())
     }
+}
+
+/// Limits of single sub-tenants that are others than before.
+fn own_policies(before: Option<&Tenant>, now: &Tenant) -> Vec<(SubTenant, Option<SubTenantPolicy>)> {
+    let none = BTreeMap::new();
+    let old = before.map_or(&none, |tenant| &tenant.ids);
+    let label = |text: &String| SubTenant::try_from(text.as_str()).ok();
+    let policy = |level: &SubTenantLevel| policy::sub_tenant(level);
+    let changed = now.ids.iter().filter(|(text, level)| old.get(*text).map(policy) != Some(policy(level)));
+    let set = changed.filter_map(|(text, level)| Some((label(text)?, Some(policy(level)))));
+    let gone = old.keys().filter(|text| !now.ids.contains_key(*text)).filter_map(|text| Some((label(text)?, None)));
+    set.chain(gone).collect()
 }
 
 /// Freezes an idle worker once it has nothing more to say: what it writes after its answer is not cut in two for as long

@@ -2,7 +2,7 @@
 
 use sublet_pool::{FunctionPolicy, HostPolicy, Rate, SubTenantPolicy, TenantPolicy};
 
-use crate::config::{self, CELL_BYTES, CallLimits, Freeze, Function, Host, Tenant};
+use crate::config::{self, CELL_BYTES, Freeze, Function, Host, SubTenantLevel, Tenant};
 
 fn rate(rate: Option<config::Rate>) -> Option<Rate> {
     rate.map(|rate| Rate { per_second: rate.rate.count(), burst: rate.burst })
@@ -19,12 +19,15 @@ pub fn host(host: &Host) -> HostPolicy {
     }
 }
 
-fn sub_tenant(limits: &CallLimits) -> SubTenantPolicy {
+/// One sub-tenant's limits.
+pub fn sub_tenant(level: &SubTenantLevel) -> SubTenantPolicy {
+    let limits = &level.calls;
     SubTenantPolicy {
         workers_max: limits.workers_max,
         calls_in_flight_max: limits.calls_in_flight_max,
         rate: rate(limits.rate),
         weight: limits.weight,
+        queue_max: level.queue_max,
     }
 }
 
@@ -35,7 +38,7 @@ pub fn tenant(tenant: &Tenant) -> TenantPolicy {
         calls_in_flight_max: tenant.calls.calls_in_flight_max,
         rate: rate(tenant.calls.rate),
         weight: tenant.calls.weight,
-        sub_tenant: sub_tenant(&tenant.sub_tenant_calls),
+        sub_tenant: sub_tenant(&tenant.sub_tenant),
     }
 }
 

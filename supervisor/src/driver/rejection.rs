@@ -2,6 +2,8 @@
 
 use sublet_pool::{LabelError, LimitLevel, Refusal};
 
+use super::hit::Hit;
+
 /// Why a call is not accepted. Nothing of it has reached a worker.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)] // The fields are what the message names.
@@ -29,7 +31,7 @@ pub enum Rejection {
     DeadlinePast,
     /// Too much is going on, or nothing any more.
     #[error("{}", refusal_text(*.0))]
-    Refused(Refusal),
+    Refused(Refusal, Option<Box<Hit>>),
 }
 
 fn level_name(level: LimitLevel) -> &'static str {

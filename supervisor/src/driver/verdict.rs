@@ -5,13 +5,17 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use sublet_proto::{
-    link::{nursery::TmpSpace, sandbox::OnRefused},
+    link::{
+        nursery::{Left, TmpSpace},
+        sandbox::OnRefused,
+    },
     v1::{Verdict, VerdictKind},
 };
 
+use super::{catalogue::Entry, hit::Scope};
 use crate::{
-    config::format_duration,
-    driver::catalogue::Entry,
+    cgroups::bite::{Bite, Level},
+    config::{ByteSize, format_duration},
     worker::{FunctionEnd, PostMortem},
 };
 
@@ -24,23 +28,53 @@ fn verdict(kind: VerdictKind, message: impl Into<String>) -> Verdict {
     Verdict { kind: kind.into(), message: message.into(), ..Verdict::default() }
 }
 
-fn with(entry: &Entry, verdict: Verdict, setting: &str, limit: impl ToString, seen: impl ToString) -> Verdict {
-    Verdict { setting: entry.setting(setting), limit: limit.to_string(), seen: seen.to_string(), ..verdict }
+/// A limit that is the function's own.
+fn with(entry: &Entry, verdict: Verdict, key: &str, limit: impl ToString, seen: impl ToString) -> Verdict {
+    Verdict {
+        setting: entry.setting(key),
+        limit: limit.to_string(),
+        seen: seen.to_string(),
+        level: Level::Worker.name().to_owned(),
+        ..verdict
+    }
 }
 
-/// The memory limit ended it.
-fn memory(entry: &Entry, peak_bytes: u64) -> Verdict {
-    let limit = entry.settings.memory_max;
-    let seen = if peak_bytes > 0 { format!("{peak_bytes} bytes") } else { "more".to_owned() };
-    let verdict =
-        verdict(VerdictKind::Memory, format!("the worker passed its memory limit of {limit} and was ended by it"));
-    with(entry, verdict, "memory_max", limit, seen)
+/// Whose limit, for people.
+const fn whose(level: Level) -> &'static str {
+    match level {
+        Level::Worker => "its own",
+        Level::SubTenant => "its sub-tenant's",
+        Level::Tenant => "its tenant's",
+        Level::Host => "the host's",
+    }
 }
 
-fn pids(entry: &Entry) -> Verdict {
-    let limit = entry.settings.pids_max;
-    let message = format!("the worker was refused a process or thread by its limit of {limit}, and failed");
-    with(entry, verdict(VerdictKind::Pids, message), "pids_max", limit, format!("{}", u64::from(limit) + 1))
+/// A memory limit ended it.
+fn memory(scope: &Scope, bite: &Bite) -> Verdict {
+    let size = |bytes: Option<u64>| bytes.map(ByteSize::from_bytes);
+    let limit = size(bite.limit).map_or_else(|| "the host's memory".to_owned(), |limit| limit.to_string());
+    let seen = bite.seen.filter(|seen| *seen > 0).map_or_else(|| "more".to_owned(), |seen| format!("{seen} bytes"));
+    let message = format!("the worker was ended by {} memory limit of {limit}", whose(bite.level));
+    Verdict {
+        setting: scope.setting(bite.level, "memory_max"),
+        limit,
+        seen,
+        level: bite.level.name().to_owned(),
+        ..verdict(VerdictKind::Memory, message)
+    }
+}
+
+fn pids(scope: &Scope, bite: &Bite) -> Verdict {
+    let limit = bite.limit.map_or_else(|| "none".to_owned(), |limit| limit.to_string());
+    let message =
+        format!("the worker was refused a process or thread by {} limit of {limit}, and failed", whose(bite.level));
+    Verdict {
+        setting: scope.setting(bite.level, "pids_max"),
+        seen: bite.limit.map_or_else(|| "more".to_owned(), |limit| limit.saturating_add(1).to_string()),
+        limit,
+        level: bite.level.name().to_owned(),
+        ..verdict(VerdictKind::Pids, message)
+    }
 }
 
 fn disk(entry: &Entry, tmp: Option<TmpSpace>) -> Verdict {
@@ -49,11 +83,17 @@ fn disk(entry: &Entry, tmp: Option<TmpSpace>) -> Verdict {
     if full_of_files {
         let limit = settings.tmp_inodes;
         let message = format!("the worker's /tmp had all the {limit} files it may have, and the call failed");
-        return with(entry, verdict(VerdictKind::Disk, message), "tmp_inodes", limit, limit);
+        return with(entry, verdict(VerdictKind::Inodes, message), "tmp_inodes", limit, limit);
     }
     let limit = settings.tmp_size;
     let message = format!("the worker's /tmp of {limit} was full, or one file reached that size, and the call failed");
     with(entry, verdict(VerdictKind::Disk, message), "tmp_size", limit, limit)
+}
+
+fn descriptors(entry: &Entry) -> Verdict {
+    let limit = entry.settings.nofile;
+    let message = format!("a process of the worker had all the {limit} descriptors it may have, and the call failed");
+    with(entry, verdict(VerdictKind::Descriptors, message), "nofile", limit, limit)
 }
 
 fn refused_syscall(entry: &Entry, name: &str) -> Verdict {
@@ -68,9 +108,46 @@ pub fn deadline(entry: &Entry, limit: Duration, callers_own: bool, seen: Duratio
     let verdict = verdict(VerdictKind::Deadline, format!("the call was not answered within {whose} limit of {shown}"));
     let seen = format_duration(seen);
     if callers_own {
-        Verdict { limit: shown, seen, setting: "the call's timeout".into(), ..verdict }
+        Verdict { limit: shown, seen, setting: "the call's timeout".into(), level: "call".into(), ..verdict }
     } else {
-        with(entry, verdict, "timeout", shown, seen)
+        Verdict { level: "function".into(), ..with(entry, verdict, "timeout", shown, seen) }
+    }
+}
+
+/// A quota that held a worker back.
+#[derive(Clone, Copy, Debug)]
+pub struct HeldBack {
+    /// Whose quota.
+    pub level: Level,
+    /// For how long.
+    pub throttled: Duration,
+    /// Of how long.
+    pub running: Duration,
+    /// Thousandths of a CPU.
+    pub limit_millis: Option<u64>,
+}
+
+/// A deadline that passed because a quota held the worker back for half of the time or more; else it is what it was.
+pub fn or_cpu(scope: &Scope, of_deadline: Verdict, held: Option<HeldBack>) -> Verdict {
+    let Some(held) = held.filter(|held| held.throttled * 2 >= held.running && !held.running.is_zero()) else {
+        return of_deadline;
+    };
+    let limit = held.limit_millis.map_or_else(|| "none".to_owned(), |millis| format!("{millis}m"));
+    let message = format!(
+        "{}; {} CPU quota of {limit} held it back for {} of the {} it ran",
+        of_deadline.message,
+        whose(held.level),
+        format_duration(held.throttled),
+        format_duration(held.running)
+    );
+    Verdict {
+        kind: VerdictKind::Cpu.into(),
+        message,
+        setting: scope.setting(held.level, "cpu_quota"),
+        limit,
+        seen: format!("throttled for {}", format_duration(held.throttled)),
+        level: held.level.name().to_owned(),
+        ..of_deadline
     }
 }
 
@@ -99,16 +176,17 @@ fn ended(entry: &Entry, code: Option<i32>, signal: Option<i32>) -> Verdict {
 pub struct Noticed<'a> {
     /// System calls refused during the worker's life.
     pub refused: &'a [String],
-    /// Whether forks were refused since the last call that failed.
-    pub forks_refused: bool,
+    /// Whose limit of processes refused a fork since the last call that failed; none when none was.
+    pub forks_refused: Option<Bite>,
 }
 
 /// Of a call whose worker died.
-pub fn of_death(entry: &Entry, post: &PostMortem, noticed: Noticed<'_>) -> Verdict {
+pub fn of_death(scope: &Scope, post: &PostMortem, noticed: Noticed<'_>) -> Verdict {
+    let entry = scope.entry();
     let FunctionEnd { code, signal, tmp } =
         post.function.unwrap_or(FunctionEnd { code: None, signal: post.init_signal, tmp: None });
-    if post.bites.oom_kills > 0 {
-        return memory(entry, post.memory_peak_bytes);
+    if let Some(bite) = &post.memory_bite {
+        return memory(scope, bite);
     }
     if signal == Some(Signal::SIGSYS as i32) {
         return refused_syscall(entry, noticed.refused.last().map_or("unknown", String::as_str));
@@ -122,8 +200,8 @@ pub fn of_death(entry: &Entry, post: &PostMortem, noticed: Noticed<'_>) -> Verdi
     if signal == Some(Signal::SIGXFSZ as i32) || tmp.is_some_and(TmpSpace::is_full) {
         return disk(entry, tmp);
     }
-    if noticed.forks_refused {
-        return pids(entry);
+    if let Some(bite) = &noticed.forks_refused {
+        return pids(scope, bite);
     }
     ended(entry, code, signal)
 }
@@ -141,25 +219,29 @@ pub enum Failed {
 
 /// Of a call that failed while its worker goes on.
 pub fn of_failure(
-    entry: &Entry,
+    scope: &Scope,
     failed: &Failed,
-    tmp: Option<TmpSpace>,
-    oom_kills: u64,
-    peak_bytes: u64,
+    left: Option<Left>,
+    memory_bite: Option<Bite>,
     noticed: Noticed<'_>,
 ) -> Verdict {
-    if oom_kills > 0 {
-        return memory(entry, peak_bytes);
+    let entry = scope.entry();
+    if let Some(bite) = &memory_bite {
+        return memory(scope, bite);
     }
     if matches!(failed, Failed::Signal(signal) if *signal == Signal::SIGSYS as i32) {
         return refused_syscall(entry, noticed.refused.last().map_or("unknown", String::as_str));
     }
+    let tmp = left.map(|left| left.tmp);
     let too_large_file = matches!(failed, Failed::Signal(signal) if *signal == Signal::SIGXFSZ as i32);
     if too_large_file || tmp.is_some_and(TmpSpace::is_full) {
         return disk(entry, tmp);
     }
-    if noticed.forks_refused {
-        return pids(entry);
+    if let Some(bite) = &noticed.forks_refused {
+        return pids(scope, bite);
+    }
+    if left.is_some_and(|left| left.is_out_of_descriptors) {
+        return descriptors(entry);
     }
     match failed {
         Failed::Handler(what) => Verdict {
@@ -185,7 +267,8 @@ pub fn answer_too_large(entry: &Entry, seen: u32) -> Verdict {
     // An exec launcher stops reading one byte past the limit, so all that is known is "more".
     let message = format!("the answer is larger than the {limit} bytes the function may give");
     let verdict = verdict(VerdictKind::AnswerTooLarge, message);
-    with(entry, verdict, "answer_max", format!("{limit} bytes"), format!("at least {seen} bytes"))
+    let verdict = with(entry, verdict, "answer_max", format!("{limit} bytes"), format!("at least {seen} bytes"));
+    Verdict { level: "function".into(), ..verdict }
 }
 
 /// Of a call whose worker could not be started.

@@ -6,83 +6,86 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use prost::Message;
-use sublet_pool::{LimitLevel, Refusal};
+use sublet_pool::Refusal;
 use sublet_proto::v1::{Verdict, VerdictKind};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::driver::{call::Failure, rejection::Rejection};
+use crate::driver::{call::Failure, hit::Hit, reason, rejection::Rejection};
 
 /// ErrorInfo's domain.
 pub const DOMAIN: &str = "sublet";
 /// Type of our detail, as google.protobuf.Any names it.
 const VERDICT_TYPE: &str = "type.googleapis.com/sublet.v1.Verdict";
 
-/// Code and reason of a rejection.
-fn rejection(rejection: &Rejection) -> (Code, &'static str) {
+/// Code of a rejection.
+const fn code_of_rejection(rejection: &Rejection) -> Code {
     match rejection {
-        Rejection::UnknownTenant { .. } => (Code::NotFound, "TENANT_UNKNOWN"),
-        Rejection::UnknownFunction { .. } | Rejection::Refused(Refusal::UnknownFunction) => {
-            (Code::NotFound, "FUNCTION_UNKNOWN")
-        }
-        Rejection::Label(_) | Rejection::LabelMissing { .. } => (Code::InvalidArgument, "SUB_TENANT_INVALID"),
-        Rejection::LabelOnShared { .. } => (Code::InvalidArgument, "SUB_TENANT_NOT_TAKEN"),
-        Rejection::PayloadTooLarge { .. } => (Code::ResourceExhausted, "PAYLOAD_TOO_LARGE"),
-        Rejection::DeadlinePast | Rejection::Refused(Refusal::DeadlinePast) => {
-            (Code::DeadlineExceeded, "DEADLINE_PAST")
-        }
-        Rejection::Refused(Refusal::QueueFull { .. }) => (Code::ResourceExhausted, "QUEUE_FULL"),
-        Rejection::Refused(Refusal::CallsFull { level, .. }) => (
-            Code::ResourceExhausted,
-            match level {
-                LimitLevel::Host => "HOST_CALLS_FULL",
-                LimitLevel::Tenant => "TENANT_CALLS_FULL",
-                LimitLevel::Function => "FUNCTION_CALLS_FULL",
-                LimitLevel::SubTenant => "SUB_TENANT_CALLS_FULL",
-            },
-        ),
-        Rejection::Refused(Refusal::CallsWaitingFull { .. }) => (Code::ResourceExhausted, "HOST_QUEUE_FULL"),
-        Rejection::Refused(Refusal::RateLimited { level, .. }) => (
-            Code::ResourceExhausted,
-            match level {
-                LimitLevel::SubTenant => "SUB_TENANT_RATE",
-                LimitLevel::Host | LimitLevel::Tenant | LimitLevel::Function => "TENANT_RATE",
-            },
-        ),
-        Rejection::Refused(Refusal::Draining) => (Code::Unavailable, "DRAINING"),
-        Rejection::Refused(Refusal::CrashBackoff { .. }) => (Code::Unavailable, "CRASH_BACKOFF"),
+        Rejection::UnknownTenant { .. }
+        | Rejection::UnknownFunction { .. }
+        | Rejection::Refused(Refusal::UnknownFunction, _) => Code::NotFound,
+        Rejection::Label(_) | Rejection::LabelMissing { .. } | Rejection::LabelOnShared { .. } => Code::InvalidArgument,
+        Rejection::DeadlinePast | Rejection::Refused(Refusal::DeadlinePast, _) => Code::DeadlineExceeded,
+        Rejection::PayloadTooLarge { .. }
+        | Rejection::Refused(
+            Refusal::QueueFull { .. }
+            | Refusal::CallsFull { .. }
+            | Refusal::CallsWaitingFull { .. }
+            | Refusal::RateLimited { .. },
+            _,
+        ) => Code::ResourceExhausted,
+        Rejection::Refused(Refusal::Draining | Refusal::CrashBackoff { .. }, _) => Code::Unavailable,
     }
 }
 
-/// Code and reason of a verdict.
-fn verdict(kind: VerdictKind) -> (Code, &'static str) {
+/// Code of a verdict.
+const fn code_of_verdict(kind: VerdictKind) -> Code {
     match kind {
-        VerdictKind::Memory => (Code::ResourceExhausted, "MEMORY"),
-        VerdictKind::Pids => (Code::ResourceExhausted, "PIDS"),
-        VerdictKind::Disk => (Code::ResourceExhausted, "DISK"),
-        VerdictKind::Deadline => (Code::DeadlineExceeded, "DEADLINE"),
-        VerdictKind::Crash => (Code::Unknown, "CRASH"),
-        VerdictKind::Exit => (Code::Unknown, "EXIT"),
-        VerdictKind::RefusedSyscall => (Code::Unknown, "REFUSED_SYSCALL"),
-        VerdictKind::BadFrame => (Code::Unknown, "BAD_FRAME"),
-        VerdictKind::FunctionError => (Code::Unknown, "FUNCTION_ERROR"),
-        VerdictKind::Start => (Code::FailedPrecondition, "START"),
-        VerdictKind::AnswerTooLarge => (Code::Unknown, "ANSWER_TOO_LARGE"),
-        VerdictKind::Evicted => (Code::Unavailable, "EVICTED"),
-        VerdictKind::Unspecified => (Code::Internal, "INTERNAL"),
+        VerdictKind::Memory
+        | VerdictKind::Pids
+        | VerdictKind::Disk
+        | VerdictKind::Inodes
+        | VerdictKind::Descriptors => Code::ResourceExhausted,
+        VerdictKind::Deadline | VerdictKind::Cpu => Code::DeadlineExceeded,
+        VerdictKind::Crash
+        | VerdictKind::Exit
+        | VerdictKind::RefusedSyscall
+        | VerdictKind::BadFrame
+        | VerdictKind::FunctionError
+        | VerdictKind::AnswerTooLarge => Code::Unknown,
+        VerdictKind::Start => Code::FailedPrecondition,
+        VerdictKind::Evicted => Code::Unavailable,
+        VerdictKind::Unspecified => Code::Internal,
     }
 }
 
 /// The status of a call that was not accepted.
 pub fn of_rejection(error: &Rejection) -> Status {
-    let (code, reason) = rejection(error);
-    let mut details = info(reason, HashMap::new());
-    if let Rejection::Refused(refusal) = error
+    let (code, reason) = (code_of_rejection(error), reason::of_rejection(error));
+    let hit = match error {
+        Rejection::Refused(_, hit) => hit.as_deref().cloned(),
+        Rejection::PayloadTooLarge { seen, limit, setting } => Some(Hit {
+            level: "function",
+            setting: setting.clone(),
+            limit: format!("{limit} bytes"),
+            observed: format!("{seen} bytes"),
+        }),
+        _ => None,
+    };
+    let Hit { level, setting, limit, observed } = hit.unwrap_or_default();
+    let mut details = info(reason, metadata([&limit, &observed, level, &setting]));
+    if let Rejection::Refused(refusal, _) = error
         && let Some(retry_after) = refusal.retry_after()
     {
         details.set_retry_info(Some(retry_after));
     }
     Status::with_error_details(code, error.to_string(), details)
+}
+
+/// What names a limit, for callers who have not got our types; what is empty is left out.
+fn metadata(values: [&str; 4]) -> HashMap<String, String> {
+    let named = ["limit", "observed", "level", "setting"].into_iter().zip(values);
+    named.filter(|(_, value)| !value.is_empty()).map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
 fn info(reason: &str, metadata: HashMap<String, String>) -> ErrorDetails {
@@ -110,12 +113,8 @@ pub fn internal(message: impl Into<String>) -> Status {
 
 /// With the whole verdict as a detail, and its core in the ErrorInfo for callers who have not got our types.
 fn of_verdict(found: &Verdict) -> Status {
-    let (code, reason) = verdict(found.kind());
-    let metadata = [("limit", &found.limit), ("seen", &found.seen), ("setting", &found.setting)]
-        .into_iter()
-        .filter(|(_, value)| !value.is_empty())
-        .map(|(name, value)| (name.to_owned(), value.clone()))
-        .collect();
+    let (code, reason) = (code_of_verdict(found.kind()), reason::of_verdict(found.kind()));
+    let metadata = metadata([&found.limit, &found.seen, &found.level, &found.setting]);
     let plain = Status::with_error_details(code, found.message.clone(), info(reason, metadata));
     // tonic-types knows Google's own details only; ours is added to the same google.rpc.Status.
     let Ok(mut status) = tonic_types::pb::Status::decode(plain.details()) else { return plain };

@@ -33,14 +33,17 @@ use crate::{
         host::{HostCgroups, Place},
         tree::Tree,
     },
-    config::{self, Config, ConfigError},
+    config::{self, Config, ConfigError, Source},
     descriptors,
     doctor::Report,
-    driver::{Driver, catalogue, labels::Labels},
+    driver::{Driver, labels::Labels},
+    events,
     front::{Bound, Front, FrontError},
     nursery::{self, Nursery, NurseryError, Started},
+    quota::{self, Quotas, table::Table},
     recorder::{self, Recorder},
-    reload::Reloader,
+    reload::{self, Reloader},
+    usage::Ledger,
     worker::{groups::Groups, keeper::Workshop, slots::Slots},
 };
 
@@ -128,6 +131,7 @@ pub struct Options {
 
 /// Everything that was made with root's rights.
 struct Prepared {
+    source: Source,
     config: Config,
     report: Report,
     tree: Tree,
@@ -145,7 +149,8 @@ struct Prepared {
 /// # Errors
 /// Why it cannot serve, or did not end well. Nothing is left behind, but for what the error names.
 pub fn serve(path: &Path, options: Options, ready: impl FnOnce(&Config)) -> Result<(), ServeError> {
-    let prepared = prepare(config::load(path)?, options.record.as_deref())?;
+    let (source, config) = reload::read(path)?;
+    let prepared = prepare(source, config, options.record.as_deref())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("sublet")
@@ -157,10 +162,11 @@ pub fn serve(path: &Path, options: Options, ready: impl FnOnce(&Config)) -> Resu
     result
 }
 
-fn prepare(config: Config, record: Option<&Path>) -> Result<Prepared, ServeError> {
+fn prepare(source: Source, config: Config, record: Option<&Path>) -> Result<Prepared, ServeError> {
     let report = Report::of_host();
     report.refuse(&config.host.accept_degraded).map_err(ServeError::Host)?;
-    let problems = config::check_disk(&config);
+    let mut problems = report.unenforced(&config);
+    problems.extend(config::check_host(&config));
     if !problems.is_empty() {
         return Err(ServeError::Disk(ConfigError { problems }));
     }
@@ -172,7 +178,7 @@ fn prepare(config: Config, record: Option<&Path>) -> Result<Prepared, ServeError
         &found,
         host.instance.as_str(),
         host.cgroup_parent.as_ref().map(|path| path.as_str()),
-        &catalogue::pool_limits(&config),
+        &quota::table::pool(&config),
         host.supervisor_uid,
     )?;
     let missing_layers: Vec<Layer> = report.missing_layers();
@@ -197,7 +203,18 @@ fn prepare(config: Config, record: Option<&Path>) -> Result<Prepared, ServeError
     // From here on an error ends this process, and then the nursery cleans up.
     rights::drop_to(host.supervisor_uid)?;
     let recorder = record.map(Recorder::start).transpose().map_err(os("write the trace's first line"))?;
-    Ok(Prepared { config, report, tree, bound, started, missing_layers, v1_controllers, recorder, _state: state })
+    Ok(Prepared {
+        source,
+        config,
+        report,
+        tree,
+        bound,
+        started,
+        missing_layers,
+        v1_controllers,
+        recorder,
+        _state: state,
+    })
 }
 
 fn begin(
@@ -247,13 +264,16 @@ async fn run(
     while_stdin_is_open: bool,
     ready: impl FnOnce(&Config),
 ) -> Result<(), ServeError> {
-    let Prepared { config, report, tree, bound, started, missing_layers, v1_controllers, recorder, _state } = prepared;
+    let Prepared { source, config, report, tree, bound, started, missing_layers, v1_controllers, recorder, _state } =
+        prepared;
     let nursery = Nursery::run(started)?;
     let host = &config.host;
+    let quotas = Arc::new(Quotas::new(Arc::new(tree)));
     let shop = Workshop {
         nursery: nursery.clone(),
-        tree: Arc::new(tree),
+        quotas: quotas.clone(),
         slots: Slots::new(host.uid_count / 2),
+        ledger: Ledger::default(),
         groups: Groups::default(),
         labels: Labels::new().map_err(os("get random bytes"))?,
         uid_base: host.uid_base,
@@ -261,6 +281,8 @@ async fn run(
         missing_layers,
         inherited_filters: report.own_filters,
     };
+    // There is no group yet that could refuse it.
+    quotas.change(Table::new(&config)).ok();
     let driver = Driver::new(&config, shop, recorder);
     let degraded = report.degraded().map(|degradation| degradation.name().to_owned()).collect();
     for degradation in report.degraded() {
@@ -273,13 +295,17 @@ async fn run(
         value: check.value.clone(),
         ok: check.is_ok(),
     });
+    let facts: Vec<Fact> = facts.collect();
     let descriptors = descriptors::allowed();
-    let reloader = Arc::new(Reloader::new(path.to_owned(), driver.clone(), config.clone(), descriptors));
+    let reloader = Reloader::new(path.to_owned(), driver.clone(), report, (source, config.clone()), descriptors);
+    let reloader = Arc::new(reloader);
+    tokio::spawn(reloader.clone().expire());
+    tokio::spawn(tell_counts(driver.clone()));
     let front = Front {
         driver: driver.clone(),
         reloader: reloader.clone(),
         connections_max: host.connections_max,
-        host: facts.collect(),
+        host: facts,
         degraded,
         stop,
     };
@@ -296,7 +322,7 @@ async fn run(
             () = closed_stdin(while_stdin_is_open) => tracing::info!("standard input is closed: draining"),
             _ = hang_up.recv() => {
                 let reloader = reloader.clone();
-                tokio::task::spawn_blocking(move || match reloader.reload() {
+                tokio::task::spawn_blocking(move || match reloader.reload(false) {
                     Ok(changes) => tracing::info!(?changes, "SIGHUP: the configuration has been read again"),
                     Err(error) => tracing::error!("SIGHUP: {error}"),
                 });
@@ -326,6 +352,14 @@ async fn run(
         }
     }
     if left.is_empty() { Ok(()) } else { Err(ServeError::Left(left.join(", "))) }
+}
+
+/// Tells listeners the last counts of faults that are folded.
+async fn tell_counts(driver: Arc<Driver>) {
+    loop {
+        tokio::time::sleep(events::book::TOLD_EVERY).await;
+        driver.hub.flush();
+    }
 }
 
 /// Returns when standard input is at its end, if that is asked for.

@@ -30,9 +30,11 @@ use super::{
     slots::Slots,
 };
 use crate::{
-    cgroups::tree::Tree,
+    cgroups::CgroupError,
     driver::labels::Labels,
     nursery::{InitEnd, Nursery, NurseryError, Sandbox},
+    quota::Quotas,
+    usage::Ledger,
 };
 
 /// A worker that cannot be removed for so long is reported, and again each time it passes.
@@ -47,10 +49,12 @@ const START_ERROR_MAX_BYTES: u32 = 4096;
 pub struct Workshop {
     /// Makes sandboxes.
     pub nursery: Nursery,
-    /// Makes groups.
-    pub tree: Arc<Tree>,
+    /// Makes groups, with the limits they are to have.
+    pub quotas: Arc<Quotas>,
     /// Host ids.
     pub slots: Slots,
+    /// What everybody used.
+    pub ledger: Ledger,
     /// Which group is whose.
     pub groups: Groups,
     /// Names and tags.
@@ -116,12 +120,11 @@ async fn birth(shop: &Arc<Workshop>, worker: &Arc<Worker>, slot: u32) -> Result<
             }
             None => of.cell_group(),
         };
-        let levels = of.entry.levels(group);
-        own.tree.make_leaf(&levels, &of.name(), &of.entry.worker_limits())
+        own.quotas.make(&of.name(), &of.entry.owner(of.owner().map(|owner| &owner.sub_tenant)), || group)
     });
     let leaf = made.await.map_err(ours)?.map_err(ours)?;
     let spec = worker.entry.sandbox(slot, leaf.name().to_owned(), &shop.missing_layers);
-    if worker.leaf.set(leaf).is_err() {
+    if !worker.enter(leaf, shop.quotas.tree()) {
         return Err(ours("a worker was made twice"));
     }
     worker.seen().start_stage = "its sandbox is being made";
@@ -160,7 +163,7 @@ async fn live(shop: &Workshop, worker: &Worker, slot: u32, channel: OwnedFd, con
             worker.put_channel(channel);
             worker.starting.get_or_init(|| owner.since.elapsed());
             // What its start took is nobody's call.
-            worker.take_cpu();
+            worker.meter().ready(worker.reading());
             tell(Event::Started { worker: id });
         }
         Err(error) => return start_failed(worker, error, &mut ended, tell).await,
@@ -196,6 +199,8 @@ async fn hear(worker: &Worker, control: OwnedFd) {
 #[derive(Debug)]
 enum StartError {
     Posture(Vec<String>),
+    /// The owner's limits cannot be set.
+    Limits(CgroupError),
     Nursery(NurseryError),
     /// What the launcher says it could not do.
     Launcher(String),
@@ -239,6 +244,8 @@ async fn confine(shop: &Workshop, worker: &Worker, slot: u32, channel: OwnedFd) 
 async fn start(shop: &Workshop, worker: &Worker, owner: &Owner, channel: &mut Channel) -> Result<(), StartError> {
     if worker.was_cell {
         adopt(shop, worker, owner).map_err(StartError::Posture)?;
+        let leaf = worker.leaf().map_or("", |leaf| leaf.name());
+        shop.quotas.adopt(leaf, &owner.sub_tenant).await.map_err(StartError::Limits)?;
     }
     worker.seen().start_stage = "it has been started and has not said READY";
     let environment = worker.entry.environment(owner.sub_tenant.as_str());
@@ -276,6 +283,7 @@ fn start_failure(worker: &Worker, error: StartError) -> StartFailure {
         StartError::Posture(wrong) => {
             ours(format!("the sandbox is not as planned, seen from outside: {}", wrong.join("; ")))
         }
+        StartError::Limits(error) => ours(format!("its owner's limits cannot be set: {error}")),
         StartError::Nursery(error) => ours(error),
         StartError::Launcher(what) => theirs("command", what),
         StartError::Channel(ChannelError::Os(error)) => ours(error),
@@ -342,18 +350,28 @@ async fn remove(
             }
         })
         .await;
+        worker.meter().close(leaf.reading(), worker.owner().is_some());
+        let (bites, tree) = (leaf.bites(), shop.quotas.tree());
         worker.end.send_replace(Some(Arc::new(PostMortem {
-            bites: leaf.bites(),
+            bites,
+            memory_bite: (bites.oom_kills > 0).then(|| tree.memory_bite(leaf.name())),
+            pids_bite: (bites.pids_refused > 0).then(|| tree.pids_bite(leaf.name())),
             memory_peak_bytes: leaf.memory_peak_bytes(),
-            cpu: leaf.cpu(),
             function: worker.function_end(),
             init_signal,
         })));
         patiently(worker.id, "its group to be removed", async {
             loop {
                 let (own, name) = (shop.clone(), leaf.name().to_owned());
+                let removed = tokio::task::spawn_blocking(move || {
+                    let (gone, levels) = own.quotas.tree().remove_leaf(&name);
+                    for level in levels {
+                        own.ledger.gone(&level.owner, level.cpu);
+                    }
+                    gone
+                });
                 // One that panicked has not removed it.
-                if tokio::task::spawn_blocking(move || own.tree.remove_leaf(&name)).await.unwrap_or(false) {
+                if removed.await.unwrap_or(false) {
                     return;
                 }
                 sleep(Duration::from_secs(1)).await;

@@ -25,9 +25,15 @@ use tokio::sync::{Notify, watch};
 
 use self::{channel::Channel, log::Log, posture::Fact, reports::Reports};
 use crate::{
-    cgroups::leaf::{Bites, Leaf},
+    cgroups::{
+        bite::{Bite, Level},
+        counters::LevelCounters,
+        leaf::{Bites, Leaf},
+        tree::Tree,
+    },
     config::Layout,
     driver::catalogue::Entry,
+    usage::{meter::Meter, sums::Reading},
 };
 
 /// How the function's process ended, as init saw it.
@@ -46,14 +52,29 @@ pub struct FunctionEnd {
 pub struct PostMortem {
     /// Limits that bit during its life.
     pub bites: Bites,
+    /// Whose memory limit killed one of its processes, when one did.
+    pub memory_bite: Option<Bite>,
+    /// Whose limit of processes refused it a fork, when one did.
+    pub pids_bite: Option<Bite>,
     /// Highest memory in bytes.
     pub memory_peak_bytes: u64,
-    /// CPU time.
-    pub cpu: Option<Duration>,
     /// How the function ended, when init could tell.
     pub function: Option<FunctionEnd>,
     /// Signal that ended init, when one did.
     pub init_signal: Option<i32>,
+}
+
+impl PostMortem {
+    /// How the worker ended, in words.
+    pub fn exit(&self) -> String {
+        let signal = crate::driver::verdict::signal_name;
+        match (self.function, self.init_signal) {
+            (Some(FunctionEnd { signal: Some(number), .. }), _) => signal(number),
+            (Some(FunctionEnd { code: Some(code), .. }), _) => format!("status {code}"),
+            (_, Some(number)) => signal(number),
+            (_, None) => "unknown".to_owned(),
+        }
+    }
 }
 
 /// Why a worker could not be started.
@@ -81,8 +102,6 @@ struct Seen {
     start_stage: &'static str,
     /// Forks refused, when last looked at.
     pids_refused: u64,
-    /// CPU time used, when last looked at.
-    cpu: Duration,
 }
 
 /// Whose a worker is.
@@ -118,6 +137,9 @@ pub struct Worker {
     again: OnceLock<posture::Again>,
     channel: Mutex<Option<Channel>>,
     leaf: OnceLock<Leaf>,
+    /// Of its sub-tenant and its tenant.
+    above: OnceLock<Vec<(Level, Arc<LevelCounters>)>>,
+    meter: Mutex<Meter>,
     pid: OnceLock<u32>,
     posture: OnceLock<Vec<Fact>>,
     starting: OnceLock<Duration>,
@@ -145,6 +167,8 @@ impl Worker {
             again: OnceLock::new(),
             channel: Mutex::default(),
             leaf: OnceLock::new(),
+            above: OnceLock::new(),
+            meter: Mutex::default(),
             pid: OnceLock::new(),
             posture: OnceLock::new(),
             starting: OnceLock::new(),
@@ -200,6 +224,16 @@ impl Worker {
     /// Gives its channel back; not after anything but a clean exchange.
     pub fn put_channel(&self, channel: Channel) {
         *self.channel.lock().unwrap_or_else(PoisonError::into_inner) = Some(channel);
+    }
+
+    /// It has got its group, in this tree.
+    fn enter(&self, leaf: Leaf, tree: &Tree) -> bool {
+        let sub = leaf.name().rsplit_once('/').map_or("", |(sub, _)| sub);
+        let tenant = sub.rsplit_once('/').map_or("", |(tenant, _)| tenant);
+        let above = [(Level::SubTenant, sub), (Level::Tenant, tenant)].into_iter();
+        let counters = above.filter_map(|(level, path)| Some((level, tree.group(path)?.counters()?.clone())));
+        self.above.get_or_init(|| counters.collect());
+        self.leaf.set(leaf).is_ok()
     }
 
     /// Its cgroup, once made.
@@ -276,16 +310,26 @@ impl Worker {
 
     /// Whether forks were refused since the last time anybody asked.
     pub fn was_refused_forks(&self) -> bool {
-        let now = self.leaf.get().map_or(0, |leaf| leaf.bites().pids_refused);
+        let Some(leaf) = self.leaf.get() else { return false };
+        let now = leaf.bites().pids_refused;
         let before = std::mem::replace(&mut self.seen().pids_refused, now);
         now > before
     }
 
-    /// CPU time since the last time anybody asked; none where the host does not account it.
-    pub fn take_cpu(&self) -> Option<Duration> {
-        let now = self.leaf.get()?.cpu()?;
-        let before = std::mem::replace(&mut self.seen().cpu, now);
-        Some(now.saturating_sub(before))
+    /// Its meter.
+    pub fn meter(&self) -> MutexGuard<'_, Meter> {
+        self.meter.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What its counters say now; none when it has none any more.
+    pub fn reading(&self) -> Option<Reading> {
+        self.leaf.get()?.reading()
+    }
+
+    /// How long the quotas of the levels above have held something back so far.
+    pub fn throttled_above(&self) -> Vec<(Level, Duration)> {
+        let above = self.above.get().map_or(&[][..], Vec::as_slice);
+        above.iter().map(|(level, counters)| (*level, counters.throttled())).collect()
     }
 
     /// Asks its keeper to end it.
@@ -295,6 +339,11 @@ impl Worker {
             current.get_or_insert(why);
             first
         });
+    }
+
+    /// Why it was ended, when somebody did.
+    pub fn kill_reason(&self) -> Option<KillReason> {
+        *self.kill.borrow()
     }
 
     /// Wants it frozen, or not. [`Self::apply_freeze`] does it.
@@ -307,14 +356,14 @@ impl Worker {
         self.freezer.wanted.load(Ordering::SeqCst)
     }
 
-    /// Makes its cgroup what is wanted.
+    /// Makes its cgroup what is wanted. Returns how long it had been frozen, when it is thawed.
     ///
     /// # Errors
     /// What the write says.
-    pub fn apply_freeze(&self) -> std::io::Result<()> {
+    pub fn apply_freeze(&self) -> std::io::Result<Duration> {
         match self.leaf.get() {
             Some(leaf) => self.freezer.apply(leaf),
-            None => Ok(()),
+            None => Ok(Duration::ZERO),
         }
     }
 
@@ -329,22 +378,26 @@ impl Worker {
 #[derive(Debug, Default)]
 struct Freezer {
     wanted: AtomicBool,
-    actual: Mutex<bool>,
+    /// Since when it is frozen, when it is.
+    frozen: Mutex<Option<Instant>>,
 }
 
 impl Freezer {
-    fn apply(&self, leaf: &Leaf) -> std::io::Result<()> {
-        let mut actual = self.actual.lock().unwrap_or_else(PoisonError::into_inner);
+    fn apply(&self, leaf: &Leaf) -> std::io::Result<Duration> {
+        let mut frozen = self.frozen.lock().unwrap_or_else(PoisonError::into_inner);
         let wanted = self.wanted.load(Ordering::SeqCst);
-        if wanted == *actual {
-            return Ok(());
+        match (wanted, *frozen) {
+            (true, None) => {
+                leaf.freeze()?;
+                *frozen = Some(Instant::now());
+                Ok(Duration::ZERO)
+            }
+            (false, Some(since)) => {
+                leaf.thaw()?;
+                *frozen = None;
+                Ok(since.elapsed())
+            }
+            (true, Some(_)) | (false, None) => Ok(Duration::ZERO),
         }
-        if wanted {
-            leaf.freeze()?
-        } else {
-            leaf.thaw()?
-        }
-        *actual = wanted;
-        Ok(())
     }
 }

@@ -19,7 +19,8 @@ fn setup(shape: &Shape) -> Result<Setup, Box<dyn Error>> {
         calls_waiting_max: 10_000,
         cells_memory_max: 256 << 20,
     };
-    let sub_tenant = SubTenantPolicy { workers_max: 8, calls_in_flight_max: 2000, rate: None, weight: 100 };
+    let sub_tenant =
+        SubTenantPolicy { workers_max: 8, calls_in_flight_max: 2000, rate: None, weight: 100, queue_max: None };
     let tenant = TenantPolicy { workers_max: 2000, calls_in_flight_max: 12_000, rate: None, weight: 100, sub_tenant };
     let policy = FunctionPolicy {
         workers_max: 2000,

@@ -21,7 +21,8 @@ pub fn host() -> HostPolicy {
 }
 
 pub fn tenant() -> TenantPolicy {
-    let sub_tenant = SubTenantPolicy { workers_max: 10, calls_in_flight_max: 1000, rate: None, weight: 1 };
+    let sub_tenant =
+        SubTenantPolicy { workers_max: 10, calls_in_flight_max: 1000, rate: None, weight: 1, queue_max: None };
     TenantPolicy { workers_max: 10, calls_in_flight_max: 1000, rate: None, weight: 1, sub_tenant }
 }
 

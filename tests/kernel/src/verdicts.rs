@@ -77,7 +77,7 @@ fn disk() -> Outcome {
     let verdict = client.verdict("probe", "fill 5", VerdictKind::Disk, Code::ResourceExhausted)?;
     named(&verdict, "4MiB", "tmp_size")?;
     let mut files = request("probe", "s2", "files 100");
-    let verdict = client.verdict_of(files.clone(), VerdictKind::Disk, Code::ResourceExhausted)?;
+    let verdict = client.verdict_of(files.clone(), VerdictKind::Inodes, Code::ResourceExhausted)?;
     named(&verdict, "64", "tmp_inodes")?;
     files.sub_tenant = "s3".into();
     files.payload = "files 40".into();
@@ -221,7 +221,7 @@ fn exec() -> Outcome {
         let verdict = client.verdict_of(call, kind, code)?;
         ensure!(seen.is_empty() || verdict.seen == seen, "{verb}: seen is {:?}", verdict.seen);
     }
-    let verdict = client.verdict("probe", "files 100", VerdictKind::Disk, Code::ResourceExhausted)?;
+    let verdict = client.verdict("probe", "files 100", VerdictKind::Inodes, Code::ResourceExhausted)?;
     ensure!(String::from_utf8_lossy(&verdict.log_tail).contains("create file"), "stderr is kept: {verdict:?}");
     // What a call leaves behind is gone before the next one, though the sandbox stays.
     client.probe("s2", "daemon")?;

@@ -82,7 +82,7 @@ pub fn host(workers_max: u32) -> HostPolicy {
 
 /// A sub-tenant without limits.
 pub fn sub_tenant(weight: u32) -> SubTenantPolicy {
-    SubTenantPolicy { workers_max: PLENTY, calls_in_flight_max: PLENTY, rate: None, weight }
+    SubTenantPolicy { workers_max: PLENTY, calls_in_flight_max: PLENTY, rate: None, weight, queue_max: None }
 }
 
 /// A tenant without limits.

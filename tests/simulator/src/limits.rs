@@ -50,6 +50,7 @@ fn sub_tenant(rng: &mut Rng) -> SubTenantPolicy {
         calls_in_flight_max: rng.range(u64::from(!rng.clone().one_in(30)), 40) as u32,
         rate: rate(rng),
         weight: rng.range(1, 400) as u32,
+        queue_max: rng.one_in(3).then(|| rng.range(1, 12) as u32),
     }
 }
 
@@ -134,9 +135,14 @@ pub(crate) fn operate(world: &mut World) -> Result<(), Broken> {
             let tenant = world.rng.pick(&world.tenants);
             let at = world.rng.below(world.labels.len() as u64) as usize;
             world.stats.count(Fault::SubTenantSet);
-            let policy = sub_tenant(&mut world.rng);
-            let policy = world.rng.one_in(2).then_some(policy);
-            world.step(Event::SetSubTenant { tenant, sub_tenant: world.labels[at].clone(), policy })
+            // The next ones too: as many at once as somebody writes down.
+            let policies = (0..world.rng.range(1, 3) as usize).map(|more| {
+                let policy = sub_tenant(&mut world.rng);
+                let label = world.labels[(at + more) % world.labels.len()].clone();
+                (label, world.rng.one_in(2).then_some(policy))
+            });
+            let policies = policies.collect();
+            world.step(Event::SetSubTenants { tenant, policies })
         }
         7 | 8 => {
             let (_, id) = world.rng.pick(&world.live);

@@ -5,8 +5,8 @@
 //! comes first is the business of turns, which have tests of their own, and the model says that it does not know.
 
 use sublet_pool::{
-    BACKOFF_FIRST, BACKOFF_MAX, End, Event, FAILURES_BEFORE_BACKOFF, FunctionPolicy, KillReason, PoolKey, Refusal,
-    Stage, Start, Tick, WorkerId,
+    BACKOFF_FIRST, BACKOFF_MAX, End, Event, FAILURES_BEFORE_BACKOFF, FunctionPolicy, KillReason, LimitLevel, PoolKey,
+    Refusal, Stage, Start, Tick, WorkerId,
 };
 
 /// What the model did, in words that can be compared: numbers that only the pool chooses are left out.
@@ -211,7 +211,7 @@ impl Model {
         } else if self.is_open(key) {
             Some(Refusal::CrashBackoff { retry_after: Default::default() })
         } else if self.waits(key) >= self.policy.queue_max as usize + self.covered(key) {
-            Some(Refusal::QueueFull { limit: 0, retry_after: Default::default() })
+            Some(Refusal::QueueFull { level: LimitLevel::Function, limit: 0, retry_after: Default::default() })
         } else {
             None
         };

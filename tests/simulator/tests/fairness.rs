@@ -100,7 +100,7 @@ fn weights_hold_between_sub_tenants_whichever_cap_is_the_narrow_one() {
             let (mut lab, tenant, f) = one(neck, places, TIMES);
             for (n, weight) in weights.iter().enumerate() {
                 let (sub_tenant, policy) = (key(f, n).sub_tenant, Some(lab::sub_tenant(*weight)));
-                lab.step(Event::SetSubTenant { tenant, sub_tenant, policy });
+                lab.step(Event::SetSubTenants { tenant, policies: vec![(sub_tenant, policy)] });
             }
             let keys: Vec<PoolKey> = (0..weights.len()).map(|n| key(f, n)).collect();
             let served = overload(&mut lab, &keys, 40);

@@ -91,10 +91,14 @@ impl Pool {
                 if let Some(retry_after) = found.breaker.is_open_for(self.now) {
                     return Err(Refusal::CrashBackoff { retry_after });
                 }
-                let limit = function.policy.queue_max;
+                let own = sub_policy.queue_max.filter(|own| *own < function.policy.queue_max);
+                let (level, limit) = match own {
+                    Some(own) => (LimitLevel::SubTenant, own),
+                    None => (LimitLevel::Function, function.policy.queue_max),
+                };
                 // A call that a worker is being made for does not stand in the queue.
                 if u64::from(found.waiting) >= u64::from(limit) + u64::from(found.starting + found.rooms) {
-                    return Err(Refusal::QueueFull { limit, retry_after: after(found.waiting, found.live()) });
+                    return Err(Refusal::QueueFull { level, limit, retry_after: after(found.waiting, found.live()) });
                 }
             }
             let limit = self.host.policy.calls_waiting_max;

@@ -30,21 +30,22 @@ impl Pool {
         self.refresh_tenant(t, out);
     }
 
-    pub(super) fn set_sub_tenant(
+    pub(super) fn set_sub_tenants(
         &mut self,
         t: TenantId,
-        label: SubTenant,
-        policy: Option<SubTenantPolicy>,
+        policies: Vec<(SubTenant, Option<SubTenantPolicy>)>,
         out: &mut Vec<Action>,
     ) {
         if t.0 as usize >= self.tenants.len() {
             return;
         }
         let own = &mut self.tenant_mut(t).own_policies;
-        match policy {
-            Some(policy) => own.insert(label, policy),
-            None => own.remove(&label),
-        };
+        for (label, policy) in policies {
+            match policy {
+                Some(policy) => own.insert(label, policy),
+                None => own.remove(&label),
+            };
+        }
         self.refresh_tenant(t, out);
     }
 

@@ -251,8 +251,8 @@ impl Pool {
                 self.set_tenant(tenant, policy, out);
                 None
             }
-            Event::SetSubTenant { tenant, sub_tenant, policy } => {
-                self.set_sub_tenant(tenant, sub_tenant, policy, out);
+            Event::SetSubTenants { tenant, policies } => {
+                self.set_sub_tenants(tenant, policies, out);
                 None
             }
             Event::SetFunction { function, policy } => {
@@ -313,7 +313,13 @@ impl Pool {
         if label.is_shared() {
             // Shared workers are nobody's in particular: the limits of their function are theirs.
             let SubTenantPolicy { weight, .. } = tenant.policy.sub_tenant;
-            return SubTenantPolicy { workers_max: u32::MAX, calls_in_flight_max: u32::MAX, rate: None, weight };
+            return SubTenantPolicy {
+                workers_max: u32::MAX,
+                calls_in_flight_max: u32::MAX,
+                rate: None,
+                weight,
+                queue_max: None,
+            };
         }
         match tenant.own_policies.get(label) {
             Some(own) => *own,

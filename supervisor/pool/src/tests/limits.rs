@@ -116,10 +116,10 @@ fn limit_raised_lets_waiting_calls_go_on_at_once() {
 
     let capped = Some(SubTenantPolicy { workers_max: 1, ..sub_tenant() });
     let mut bench = Bench::new();
-    bench.step(Event::SetSubTenant { tenant: bench.acme, sub_tenant: label("a"), policy: capped });
+    bench.step(Event::SetSubTenants { tenant: bench.acme, policies: vec![(label("a"), capped)] });
     bench.leased("a");
     assert_eq!(bench.invoke("a").out, []);
-    let lifted = Event::SetSubTenant { tenant: bench.acme, sub_tenant: label("a"), policy: None };
+    let lifted = Event::SetSubTenants { tenant: bench.acme, policies: vec![(label("a"), None)] };
     assert_eq!(spawns(&bench.step(lifted)).len(), 1);
 }
 

@@ -24,7 +24,7 @@ pub fn host() -> HostPolicy {
 }
 
 pub fn sub_tenant() -> SubTenantPolicy {
-    SubTenantPolicy { workers_max: 3, calls_in_flight_max: 40, rate: None, weight: 100 }
+    SubTenantPolicy { workers_max: 3, calls_in_flight_max: 40, rate: None, weight: 100, queue_max: None }
 }
 
 pub fn tenant() -> TenantPolicy {

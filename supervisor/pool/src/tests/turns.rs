@@ -139,7 +139,7 @@ fn weights_hold_between_sub_tenants_that_fight_for_one_place() {
     let mut bench = one_place();
     for (name, weight) in [("light", 100), ("heavy", 300)] {
         let policy = Some(SubTenantPolicy { weight, ..sub_tenant() });
-        bench.step(Event::SetSubTenant { tenant: bench.acme, sub_tenant: label(name), policy });
+        bench.step(Event::SetSubTenants { tenant: bench.acme, policies: vec![(label(name), policy)] });
     }
     let served = serve(&mut bench, &["light", "heavy"], 10_000);
     let share = served[1] as f64 / 10_000.0;

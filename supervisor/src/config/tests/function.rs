@@ -277,15 +277,17 @@ fn command_and_environment_fit_one_message() {
 }
 
 /// Another value for every setting of a function.
-const OTHERS: [(&str, &str); 33] = [
+const OTHERS: [(&str, &str); 36] = [
     ("runtime", "\"exec\""),
     ("isolation", "\"shared\""),
     ("layout", "\"host\""),
     ("root", "\"/srv/other\""),
     ("dir", "\"/srv/functions/other\""),
-    ("command", "[\"/function/resize\", \"\"]"),
     ("memory_max", "\"129MiB\""),
+    ("memory_high", "\"100MiB\""),
     ("cpu_quota", "\"999m\""),
+    ("cpu_period", "\"50ms\""),
+    ("cpu_burst", "\"10ms\""),
     ("cpu_weight", "101"),
     ("pids_max", "65"),
     ("tmp_size", "\"63MiB\""),
@@ -309,12 +311,20 @@ const OTHERS: [(&str, &str); 33] = [
     ("answer_max", "\"5MiB\""),
     ("log_max", "\"65KiB\""),
     ("on_refused_syscall", "\"kill\""),
+    ("command", "[\"/function/resize\", \"\"]"),
     ("env", "{ A = \"\" }"),
     ("warm", "{ s = 1 }"),
 ];
 
-/// Those that say how workers are used, and concern none that runs.
-const LIVE: [&str; 14] = [
+/// Those that say how workers are used, and those that running workers get as well.
+const LIVE: [&str; 21] = [
+    "memory_max",
+    "memory_high",
+    "cpu_quota",
+    "cpu_period",
+    "cpu_burst",
+    "cpu_weight",
+    "pids_max",
     "timeout",
     "start_timeout",
     "idle_ttl",
@@ -358,6 +368,13 @@ fn every_setting_that_makes_a_worker_different_changes_the_revision_and_no_other
         let other = seen.insert(revision, key.to_owned());
         assert_eq!(other, None, "{key} gives the revision of another change");
     }
+}
+
+#[test]
+fn size_of_tmp_that_follows_the_memory_limit_is_part_of_the_revision() {
+    let small = resize(&[(&f("memory_max"), "\"32MiB\"")]);
+    assert_eq!(small.tmp_size.bytes(), 16 << 20);
+    assert_ne!(small.revision, resize(&[]).revision, "its /tmp is another");
 }
 
 fn raw_settings(what: &str) -> Vec<&str> {

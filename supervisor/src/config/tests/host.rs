@@ -209,15 +209,21 @@ fn callers_and_operators_have_a_socket_each() {
 #[test]
 fn only_named_degradations_can_be_accepted() {
     assert_eq!(
-        taken(&[("host.accept_degraded", "[\"landlock\", \"time\", \"cpu\", \"swap\"]")]).host.accept_degraded.len(),
-        4
+        taken(&[(
+            "host.accept_degraded",
+            "[\"landlock\", \"time\", \"cpu\", \"swap\", \"memory_high\", \"memory_min\", \"cpu_burst\"]"
+        )])
+        .host
+        .accept_degraded
+        .len(),
+        7
     );
     for name in ["memory", "pids", "seccomp", "user", "Landlock", ""] {
         only(
             &[("host.accept_degraded", &format!("[\"time\", {name:?}]"))],
             &format!(
                 "host.accept_degraded = {name:?}: not a choice; \
-                 write one of \"landlock\", \"time\", \"cpu\", \"swap\""
+                 write one of \"landlock\", \"time\", \"cpu\", \"swap\", \"memory_high\", \"memory_min\", \"cpu_burst\""
             ),
         );
     }

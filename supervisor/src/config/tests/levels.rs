@@ -10,9 +10,9 @@ fn limits_nobody_wrote_are_inherited() {
         assert_eq!((limits.memory_max, limits.cpu_quota, limits.pids_max, limits.cpu_weight), (None, None, None, 100));
     };
     none(&tenant.limits);
-    none(&tenant.sub_tenant);
+    none(&tenant.sub_tenant.limits);
     assert_eq!(
-        (tenant.calls.workers_max, tenant.sub_tenant_calls.workers_max, tenant.calls.calls_in_flight_max),
+        (tenant.calls.workers_max, tenant.sub_tenant.calls.workers_max, tenant.calls.calls_in_flight_max),
         (20, 20, 70)
     );
     let function = &tenant.functions["resize"];
@@ -45,9 +45,9 @@ fn limits_are_taken_as_written() {
         )
     };
     assert_eq!(all(&tenant.limits), (Some(4 << 30), Some(4000), 10_000, Some(2000)));
-    assert_eq!(all(&tenant.sub_tenant), (Some(512 << 20), Some(2000), 1, Some(256)));
+    assert_eq!(all(&tenant.sub_tenant.limits), (Some(512 << 20), Some(2000), 1, Some(256)));
     assert_eq!(
-        (tenant.calls.workers_max, tenant.sub_tenant_calls.workers_max, tenant.calls.calls_in_flight_max),
+        (tenant.calls.workers_max, tenant.sub_tenant.calls.workers_max, tenant.calls.calls_in_flight_max),
         (40, 3, 2_000_000)
     );
     let function = &tenant.functions["resize"];

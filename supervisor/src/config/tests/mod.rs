@@ -4,6 +4,7 @@ mod disk;
 mod function;
 mod host;
 mod levels;
+mod quotas;
 mod shape;
 
 use std::path::Path;

@@ -65,8 +65,12 @@ impl Oracle {
         };
         let rightly = match refusal {
             // The bound may be lower than what we think is covered, never lower than the limit itself.
-            Refusal::QueueFull { limit, .. } => {
-                limit == function.policy.queue_max && self.keys[k].queue.len() >= limit as usize && !arrival.had_idle
+            Refusal::QueueFull { level, limit, .. } => {
+                let of_function = function.policy.queue_max;
+                let narrowest = sub.queue_max.map_or(of_function, |own| own.min(of_function));
+                let whose = if narrowest < of_function { LimitLevel::SubTenant } else { LimitLevel::Function };
+                let is_full = self.keys[k].queue.len() >= limit as usize;
+                (level, limit) == (whose, narrowest) && is_full && !arrival.had_idle
             }
             Refusal::CallsFull { level, limit, .. } => at(level).1 == limit && at(level).0 >= limit,
             Refusal::CallsWaitingFull { limit, .. } => {

@@ -109,14 +109,16 @@ impl Oracle {
                     }
                 }
             }
-            Event::SetSubTenant { tenant, sub_tenant, policy } => {
+            Event::SetSubTenants { tenant, policies } => {
                 let now = self.now;
                 if let Some(tenant) = self.tenants.get_mut(tenant.0 as usize) {
-                    let s = sub_index(sub_tenant);
-                    let old = tenant.sub_policy(s).rate;
-                    tenant.subs[s].policy = *policy;
-                    let new = tenant.sub_policy(s).rate;
-                    tenant.subs[s].tokens.changed(now, old, new);
+                    for (sub_tenant, policy) in policies {
+                        let s = sub_index(sub_tenant);
+                        let old = tenant.sub_policy(s).rate;
+                        tenant.subs[s].policy = *policy;
+                        let new = tenant.sub_policy(s).rate;
+                        tenant.subs[s].tokens.changed(now, old, new);
+                    }
                 }
             }
             Event::SetFunction { function, policy } => {

@@ -148,7 +148,7 @@ impl Tenant {
             return own;
         }
         // Nobody's in particular: the limits of its function are its own.
-        SubTenantPolicy { workers_max: u32::MAX, calls_in_flight_max: u32::MAX, rate: None, ..own }
+        SubTenantPolicy { workers_max: u32::MAX, calls_in_flight_max: u32::MAX, rate: None, queue_max: None, ..own }
     }
 }
 

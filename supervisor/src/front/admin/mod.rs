@@ -1,5 +1,9 @@
 //! `sublet.v1.Admin`: what operators ask and order.
 
+mod quotas;
+mod usage;
+mod watch;
+
 use std::{
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -7,12 +11,14 @@ use std::{
 
 use sublet_pool::{LimitLevel, PoolKey, Selector, StateName, SubTenant, WarmRefusal, WorkerId};
 use sublet_proto::v1::{
-    DescribeFunctionRequest, DescribeFunctionResponse, DescribeWorkerRequest, DescribeWorkerResponse, DrainRequest,
-    DrainResponse, EvictRequest, EvictResponse, Fact, Function, GetHealthRequest, GetHealthResponse, Limit,
-    ListFunctionsRequest, ListFunctionsResponse, ListWorkersRequest, ListWorkersResponse, ReloadRequest,
-    ReloadResponse, WarmRequest, WarmResponse, Worker, WorkerState, admin_server::Admin,
+    DescribeFunctionRequest, DescribeFunctionResponse, DescribeWorkerRequest, DescribeWorkerResponse, DiffRequest,
+    DiffResponse, DrainRequest, DrainResponse, EvictRequest, EvictResponse, Fact, Function, GetHealthRequest,
+    GetHealthResponse, GetUsageRequest, GetUsageResponse, Limit, ListFaultsRequest, ListFaultsResponse,
+    ListFunctionsRequest, ListFunctionsResponse, ListLimitsRequest, ListLimitsResponse, ListWorkersRequest,
+    ListWorkersResponse, ReloadRequest, ReloadResponse, SetRequest, SetResponse, UnsetRequest, UnsetResponse,
+    WarmRequest, WarmResponse, WatchRequest, WatchResponse, Worker, WorkerState, admin_server::Admin,
 };
-use tokio::sync::watch;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use crate::{
@@ -36,11 +42,22 @@ pub struct AdminService {
     /// What this host cannot enforce and the configuration accepted.
     pub degraded: Arc<[String]>,
     /// Set to end the process.
-    pub stop: watch::Sender<bool>,
+    pub stop: tokio::sync::watch::Sender<bool>,
 }
 
 fn wire(duration: Duration) -> Option<prost_types::Duration> {
     prost_types::Duration::try_from(duration).ok()
+}
+
+const fn state(line: &WorkerLine) -> WorkerState {
+    match line.state {
+        StateName::Starting => WorkerState::Starting,
+        StateName::Idle => WorkerState::Idle,
+        StateName::Cell => WorkerState::Cell,
+        StateName::Leased => WorkerState::Leased,
+        StateName::Draining => WorkerState::Draining,
+        StateName::Reaping => WorkerState::Reaping,
+    }
 }
 
 fn some(text: &str) -> Option<&str> {
@@ -49,18 +66,10 @@ fn some(text: &str) -> Option<&str> {
 
 impl AdminService {
     fn worker(&self, line: &WorkerLine) -> Worker {
-        let WorkerLine { worker, state, calls, idle, frozen } = line;
-        let state = match state {
-            StateName::Starting => WorkerState::Starting,
-            StateName::Idle => WorkerState::Idle,
-            StateName::Cell => WorkerState::Cell,
-            StateName::Leased => WorkerState::Leased,
-            StateName::Draining => WorkerState::Draining,
-            StateName::Reaping => WorkerState::Reaping,
-        };
+        let WorkerLine { worker, state: _, calls, idle, frozen } = line;
         Worker {
             worker: worker.name(),
-            state: state.into(),
+            state: state(line).into(),
             tenant: worker.entry.tenant.to_string(),
             function: worker.entry.name.to_string(),
             revision: worker.entry.settings.short_revision(),
@@ -281,14 +290,41 @@ impl Admin for AdminService {
         Ok(Response::new(WarmResponse { making }))
     }
 
-    async fn reload(&self, _request: Request<ReloadRequest>) -> Result<Response<ReloadResponse>, Status> {
-        let reloader = self.reloader.clone();
-        let reloaded = tokio::task::spawn_blocking(move || reloader.reload()).await;
-        match reloaded {
-            Ok(Ok(changes)) => Ok(Response::new(ReloadResponse { changes })),
-            Ok(Err(error)) => Err(Status::failed_precondition(error.to_string())),
-            Err(error) => Err(Status::internal(format!("the reload failed: {error}"))),
-        }
+    async fn reload(&self, request: Request<ReloadRequest>) -> Result<Response<ReloadResponse>, Status> {
+        quotas::reload(&self.reloader, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn diff(&self, request: Request<DiffRequest>) -> Result<Response<DiffResponse>, Status> {
+        quotas::diff(&self.reloader, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn set(&self, request: Request<SetRequest>) -> Result<Response<SetResponse>, Status> {
+        quotas::set(&self.reloader, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn unset(&self, request: Request<UnsetRequest>) -> Result<Response<UnsetResponse>, Status> {
+        quotas::unset(&self.reloader, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list_limits(&self, request: Request<ListLimitsRequest>) -> Result<Response<ListLimitsResponse>, Status> {
+        quotas::list(&self.reloader, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list_faults(&self, request: Request<ListFaultsRequest>) -> Result<Response<ListFaultsResponse>, Status> {
+        Ok(Response::new(watch::faults(&self.driver, &request.into_inner().tenant)))
+    }
+
+    type WatchStream = ReceiverStream<Result<WatchResponse, Status>>;
+
+    async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        Ok(Response::new(watch::watch(self.driver.clone(), request.into_inner().tenant)))
+    }
+
+    async fn get_usage(&self, request: Request<GetUsageRequest>) -> Result<Response<GetUsageResponse>, Status> {
+        let (driver, request) = (self.driver.clone(), request.into_inner());
+        // It reads a few files for each sub-tenant: not on a thread that calls are served by.
+        let got = tokio::task::spawn_blocking(move || usage::get(&driver, &request)).await;
+        got.map(Response::new).map_err(|error| Status::internal(format!("read the counters: {error}")))
     }
 
     async fn drain(&self, request: Request<DrainRequest>) -> Result<Response<DrainResponse>, Status> {

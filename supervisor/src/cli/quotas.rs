@@ -1,0 +1,237 @@
+//! Limits of a running supervisor: reload, diff, set, unset, limits.
+
+use std::{
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
+
+use clap::Args;
+use serde_json::{Value, json};
+use sublet_proto::v1::{
+    Above, Assignment, DiffRequest, EffectiveLimit, ListLimitsRequest, ReloadRequest, SetRequest, UnsetRequest,
+};
+
+use super::{AdminSocket, Failed, client, output};
+use crate::config::Source;
+
+#[derive(Debug, Args)]
+pub struct ReloadArgs {
+    /// End workers that use more memory than a lowered limit allows, idle ones first; without it such a change is
+    /// refused, and nothing is changed.
+    #[arg(long)]
+    end_those_above: bool,
+    #[command(flatten)]
+    socket: AdminSocket,
+}
+
+#[derive(Debug, Args)]
+pub struct DiffArgs {
+    /// Compare the running configuration with this file; without it, with the one the supervisor was started with.
+    file: Option<PathBuf>,
+    #[command(flatten)]
+    socket: AdminSocket,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Paths: host, tenant/T, tenant/T/sub_tenant (every sub-tenant without a table of its own), \
+                        tenant/T/class/C, tenant/T/id/LABEL, tenant/T/function/F\n\nFor example:\n  sublet set \
+                        tenant/acme/class/gold memory_max=512MiB --for 10m\n  sublet set tenant/acme/id/customer-7 rate=5/s \
+                        workers_max=1 --for 1h")]
+pub struct SetArgs {
+    /// Which level.
+    path: String,
+    /// KEY=VALUE, as in the configuration; memory.max is as good as memory_max.
+    #[arg(required = true, value_parser = assignment)]
+    assignments: Vec<(String, String)>,
+    /// When it expires by itself, for example 10m.
+    #[arg(long = "for", value_parser = super::duration)]
+    lasting: Duration,
+    /// End workers that use more memory than a lowered limit allows.
+    #[arg(long)]
+    end_those_above: bool,
+    #[command(flatten)]
+    socket: AdminSocket,
+}
+
+#[derive(Debug, Args)]
+pub struct UnsetArgs {
+    /// Which level, as given to `sublet set`.
+    #[arg(required_unless_present = "all")]
+    path: Option<String>,
+    /// Only this setting of it.
+    key: Option<String>,
+    /// Everything that is changed for a time.
+    #[arg(long, conflicts_with = "path")]
+    all: bool,
+    /// End workers that use more memory than the limit that comes back allows.
+    #[arg(long)]
+    end_those_above: bool,
+    #[command(flatten)]
+    socket: AdminSocket,
+}
+
+#[derive(Debug, Args)]
+pub struct LimitsArgs {
+    /// One level, as in `sublet set`; any id has limits, seen before or not. Without it, everything that is configured.
+    path: Option<String>,
+    /// Only what somebody wrote or set.
+    #[arg(long)]
+    written: bool,
+    #[command(flatten)]
+    socket: AdminSocket,
+}
+
+fn assignment(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.trim().is_empty() && !value.trim().is_empty() => {
+            Ok((key.trim().to_owned(), value.trim().to_owned()))
+        }
+        _ => Err("write KEY=VALUE, for example memory_max=512MiB".into()),
+    }
+}
+
+fn tell(changes: &[String], more: Value, json: bool) {
+    if json {
+        let mut value = json!({ "changes": changes });
+        if let (Some(value), Some(more)) = (value.as_object_mut(), more.as_object()) {
+            value.extend(more.clone());
+        }
+        println!("{value}");
+    } else if changes.is_empty() {
+        println!("nothing has changed");
+    } else {
+        println!("{}", changes.join("\n"));
+    }
+}
+
+/// `sublet reload`.
+pub fn reload(args: &ReloadArgs, json: bool) -> Result<(), Failed> {
+    let request = ReloadRequest { end_those_above: args.end_those_above };
+    let answer = client::block_on(async {
+        let answer = client::admin(&args.socket.path).await?.reload(request).await;
+        Ok(answer.map_err(|status| client::refused(&status))?.into_inner())
+    })?;
+    tell(&answer.changes, Value::Null, json);
+    Ok(())
+}
+
+/// `sublet diff`: tells, and changes nothing.
+pub fn diff(args: &DiffArgs, json: bool) -> Result<(), Failed> {
+    let request = match &args.file {
+        Some(file) => {
+            let Source { text, base } = Source::read(file)?;
+            DiffRequest { text, base: base.display().to_string() }
+        }
+        None => DiffRequest::default(),
+    };
+    let answer = client::block_on(async {
+        let answer = client::admin(&args.socket.path).await?.diff(request).await;
+        Ok(answer.map_err(|status| client::refused(&status))?.into_inner())
+    })?;
+    if json {
+        let above = |above: &Above| json!({ "group": above.group, "setting": above.setting, "limit": above.limit, "observed": above.observed });
+        let above: Vec<Value> = answer.above.iter().map(above).collect();
+        println!("{}", json!({ "changes": answer.changes, "replaced": answer.replaced, "above": above }));
+        return Ok(());
+    }
+    if answer.changes.is_empty() {
+        println!("nothing would change");
+    }
+    for change in &answer.changes {
+        println!("{change}");
+    }
+    for function in &answer.replaced {
+        println!("! {function} would get a new revision: its workers are replaced as they become idle");
+    }
+    for above in &answer.above {
+        println!("! {} uses {}, above {} = {}", above.group, above.observed, above.setting, above.limit);
+    }
+    Ok(())
+}
+
+/// `sublet set`.
+pub fn set(args: SetArgs, json: bool) -> Result<(), Failed> {
+    let request = SetRequest {
+        path: args.path,
+        assignments: args.assignments.into_iter().map(|(key, value)| Assignment { key, value }).collect(),
+        lasting: Some(prost_types::Duration::try_from(args.lasting)?),
+        end_those_above: args.end_those_above,
+    };
+    let answer = client::block_on(async {
+        let answer = client::admin(&args.socket.path).await?.set(request).await;
+        Ok(answer.map_err(|status| client::refused(&status))?.into_inner())
+    })?;
+    let until = answer.until.map(clock).unwrap_or_default();
+    tell(&answer.changes, json!({ "until": until }), json);
+    if !json {
+        println!("until {until}; `sublet unset` takes it back before");
+    }
+    Ok(())
+}
+
+/// `sublet unset`.
+pub fn unset(args: UnsetArgs, json: bool) -> Result<(), Failed> {
+    let request = UnsetRequest {
+        path: args.path.unwrap_or_default(),
+        key: args.key.unwrap_or_default(),
+        end_those_above: args.end_those_above,
+    };
+    let answer = client::block_on(async {
+        let answer = client::admin(&args.socket.path).await?.unset(request).await;
+        Ok(answer.map_err(|status| client::refused(&status))?.into_inner())
+    })?;
+    tell(&answer.changes, Value::Null, json);
+    Ok(())
+}
+
+/// `sublet limits`.
+pub fn limits(args: LimitsArgs, json: bool) -> Result<(), Failed> {
+    let request = ListLimitsRequest { path: args.path.unwrap_or_default() };
+    let mut limits = client::block_on(async {
+        let answer = client::admin(&args.socket.path).await?.list_limits(request).await;
+        Ok(answer.map_err(|status| client::refused(&status))?.into_inner().limits)
+    })?;
+    if args.written {
+        limits.retain(|limit| !limit.from.is_empty());
+    }
+    if json {
+        println!("{}", limits.iter().map(limit_value).collect::<Value>());
+        return Ok(());
+    }
+    let rows: Vec<Vec<String>> = limits.iter().map(row).collect();
+    println!("{}", output::table(&["LEVEL", "LIMIT", "VALUE", "FROM", "KEPT BY"], &rows));
+    Ok(())
+}
+
+fn limit_value(limit: &EffectiveLimit) -> Value {
+    let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    json!({
+        "path": limit.path, "key": limit.key, "value": limit.value, "from": some(&limit.from),
+        "until": limit.until.map(clock), "otherwise": some(&limit.otherwise),
+        "not_enforced": some(&limit.not_enforced), "enforced_by": limit.enforced_by,
+    })
+}
+
+fn row(limit: &EffectiveLimit) -> Vec<String> {
+    let from = match (limit.from.as_str(), limit.until) {
+        ("", _) if limit.value == "none" => "-".to_owned(),
+        ("", _) => "default".to_owned(),
+        (from, None) => from.to_owned(),
+        (from, Some(until)) => format!("{from}, set until {} (else {})", clock(until), limit.otherwise),
+    };
+    let kept = match limit.not_enforced.as_str() {
+        "" => limit.enforced_by.clone(),
+        why => format!("NOT ENFORCED: {why}"),
+    };
+    vec![limit.path.clone(), limit.key.clone(), limit.value.clone(), from, kept]
+}
+
+/// A moment, in UTC.
+pub fn clock(at: prost_types::Timestamp) -> String {
+    SystemTime::try_from(at).map_or_else(|_| "?".to_owned(), humantime)
+}
+
+/// RFC 3339, to the second.
+fn humantime(at: SystemTime) -> String {
+    prost_types::Timestamp { nanos: 0, ..at.into() }.to_string()
+}

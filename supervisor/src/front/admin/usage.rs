@@ -1,0 +1,123 @@
+//! Who uses what, in the words of the wire.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use sublet_pool::{StateName, SubTenant};
+use sublet_proto::v1::{GetUsageRequest, GetUsageResponse, SubTenantUsage, TenantUsage, Usage, WorkerUsage};
+
+use super::{state, wire};
+use crate::{
+    cgroups::{limits::Knob, owner::Owner},
+    driver::{Driver, WorkerLine},
+    usage::{TenantSums, sums::Used},
+};
+
+/// What of one sub-tenant or tenant is there now.
+#[derive(Debug, Default)]
+struct Now {
+    path: Option<String>,
+    workers: Vec<WorkerLine>,
+}
+
+type Owned = HashMap<(Arc<str>, Option<SubTenant>), Now>;
+
+fn usage(used: &Used, cpu_kernel: Duration) -> Usage {
+    Usage {
+        cpu_calls: wire(used.cpu_calls),
+        cpu_idle: wire(used.cpu_idle),
+        cpu_starting: wire(used.cpu_starting),
+        cpu_cells: wire(used.cpu_cells),
+        cpu_kernel: wire(cpu_kernel),
+        throttled: wire(used.throttled),
+        io_read_bytes: used.io_read,
+        io_written_bytes: used.io_written,
+        calls_answered: used.answered,
+        calls_failed: used.failed,
+        calls_refused: used.refused,
+        running: wire(used.running),
+        queued: wire(used.queued),
+    }
+}
+
+/// Everything, as it is now.
+pub fn get(driver: &Driver, request: &GetUsageRequest) -> GetUsageResponse {
+    let tree = driver.shop().quotas.tree();
+    let is_meant = |tenant: &str| request.tenant.is_empty() || request.tenant == *tenant;
+    let mut owned: Owned = HashMap::new();
+    for (path, group) in tree.all() {
+        let key = match group.owner {
+            Owner::Tenant { tenant } => (tenant, None),
+            Owner::SubTenant { tenant, label: Some(label) } => (tenant, Some(label)),
+            // A cell is nobody's, and a worker's is found by its line.
+            Owner::SubTenant { label: None, .. } | Owner::Worker { .. } => continue,
+        };
+        owned.entry(key).or_default().path = Some(path);
+    }
+    for line in driver.workers() {
+        if let Some(owner) = line.worker.owner() {
+            let key = (line.worker.entry.tenant.clone(), Some(owner.sub_tenant.clone()));
+            owned.entry(key).or_default().workers.push(line);
+        }
+    }
+    let waiting = driver.waiting();
+    let kernel = |now: Option<&Now>, gone: Duration| {
+        let counters = now.and_then(|now| tree.group(now.path.as_deref()?)?.counters().cloned());
+        gone + counters.and_then(|counters| counters.cpu()).unwrap_or_default()
+    };
+    let gauge = |now: Option<&Now>, knob| now.and_then(|now| tree.used(now.path.as_deref()?, knob)).unwrap_or(0);
+    let config = driver.catalogue().config.clone();
+    let class = |tenant: &str, label: &SubTenant| {
+        let tenant = config.as_ref()?.tenants.iter().find(|(name, _)| name.as_str() == tenant)?.1;
+        Some(tenant.ids.get(label.as_str())?.class.as_ref()?.to_string())
+    };
+    let mut response = GetUsageResponse::default();
+    for TenantSums { tenant, sums, folded, gone, rows } in driver.shop().ledger.all() {
+        if !is_meant(&tenant) {
+            continue;
+        }
+        let now = owned.get(&(tenant.clone(), None));
+        response.tenants.push(TenantUsage {
+            tenant: tenant.to_string(),
+            usage: Some(usage(&sums.used(), kernel(now, gone))),
+            memory_bytes: gauge(now, Knob::MemoryMax),
+            processes: gauge(now, Knob::PidsMax),
+            folded: Some(usage(&folded, Duration::ZERO)),
+        });
+        for (label, row) in rows {
+            let now = owned.get(&(tenant.clone(), Some(label.clone())));
+            let lines = now.map_or(&[][..], |now| &now.workers);
+            let count =
+                |is: fn(&WorkerLine) -> bool| u32::try_from(lines.iter().filter(|line| is(line)).count()).unwrap_or(0);
+            response.sub_tenants.push(SubTenantUsage {
+                tenant: tenant.to_string(),
+                sub_tenant_hash: driver.shop().labels.group(&tenant, &label),
+                usage: Some(usage(&row.sums.used(), kernel(now, row.gone()))),
+                memory_bytes: gauge(now, Knob::MemoryMax),
+                processes: gauge(now, Knob::PidsMax),
+                workers: count(|_| true),
+                frozen: count(|line| line.frozen),
+                calls_running: count(|line| line.state == StateName::Leased),
+                calls_queued: waiting.get(&(tenant.clone(), label.clone())).copied().unwrap_or(0),
+                workers_used: if request.workers { lines.iter().map(worker).collect() } else { Vec::new() },
+                class: class(&tenant, &label).unwrap_or_default(),
+            });
+        }
+    }
+    response
+}
+
+fn worker(line: &WorkerLine) -> WorkerUsage {
+    let WorkerLine { worker, .. } = line;
+    let leaf = worker.leaf();
+    let used = worker.meter().sums().used();
+    WorkerUsage {
+        worker: worker.name(),
+        function: worker.entry.name.to_string(),
+        state: state(line).into(),
+        frozen: line.frozen,
+        usage: Some(usage(&used, leaf.and_then(|leaf| leaf.cpu()).unwrap_or_default())),
+        memory_bytes: leaf.map_or(0, |leaf| leaf.memory_bytes()),
+        memory_peak_bytes: leaf.map_or(0, |leaf| leaf.memory_peak_bytes()),
+        processes: leaf.map_or(0, |leaf| leaf.processes()),
+    }
+}

@@ -1,0 +1,195 @@
+//! Quotas as a living tree: which limits every group has, and how all of them become others at once or not at all.
+//!
+//! ```text
+//!  Config --table--> what each owner gets --+
+//!                                           +--plan--> writes, in order --> kernel
+//!  Tree   ---------> what each group has  --+              | one is refused
+//!                                                          v
+//!                                            those before it are put back, the last first
+//! ```
+//! [`table`] and [`plan`] are pure; this file is the shell. A group that is being made and a change of all groups exclude
+//! each other, so that none is born with limits of yesterday.
+
+pub mod plan;
+pub mod table;
+
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+
+use sublet_pool::SubTenant;
+
+use self::{plan::Write, table::Table};
+use crate::cgroups::{
+    CgroupError,
+    bite::Level,
+    leaf::Leaf,
+    limits::{Knob, Limits},
+    owner::Owner,
+    tree::{Plan, Tree},
+};
+
+/// The tree of groups with what each of them is to have.
+#[derive(Debug)]
+pub struct Quotas {
+    tree: Arc<Tree>,
+    table: RwLock<Table>,
+}
+
+/// A group that uses more than a new limit would allow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Above {
+    /// Its path below the pool.
+    pub path: String,
+    /// Whose it is.
+    pub owner: Owner,
+    /// Which limit.
+    pub knob: Knob,
+    /// What the limit would be.
+    pub limit: u64,
+    /// What is in use.
+    pub used: u64,
+}
+
+/// A change that was not made.
+#[derive(Debug)]
+pub struct Refused {
+    /// Path of the group that stood in the way.
+    pub path: String,
+    /// Whose it is, while it lives.
+    pub owner: Option<Owner>,
+    /// Which limit.
+    pub knob: Knob,
+    /// What the kernel said, or we found.
+    pub error: CgroupError,
+}
+
+impl Quotas {
+    /// Over a tree, with no limits known yet.
+    pub fn new(tree: Arc<Tree>) -> Self {
+        Self { tree, table: RwLock::default() }
+    }
+
+    /// The groups.
+    pub fn tree(&self) -> &Arc<Tree> {
+        &self.tree
+    }
+
+    fn table(&self) -> RwLockReadGuard<'_, Table> {
+        self.table.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes a worker's group and those above it that are not there yet. `group` names that of its sub-tenant; it is asked
+    /// for while no change can come in between.
+    ///
+    /// # Errors
+    /// When the kernel does not take it; nothing is left behind then.
+    pub fn make(&self, worker: &str, owner: &Owner, group: impl FnOnce() -> String) -> Result<Leaf, CgroupError> {
+        let table = self.table();
+        let plan = |name: String, owner: Owner| Plan { name, limits: table.limits(&owner).unwrap_or_default(), owner };
+        let tenant = owner.tenant();
+        let label = match owner {
+            Owner::Worker { label, .. } => label.clone(),
+            Owner::Tenant { .. } | Owner::SubTenant { .. } => None,
+        };
+        let levels = [
+            plan(format!("t-{tenant}"), Owner::Tenant { tenant: tenant.clone() }),
+            plan(group(), Owner::SubTenant { tenant: tenant.clone(), label }),
+        ];
+        self.tree.make_leaf(&levels, &plan(worker.to_owned(), owner.clone()))
+    }
+
+    /// A cell's worker and the group it is in have got their owner: from now on their limits are his.
+    ///
+    /// # Errors
+    /// When the kernel does not take one.
+    pub async fn adopt(self: &Arc<Self>, leaf: &str, by: &SubTenant) -> Result<(), CgroupError> {
+        if let Ok(table) = self.table.try_read() {
+            return self.adopt_by(&table, leaf, by);
+        }
+        // A change of all limits is under way: nothing that others wait for may wait for it.
+        let (own, leaf, by) = (self.clone(), leaf.to_owned(), by.clone());
+        let adopted = tokio::task::spawn_blocking(move || own.adopt_by(&own.table(), &leaf, &by)).await;
+        adopted.unwrap_or_else(|error| {
+            Err(CgroupError::Unsupported {
+                missing: format!("set the owner's limits: {error}"),
+                remedy: "try again".into(),
+            })
+        })
+    }
+
+    fn adopt_by(&self, table: &Table, leaf: &str, by: &SubTenant) -> Result<(), CgroupError> {
+        let level = leaf.rsplit_once('/').map_or("", |(level, _)| level);
+        let mut groups = Vec::new();
+        for path in [level, leaf] {
+            let Some(group) = self.tree.group(path) else { continue };
+            let owner = group.owner.labelled(by);
+            self.tree.relabel(path, owner.clone());
+            if let Some(new) = table.limits(&owner) {
+                groups.push((path, group.limits, new));
+            }
+        }
+        plan::plan(groups).iter().try_for_each(|write| self.tree.set(&write.path, write.knob, &write.new))
+    }
+
+    /// Makes a table the one that counts, and every group's limits what it says; or nothing.
+    ///
+    /// # Errors
+    /// The first limit the kernel does not take. Every limit is then what it was.
+    pub fn change(&self, new: Table) -> Result<usize, Refused> {
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        let writes = self.writes(&new);
+        for (at, write) in writes.iter().enumerate() {
+            if let Err(error) = self.tree.set(&write.path, write.knob, &write.new) {
+                self.put_back(&writes[..at]);
+                let owner = self.tree.group(&write.path).map(|group| group.owner);
+                return Err(Refused { path: write.path.clone(), owner, knob: write.knob, error });
+            }
+        }
+        *table = new;
+        Ok(writes.len())
+    }
+
+    /// The CPU quota of a worker's level in thousandths of a CPU, if it has one.
+    pub fn cpu_millis(&self, leaf: &str, level: Level) -> Option<u64> {
+        let sub = leaf.rsplit_once('/').map_or("", |(sub, _)| sub);
+        let path = match level {
+            Level::Worker => leaf,
+            Level::SubTenant => sub,
+            Level::Tenant => sub.rsplit_once('/').map_or("", |(tenant, _)| tenant),
+            Level::Host => "",
+        };
+        let limits = self.tree.group(path).map_or(*self.tree.pool_limits(), |group| group.limits);
+        limits.cpu.map(|cpu| cpu.share() / 1000)
+    }
+
+    fn put_back(&self, writes: &[Write]) {
+        for write in writes.iter().rev() {
+            if let Err(error) = self.tree.set(&write.path, write.knob, &write.old) {
+                tracing::error!(group = write.path, limit = write.knob.key(), %error, "a limit cannot be put back");
+            }
+        }
+    }
+
+    fn writes(&self, new: &Table) -> Vec<Write> {
+        let groups = self.tree.all();
+        let wanted =
+            groups.iter().filter_map(|(path, group)| Some((path.as_str(), group.limits, new.limits(&group.owner)?)));
+        plan::plan(wanted)
+    }
+
+    /// Groups that use more than a table would allow them.
+    pub fn above(&self, new: &Table) -> Vec<Above> {
+        let limit = |knob: Knob, limits: &Limits| match knob {
+            Knob::MemoryMax => limits.memory_max,
+            Knob::PidsMax => limits.pids_max,
+            Knob::MemoryHigh | Knob::MemoryMin | Knob::Cpu | Knob::CpuWeight => None,
+        };
+        let lowered = self.writes(new).into_iter().filter(|write| write.knob.is_lowered(&write.old, &write.new));
+        lowered
+            .filter_map(|write| {
+                let (limit, used) = (limit(write.knob, &write.new)?, self.tree.used(&write.path, write.knob)?);
+                let owner = self.tree.group(&write.path)?.owner;
+                (used > limit).then_some(Above { path: write.path, owner, knob: write.knob, limit, used })
+            })
+            .collect()
+    }
+}

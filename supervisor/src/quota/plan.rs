@@ -1,0 +1,64 @@
+//! In which order limits are changed, so that no group is ever held against a parent that has not got there yet. Pure.
+
+use crate::cgroups::limits::{Knob, Limits};
+
+/// One limit of one group to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Write {
+    /// Path of the group below the pool.
+    pub path: String,
+    /// Which limit.
+    pub knob: Knob,
+    /// What it was.
+    pub old: Limits,
+    /// What it is to be.
+    pub new: Limits,
+}
+
+/// Everything that differs: first what is raised, from the top down, then what is lowered, from the bottom up.
+pub fn plan<'a>(groups: impl IntoIterator<Item = (&'a str, Limits, Limits)>) -> Vec<Write> {
+    let (mut raised, mut lowered) = (Vec::new(), Vec::new());
+    for (path, old, new) in groups {
+        for knob in Knob::changed(&old, &new) {
+            let write = Write { path: path.to_owned(), knob, old, new };
+            if knob.is_lowered(&old, &new) { lowered.push(write) } else { raised.push(write) }
+        }
+    }
+    let depth = |write: &Write| write.path.matches('/').count();
+    raised.sort_by_key(depth);
+    lowered.sort_by_key(|write| std::cmp::Reverse(depth(write)));
+    raised.append(&mut lowered);
+    raised
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cgroups::limits::CpuQuota;
+
+    fn cpu(millis: u64) -> Limits {
+        Limits { cpu: Some(CpuQuota::new(millis, 20_000, 0)), ..Limits::default() }
+    }
+
+    #[test]
+    fn raises_go_down_the_tree_and_lowerings_up_after_them() {
+        let groups = [
+            ("t-a", cpu(1000), cpu(2000)),
+            ("t-a/s-1", cpu(500), cpu(1500)),
+            ("t-a/s-1/w-1", cpu(500), cpu(1500)),
+            ("t-b", cpu(2000), cpu(1000)),
+            ("t-b/s-2", cpu(2000), cpu(1000)),
+            ("t-c", cpu(7), cpu(7)),
+        ];
+        let order: Vec<String> = plan(groups).into_iter().map(|write| write.path).collect();
+        assert_eq!(order, ["t-a", "t-a/s-1", "t-a/s-1/w-1", "t-b/s-2", "t-b"]);
+    }
+
+    #[test]
+    fn each_limit_goes_its_own_way() {
+        let old = Limits { memory_max: Some(10), pids_max: Some(10), ..Limits::default() };
+        let new = Limits { memory_max: Some(20), pids_max: Some(5), ..Limits::default() };
+        let order: Vec<Knob> = plan([("t-a", old, new)]).into_iter().map(|write| write.knob).collect();
+        assert_eq!(order, [Knob::MemoryMax, Knob::PidsMax]);
+    }
+}

@@ -1,0 +1,106 @@
+//! What cannot change while the supervisor runs, and why. A reload that asks for it is refused by name.
+
+use crate::{
+    config::{Config, Function, HostPath, Problem},
+    descriptors,
+};
+
+/// What of [host] needs a restart, with the reason.
+const FIXED: &[(&str, &str)] = &[
+    ("state_dir", "its lock is held"),
+    ("socket", "it is bound"),
+    ("admin_socket", "it is bound"),
+    ("socket_mode", "the socket is root's"),
+    ("socket_gid", "the socket is root's"),
+    ("listen", "it is bound"),
+    ("instance", "the cgroups carry it"),
+    ("cgroup_parent", "the cgroups are there"),
+    ("uid_base", "the nursery was told once"),
+    ("uid_count", "the nursery was told once"),
+    ("supervisor_uid", "it is what the supervisor runs as"),
+    ("connections_max", "it is counted from the start"),
+    ("memory_max", "the pool's own limit is root's"),
+    ("cpu_quota", "the pool's own limit is root's"),
+    ("pids_max", "the pool's own limit is root's"),
+    ("accept_degraded", "the layers of a sandbox were decided on"),
+];
+
+/// What was decided on at the start.
+#[derive(Debug)]
+pub struct Fixed {
+    /// Directories the nursery was given.
+    dirs: Vec<HostPath>,
+    /// Largest payload and answer the front was started for, in bytes.
+    frames: (u32, u32),
+    descriptors: u64,
+}
+
+impl Fixed {
+    /// By a configuration that is in force. `descriptors` may be open at one time.
+    pub fn new(config: &Config, descriptors: u64) -> Self {
+        let dirs = config.dirs().into_iter().cloned().collect();
+        Self { dirs, frames: largest_frames(config), descriptors }
+    }
+
+    /// Everything in `new` that would need a restart.
+    pub fn problems(&self, old: &Config, new: &Config) -> Vec<Problem> {
+        let mut problems = self.of_host(old, new);
+        problems.extend(self.foreign_dirs(new));
+        problems.extend(self.too_large(new));
+        problems
+    }
+
+    fn of_host(&self, old: &Config, new: &Config) -> Vec<Problem> {
+        let host = |config: &Config| serde_json::to_value(&config.host).unwrap_or_default();
+        let (old, new_host) = (host(old), host(new));
+        let mut problems: Vec<Problem> = FIXED
+            .iter()
+            .filter(|(key, _)| old[key] != new_host[key])
+            .map(|(key, why)| {
+                let what = format!("was {} at the start, and {why}", old[key]);
+                Problem::new(
+                    format!("host.{key}"),
+                    Some(new_host[key].to_string()),
+                    what,
+                    "write the old value, or restart",
+                )
+            })
+            .collect();
+        let needed = descriptors::needed(&new.host);
+        if needed > self.descriptors {
+            let what = format!("needs {needed} open files, and {} are allowed since the start", self.descriptors);
+            let value = Some(new.host.workers_max.to_string());
+            problems.push(Problem::new("host.workers_max", value, what, "write less, or restart"));
+        }
+        problems
+    }
+
+    fn foreign_dirs(&self, new: &Config) -> Vec<Problem> {
+        let is_known = |dir: &HostPath| self.dirs.iter().any(|known| known.contains(dir));
+        let unknown = new.dirs().into_iter().filter(|dir| !is_known(dir));
+        let problem = |dir: &HostPath| {
+            let what =
+                "the nursery was told at the start which directories workers may see, and this is not below them";
+            Problem::new("a function's dir or root", Some(format!("{:?}", dir.as_str())), what, "restart")
+        };
+        unknown.map(problem).collect()
+    }
+
+    fn too_large(&self, new: &Config) -> Vec<Problem> {
+        let (payload, answer) = largest_frames(new);
+        let mut problems = Vec::new();
+        for (key, largest, limit) in [("payload_max", payload, self.frames.0), ("answer_max", answer, self.frames.1)] {
+            if largest > limit {
+                let what = format!("the server was started for messages of {limit} bytes at the most");
+                let value = Some(format!("{largest} bytes"));
+                problems.push(Problem::new(format!("the largest {key}"), value, what, "write less, or restart"));
+            }
+        }
+        problems
+    }
+}
+
+fn largest_frames(config: &Config) -> (u32, u32) {
+    let of = |f: fn(&Function) -> u32| config.functions().map(|(_, _, function)| f(function)).max().unwrap_or(0);
+    (of(|function| function.payload_max_bytes), of(|function| function.answer_max_bytes))
+}
