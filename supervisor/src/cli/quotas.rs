@@ -39,7 +39,8 @@ pub struct DiffArgs {
                         workers_max=1 --for 1h")]
 pub struct SetArgs {
     /// Which level.
-    path: String,
+    #[arg(value_name = "PATH")]
+    level: String,
     /// KEY=VALUE, as in the configuration; memory.max is as good as memory_max.
     #[arg(required = true, value_parser = assignment)]
     assignments: Vec<(String, String)>,
@@ -56,12 +57,12 @@ pub struct SetArgs {
 #[derive(Debug, Args)]
 pub struct UnsetArgs {
     /// Which level, as given to `sublet set`.
-    #[arg(required_unless_present = "all")]
-    path: Option<String>,
+    #[arg(value_name = "PATH", required_unless_present = "all")]
+    level: Option<String>,
     /// Only this setting of it.
     key: Option<String>,
     /// Everything that is changed for a time.
-    #[arg(long, conflicts_with = "path")]
+    #[arg(long, conflicts_with = "level")]
     all: bool,
     /// End workers that use more memory than the limit that comes back allows.
     #[arg(long)]
@@ -73,7 +74,8 @@ pub struct UnsetArgs {
 #[derive(Debug, Args)]
 pub struct LimitsArgs {
     /// One level, as in `sublet set`; any id has limits, seen before or not. Without it, everything that is configured.
-    path: Option<String>,
+    #[arg(value_name = "PATH")]
+    level: Option<String>,
     /// Only what somebody wrote or set.
     #[arg(long)]
     written: bool,
@@ -152,7 +154,7 @@ pub fn diff(args: &DiffArgs, json: bool) -> Result<(), Failed> {
 /// `sublet set`.
 pub fn set(args: SetArgs, json: bool) -> Result<(), Failed> {
     let request = SetRequest {
-        path: args.path,
+        path: args.level,
         assignments: args.assignments.into_iter().map(|(key, value)| Assignment { key, value }).collect(),
         lasting: Some(prost_types::Duration::try_from(args.lasting)?),
         end_those_above: args.end_those_above,
@@ -172,7 +174,7 @@ pub fn set(args: SetArgs, json: bool) -> Result<(), Failed> {
 /// `sublet unset`.
 pub fn unset(args: UnsetArgs, json: bool) -> Result<(), Failed> {
     let request = UnsetRequest {
-        path: args.path.unwrap_or_default(),
+        path: args.level.unwrap_or_default(),
         key: args.key.unwrap_or_default(),
         end_those_above: args.end_those_above,
     };
@@ -186,7 +188,7 @@ pub fn unset(args: UnsetArgs, json: bool) -> Result<(), Failed> {
 
 /// `sublet limits`.
 pub fn limits(args: LimitsArgs, json: bool) -> Result<(), Failed> {
-    let request = ListLimitsRequest { path: args.path.unwrap_or_default() };
+    let request = ListLimitsRequest { path: args.level.unwrap_or_default() };
     let mut limits = client::block_on(async {
         let answer = client::admin(&args.socket.path).await?.list_limits(request).await;
         Ok(answer.map_err(|status| client::refused(&status))?.into_inner().limits)

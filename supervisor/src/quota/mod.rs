@@ -134,14 +134,14 @@ impl Quotas {
     ///
     /// # Errors
     /// The first limit the kernel does not take. Every limit is then what it was.
-    pub fn change(&self, new: Table) -> Result<usize, Refused> {
+    pub fn change(&self, new: Table) -> Result<usize, Box<Refused>> {
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         let writes = self.writes(&new);
         for (at, write) in writes.iter().enumerate() {
             if let Err(error) = self.tree.set(&write.path, write.knob, &write.new) {
                 self.put_back(&writes[..at]);
                 let owner = self.tree.group(&write.path).map(|group| group.owner);
-                return Err(Refused { path: write.path.clone(), owner, knob: write.knob, error });
+                return Err(Box::new(Refused { path: write.path.clone(), owner, knob: write.knob, error }));
             }
         }
         *table = new;

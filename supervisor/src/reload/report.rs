@@ -48,10 +48,8 @@ pub fn limits(
                 value,
                 from: origin.map(|origin| format!("{}.{key}", origin.table())),
                 until: temporary.map(|one| one.until),
-                otherwise: temporary.and_then(|_| {
-                    Some(
-                        otherwise.iter().find(|(other, _)| *other == key).map_or("none", |(_, value)| value).to_owned(),
-                    )
+                otherwise: temporary.map(|_| {
+                    otherwise.iter().find(|(other, _)| *other == key).map_or("none", |(_, value)| value).to_owned()
                 }),
                 enforced_by: enforced_by(&path, key),
                 path: path.clone(),

@@ -284,10 +284,13 @@ async fn run(
     // There is no group yet that could refuse it.
     quotas.change(Table::new(&config)).ok();
     let driver = Driver::new(&config, shop, recorder);
-    let degraded = report.degraded().map(|degradation| degradation.name().to_owned()).collect();
-    for degradation in report.degraded() {
+    // What this host has no form of is told where somebody accepted it, and so may have asked for it.
+    let accepted = report.absent().filter(|degradation| host.accept_degraded.contains(degradation));
+    let degraded: Vec<_> = report.degraded().chain(accepted).collect();
+    for degradation in &degraded {
         tracing::warn!("not enforced on this host, and accepted: {degradation}");
     }
+    let degraded = degraded.iter().map(|degradation| degradation.name().to_owned()).collect();
     let (stop, mut stopping) = watch::channel(false);
     let (close, closing) = watch::channel(false);
     let facts = report.checks.iter().map(|check| Fact {

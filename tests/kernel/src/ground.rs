@@ -9,6 +9,8 @@ use crate::supervisor;
 pub enum Need {
     /// Landlock.
     Landlock,
+    /// CPU quotas.
+    Cpu,
 }
 
 /// This ground.
@@ -44,6 +46,11 @@ impl Ground {
         Self { kernel, cgroups, degraded, is_slow }
     }
 
+    /// Whether limits are on cgroup v1.
+    pub fn is_hybrid(&self) -> bool {
+        self.cgroups.contains("hybrid")
+    }
+
     /// What this host lacks and a configuration has to accept.
     pub fn degraded(&self) -> &[String] {
         &self.degraded
@@ -53,7 +60,8 @@ impl Ground {
     pub fn lacks(&self, need: Need) -> Option<&'static str> {
         match need {
             Need::Landlock if self.degraded.iter().any(|name| name == "landlock") => Some("no landlock"),
-            Need::Landlock => None,
+            Need::Cpu if self.degraded.iter().any(|name| name == "cpu") => Some("no CPU limit"),
+            Need::Landlock | Need::Cpu => None,
         }
     }
 }

@@ -15,6 +15,7 @@ mod life;
 mod litter;
 mod load;
 mod pool;
+mod quotas;
 mod reload;
 mod supervisor;
 mod trace;
@@ -50,6 +51,7 @@ fn main() {
         cells::CASES,
         pool::CASES,
         reload::CASES,
+        quotas::CASES,
         trace::CASES,
         bad_input::CASES,
         load::CASES,

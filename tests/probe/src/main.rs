@@ -105,6 +105,10 @@ pub fn perform(state: &mut state::State, text: &str) -> Outcome {
         }
         "spin" => limits::spin(Duration::from_millis(number(1)?)),
         "alloc" => limits::alloc(number(1)?),
+        // Both keep what they took, as a function that leaks.
+        "hold" => state.hold(number(1)?),
+        "leak" => state.leak(number(1)?),
+        "let-go" => state.let_go(),
         "fork" => limits::fork(number(1)?),
         "fill" => limits::fill(number(1)?),
         "files" => limits::files(number(1)?),

@@ -18,6 +18,8 @@ pub struct State {
     memory: BTreeMap<String, String>,
     calls: u64,
     ticks: Option<Arc<AtomicU64>>,
+    held: Vec<Vec<u8>>,
+    leaked: Vec<fs::File>,
 }
 
 impl State {
@@ -44,6 +46,28 @@ impl State {
         self.memory.insert(key.to_owned(), value.to_owned());
         fs::write(format!("/tmp/{key}"), value).map_err(|e| format!("write /tmp/{key}: {e}"))?;
         Ok(value.as_bytes().to_vec())
+    }
+
+    /// Keeps so many MiB more.
+    pub fn hold(&mut self, mib: u64) -> Outcome {
+        for _ in 0..mib {
+            self.held.push(vec![0xa5; 1024 * 1024]);
+        }
+        Ok(format!("holds {} MiB", self.held.len()).into_bytes())
+    }
+
+    /// Gives all of it back.
+    pub fn let_go(&mut self) -> Outcome {
+        self.held = Vec::new();
+        Ok(b"let go".to_vec())
+    }
+
+    /// Opens so many descriptors more, and keeps them.
+    pub fn leak(&mut self, count: u64) -> Outcome {
+        for at in 0..count {
+            self.leaked.push(fs::File::open("/dev/null").map_err(|e| format!("open descriptor {at}: {e}"))?);
+        }
+        Ok(format!("holds {}", self.leaked.len()).into_bytes())
     }
 
     /// `memory/file`, with `-` for what is not there.
