@@ -15,6 +15,8 @@ pub struct Meter {
     last: Reading,
     phase: Option<Phase>,
     is_closed: bool,
+    /// Of the call under way, as far as it has been counted already.
+    so_far: Reading,
     /// Of the call that was cut by the worker's end, until its task asks.
     of_last_call: Option<Reading>,
     /// Its own sums.
@@ -61,7 +63,18 @@ impl Meter {
     /// A call is delivered.
     pub fn begin(&mut self, now: Option<Reading>) {
         self.of_last_call = None;
+        self.so_far = Reading::default();
         self.turn(now, Phase::Call);
+    }
+
+    /// Counts what came so far, so that sums are those of now.
+    pub fn tick(&mut self, now: Option<Reading>) {
+        if let Some(phase) = self.phase.filter(|_| !self.is_closed) {
+            let used = self.turn(now, phase);
+            if phase == Phase::Call {
+                self.so_far = self.so_far.plus(&used);
+            }
+        }
     }
 
     /// The call has ended; what it used. Asked a second time, nothing.
@@ -72,7 +85,8 @@ impl Meter {
         if self.phase != Some(Phase::Call) {
             return Reading::default();
         }
-        self.turn(now, Phase::Idle)
+        let rest = self.turn(now, Phase::Idle);
+        std::mem::take(&mut self.so_far).plus(&rest)
     }
 
     /// A call has ended, one way or another.
@@ -92,7 +106,7 @@ impl Meter {
             let used = last.since(&self.last);
             self.add(phase, &used);
             if phase == Phase::Call {
-                self.of_last_call = Some(used);
+                self.of_last_call = Some(std::mem::take(&mut self.so_far).plus(&used));
             }
         }
         self.is_closed = true;
@@ -126,6 +140,23 @@ mod tests {
         meter.close(at(22), true);
         assert_eq!(millis(&meter), [5, 6, 11, 0]);
         assert_eq!(tenant.used().cpu().as_millis(), 22);
+    }
+
+    #[test]
+    fn looking_at_it_in_the_middle_of_a_call_takes_nothing_from_its_receipt() {
+        let mut meter = Meter::default();
+        meter.ready(at(1));
+        meter.tick(at(2));
+        meter.begin(at(2));
+        meter.tick(at(7));
+        assert_eq!(millis(&meter), [1, 1, 5, 0]);
+        meter.tick(at(8));
+        assert_eq!(meter.end(at(10)).cpu.as_millis(), 8);
+        meter.begin(at(10));
+        meter.tick(at(11));
+        meter.close(at(13), true);
+        assert_eq!(meter.end(None).cpu.as_millis(), 3);
+        assert_eq!(millis(&meter), [1, 1, 11, 0]);
     }
 
     #[test]

@@ -30,6 +30,18 @@ impl Reading {
     }
 }
 
+impl Reading {
+    /// Both together.
+    pub fn plus(&self, other: &Self) -> Self {
+        Self {
+            cpu: self.cpu + other.cpu,
+            throttled: self.throttled + other.throttled,
+            io_read: self.io_read + other.io_read,
+            io_written: self.io_written + other.io_written,
+        }
+    }
+}
+
 /// What a worker was doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {

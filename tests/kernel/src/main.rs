@@ -19,6 +19,7 @@ mod quotas;
 mod reload;
 mod supervisor;
 mod trace;
+mod usage;
 mod verdicts;
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -52,6 +53,7 @@ fn main() {
         pool::CASES,
         reload::CASES,
         quotas::CASES,
+        usage::CASES,
         trace::CASES,
         bad_input::CASES,
         load::CASES,
@@ -83,7 +85,8 @@ fn main() {
 #[macro_export]
 macro_rules! ensure {
     ($condition:expr, $($message:tt)+) => {
-        if !$condition {
+        let holds: bool = $condition;
+        if !holds {
             return Err(format!($($message)+));
         }
     };

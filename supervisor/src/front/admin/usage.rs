@@ -53,10 +53,19 @@ pub fn get(driver: &Driver, request: &GetUsageRequest) -> GetUsageResponse {
         };
         owned.entry(key).or_default().path = Some(path);
     }
+    let mut cells: HashMap<Arc<str>, Duration> = HashMap::new();
     for line in driver.workers() {
-        if let Some(owner) = line.worker.owner() {
-            let key = (line.worker.entry.tenant.clone(), Some(owner.sub_tenant.clone()));
-            owned.entry(key).or_default().workers.push(line);
+        let tenant = line.worker.entry.tenant.clone();
+        match line.worker.owner() {
+            Some(owner) => {
+                // What it used since its last word.
+                line.worker.meter().tick(line.worker.reading());
+                owned.entry((tenant, Some(owner.sub_tenant.clone()))).or_default().workers.push(line);
+            }
+            // Whose that will be is not known yet.
+            None => {
+                *cells.entry(tenant).or_default() += line.worker.leaf().and_then(|leaf| leaf.cpu()).unwrap_or_default()
+            }
         }
     }
     let waiting = driver.waiting();
@@ -76,9 +85,11 @@ pub fn get(driver: &Driver, request: &GetUsageRequest) -> GetUsageResponse {
             continue;
         }
         let now = owned.get(&(tenant.clone(), None));
+        let mut used = sums.used();
+        used.cpu_cells += cells.get(&tenant).copied().unwrap_or_default();
         response.tenants.push(TenantUsage {
             tenant: tenant.to_string(),
-            usage: Some(usage(&sums.used(), kernel(now, gone))),
+            usage: Some(usage(&used, kernel(now, gone))),
             memory_bytes: gauge(now, Knob::MemoryMax),
             processes: gauge(now, Knob::PidsMax),
             folded: Some(usage(&folded, Duration::ZERO)),
