@@ -4,8 +4,8 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::config::Host;
 
-/// Open descriptors per worker: channel, control, log twice, four files of its group.
-const PER_WORKER: u64 = 8;
+/// Open descriptors per worker: channel, control, log twice, five files of its group; three of its sub-tenant's.
+const PER_WORKER: u64 = 12;
 /// Everything else: sockets, libraries, the runtime.
 const BASE: u64 = 256;
 

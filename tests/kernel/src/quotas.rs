@@ -2,6 +2,10 @@
 
 use std::{
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -395,34 +399,38 @@ fn below_use() -> Outcome {
 }
 
 /// Sub-tenants whose limits are changed at once.
-const CROWD: usize = 60;
+const CROWD: usize = 1000;
+/// Changes, one after the other.
+const ROUNDS: u64 = 5;
 
 fn under_load() -> Outcome {
     let place = Place::new()?;
-    let crowd = if Ground::find().is_slow { CROWD / 10 } else { CROWD };
-    let text =
-        levels(&place, "", "memory_max = \"100MiB\"\npids_max = 50", "freeze_after = \"10ms\"\nmemory_max = \"32MiB\"");
+    let crowd = if Ground::find().is_slow { CROWD / 100 } else { CROWD };
+    let host = place.host(&format!("workers_max = {}", crowd + 50));
+    let function = place.function("probe", "freeze_after = \"10ms\"\nmemory_max = \"32MiB\"\nidle_ttl = \"1h\"");
+    let text = format!("{host}[tenant.acme.sub_tenant]\nmemory_max = \"100MiB\"\npids_max = 50\n{function}");
     let supervisor = Supervisor::start(place, &text)?;
     let mut client = Client::new(&supervisor)?;
     let mut workers = Vec::new();
     for n in 0..crowd {
         workers.push(client.probe(&format!("s{n}"), "echo")?.1.worker);
     }
-    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let load: Vec<_> = (0..4)
+    let stop = Arc::new(AtomicBool::new(false));
+    let load: Vec<_> = (0..2)
         .map(|lane| {
             let (mut client, stop) = (Client::new(&supervisor)?, stop.clone());
             Ok(std::thread::spawn(move || {
                 let mut calls = 0_usize;
-                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                    client.probe(&format!("s{}", (calls * 4 + lane) % crowd), "echo on")?;
+                while !stop.load(Ordering::Relaxed) {
+                    client.probe(&format!("s{}", (calls * 2 + lane) % crowd), "echo on")?;
                     calls += 1;
                 }
                 Ok::<usize, String>(calls)
             }))
         })
         .collect::<Result<_, String>>()?;
-    for round in 1..=6_u64 {
+    let mut longest = Duration::ZERO;
+    for round in 1..=ROUNDS {
         let (memory, pids, quota) = (100 + round, 50 + round, 1000 - 50 * round);
         let changed = text
             .replace("memory_max = \"100MiB\"", &format!("memory_max = \"{memory}MiB\"\ncpu_quota = \"{quota}m\""))
@@ -432,18 +440,23 @@ fn under_load() -> Outcome {
                 &format!("memory_max = \"{}MiB\"\ncpu_quota = \"{quota}m\"", 32 + round),
             );
         supervisor.place.write(&changed)?;
+        let begun = Instant::now();
         let told = supervisor.admin(&["reload"])?;
-        ensure!(told["changes"].as_array().is_some_and(|changes| !changes.is_empty()), "round {round}: {told}");
-        for worker in [&workers[0], &workers[crowd - 1]] {
+        longest = longest.max(begun.elapsed());
+        ensure!(told["changes"].as_array().is_some_and(|changes| changes.len() == 5), "round {round}: {told}");
+        for worker in [&workers[0], &workers[crowd / 2], &workers[crowd - 1]] {
             ensure!(memory_of(&supervisor, worker, 1)? == (memory << 20).to_string(), "round {round}: {worker}");
             ensure!(memory_of(&supervisor, worker, 0)? == ((32 + round) << 20).to_string(), "round {round}: {worker}");
+            let found = knob(&supervisor, worker, 1, "pids.max", ("pids", "pids.max"))?;
+            ensure!(found == pids.to_string(), "round {round}: {worker}: {found}");
         }
     }
-    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    stop.store(true, Ordering::Relaxed);
     for lane in load {
         let calls = lane.join().map_err(|_| "a call's thread failed")??;
         ensure!(calls > 0, "there was no load");
     }
+    print!("({crowd} sub-tenants in {} ms at the longest) ", longest.as_millis());
     supervisor.stop()
 }
 
