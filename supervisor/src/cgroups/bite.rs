@@ -95,7 +95,8 @@ impl Tree {
             let (_, dir, unified) = directories.iter().find(|(controller, ..)| *controller == knob.controller())?;
             fs::read_to_string(dir.join(if *unified { peak_v2 } else { peak_v1 })).ok()?.trim().parse().ok()
         };
-        let limit = if path.is_empty() { of(self.pool_limits()) } else { self.group(path).and_then(|g| of(&g.limits)) };
+        let limit =
+            if path.is_empty() { of(&self.pool_limits()) } else { self.group(path).and_then(|g| of(&g.limits)) };
         Bite { level, limit, seen: peak(&self.directories_of(path)).or_else(|| self.used(path, knob)) }
     }
 

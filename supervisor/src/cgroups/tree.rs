@@ -33,7 +33,7 @@ pub struct Tree {
     /// Every group below the pool, by its path relative to it.
     groups: Mutex<BTreeMap<String, Group>>,
     /// Limits of the pool itself.
-    pool: Limits,
+    pool: Mutex<Limits>,
     pool_ooms: Option<Arc<OomCount>>,
 }
 
@@ -111,7 +111,7 @@ impl Tree {
             enabled: Vec::new(),
             v1: v1.iter().map(|path| text(path)).collect(),
         };
-        let mut tree = Self { dirs, controllers, groups: Mutex::default(), pool: *pool, pool_ooms: None };
+        let mut tree = Self { dirs, controllers, groups: Mutex::default(), pool: Mutex::new(*pool), pool_ooms: None };
         tree.sweep()?;
         match tree.build(pool, owner) {
             Ok(()) => Ok(tree),
@@ -150,9 +150,17 @@ impl Tree {
         for pool in self.dirs.v1.iter().map(|dir| Path::new(dir).join(CGROUP_POOL)).chain([unified_pool.clone()]) {
             chown(&pool, Some(owner), Some(owner)).map_err(CgroupError::os(format!("give to uid {owner}"), &pool))?;
         }
+        let give = |path: PathBuf| {
+            chown(&path, Some(owner), Some(owner)).map_err(CgroupError::os(format!("give to uid {owner}"), &path))
+        };
         for file in ["cgroup.subtree_control", "cgroup.kill", "cgroup.procs"] {
-            let path = unified_pool.join(file);
-            chown(&path, Some(owner), Some(owner)).map_err(CgroupError::os(format!("give to uid {owner}"), &path))?;
+            give(unified_pool.join(file))?;
+        }
+        // Guarantees of tenants come and go, and must be the pool's as well.
+        let guarantees = [unified, &unified_pool].map(|dir| dir.join("memory.min"));
+        guarantees.into_iter().filter(|path| path.exists()).try_for_each(give)?;
+        if pool.memory_min.is_some() {
+            limits::set(&self.whole(), Knob::MemoryMin, &Limits::default(), pool)?;
         }
         Ok(())
     }
@@ -303,8 +311,31 @@ impl Tree {
     }
 
     /// Limits of the pool itself.
-    pub fn pool_limits(&self) -> &Limits {
-        &self.pool
+    pub fn pool_limits(&self) -> Limits {
+        *self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Memory that is guaranteed to the pool, and so can be to what is in it: v2 passes on no more than the parent has.
+    ///
+    /// # Errors
+    /// What the kernel says. Then it is what it was.
+    pub fn guarantee(&self, bytes: Option<u64>) -> Result<(), CgroupError> {
+        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = Limits { memory_min: bytes, ..*pool };
+        if new == *pool {
+            return Ok(());
+        }
+        for directories in [self.whole(), self.controllers.clone()] {
+            limits::set(&directories, Knob::MemoryMin, &pool, &new)?;
+        }
+        *pool = new;
+        Ok(())
+    }
+
+    /// Where each controller keeps the group that the pool is in.
+    fn whole(&self) -> Directories {
+        let above = |pool: &Path| pool.parent().unwrap_or(pool).to_owned();
+        self.controllers.iter().map(|(controller, pool, unified)| (*controller, above(pool), *unified)).collect()
     }
 
     /// Counts the times the pool's own memory limit bit.

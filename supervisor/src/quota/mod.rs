@@ -137,12 +137,26 @@ impl Quotas {
     pub fn change(&self, new: Table) -> Result<usize, Box<Refused>> {
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         let writes = self.writes(&new);
+        let (old, guaranteed) = (self.tree.pool_limits().memory_min, new.guaranteed());
+        let refused = |error| Box::new(Refused { path: String::new(), owner: None, knob: Knob::MemoryMin, error });
+        if guaranteed > old {
+            self.tree.guarantee(guaranteed).map_err(refused)?;
+        }
         for (at, write) in writes.iter().enumerate() {
             if let Err(error) = self.tree.set(&write.path, write.knob, &write.new) {
                 self.put_back(&writes[..at]);
+                if let Err(error) = self.tree.guarantee(old) {
+                    tracing::error!(%error, "the pool's guarantee cannot be put back");
+                }
                 let owner = self.tree.group(&write.path).map(|group| group.owner);
                 return Err(Box::new(Refused { path: write.path.clone(), owner, knob: write.knob, error }));
             }
+        }
+        if guaranteed < old
+            && let Err(error) = self.tree.guarantee(guaranteed)
+        {
+            // More than is needed hurts nobody of ours.
+            tracing::warn!(%error, "the pool's guarantee cannot be lowered");
         }
         *table = new;
         Ok(writes.len())
@@ -157,7 +171,7 @@ impl Quotas {
             Level::Tenant => sub.rsplit_once('/').map_or("", |(tenant, _)| tenant),
             Level::Host => "",
         };
-        let limits = self.tree.group(path).map_or(*self.tree.pool_limits(), |group| group.limits);
+        let limits = self.tree.group(path).map_or_else(|| self.tree.pool_limits(), |group| group.limits);
         limits.cpu.map(|cpu| cpu.share() / 1000)
     }
 

@@ -16,6 +16,7 @@ use crate::{
 #[derive(Clone, Debug, Default)]
 pub struct Table {
     tenants: HashMap<Arc<str>, Tenant>,
+    guaranteed: Option<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -37,7 +38,13 @@ impl Table {
                 .collect(),
             functions: tenant.functions.iter().map(|(name, f)| (name.as_str().into(), worker(f))).collect(),
         };
-        Self { tenants: config.tenants.iter().map(|(name, t)| (name.as_str().into(), tenant(t))).collect() }
+        let tenants = config.tenants.iter().map(|(name, t)| (name.as_str().into(), tenant(t))).collect();
+        Self { tenants, guaranteed: pool(config).memory_min }
+    }
+
+    /// Memory guaranteed to all tenants together, in bytes.
+    pub const fn guaranteed(&self) -> Option<u64> {
+        self.guaranteed
     }
 
     /// The limits of a group; none when its tenant or function is not in the configuration any more: then it keeps what
