@@ -148,6 +148,7 @@ impl Leaf {
             let files: &[(&str, &str)] = match (controller, unified) {
                 (Controller::Memory, true) => &[
                     ("memory_max", "memory.max"),
+                    ("memory_high", "memory.high"),
                     ("memory_max", "memory.oom.group"),
                     ("memory_max", "memory.swap.max"),
                 ],
@@ -155,10 +156,13 @@ impl Leaf {
                     &[("memory_max", "memory.limit_in_bytes"), ("memory_max", "memory.memsw.limit_in_bytes")]
                 }
                 (Controller::Pids, _) => &[("pids_max", "pids.max")],
-                (Controller::Cpu, true) => &[("cpu_quota", "cpu.max"), ("cpu_weight", "cpu.weight")],
+                (Controller::Cpu, true) => {
+                    &[("cpu_quota", "cpu.max"), ("cpu_burst", "cpu.max.burst"), ("cpu_weight", "cpu.weight")]
+                }
                 (Controller::Cpu, false) => &[
                     ("cpu_quota", "cpu.cfs_quota_us"),
                     ("cpu_quota", "cpu.cfs_period_us"),
+                    ("cpu_burst", "cpu.cfs_burst_us"),
                     ("cpu_weight", "cpu.shares"),
                 ],
                 (Controller::CpuAcct, _) => &[],
