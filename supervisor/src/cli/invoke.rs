@@ -73,7 +73,10 @@ fn failed(refusal: &tonic::Status, json: bool) -> Failed {
     }
     let message = match verdict {
         Some(verdict) => tell(&verdict),
-        None => refusal.message().to_owned(),
+        None => std::iter::once(refusal.message().to_owned())
+            .chain(status::limit_of(refusal))
+            .collect::<Vec<_>>()
+            .join("\n"),
     };
     Failed { message, status: STATUS_CALL }
 }
@@ -88,6 +91,7 @@ fn tell(verdict: &Verdict) -> String {
     };
     line("limit", &verdict.limit);
     line("seen", &verdict.seen);
+    line("whose", &verdict.level);
     line("setting", &verdict.setting);
     line("refused system calls", &verdict.refused_syscalls.join(", "));
     line("the function says", String::from_utf8_lossy(&verdict.function_error).trim_end());

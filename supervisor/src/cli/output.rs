@@ -98,8 +98,10 @@ pub fn receipt_line(receipt: &Receipt) -> String {
         return "no worker".to_owned();
     }
     let took = |duration| wire(duration).map_or_else(|| "-".to_owned(), time);
+    let throttled = wire(receipt.throttled).filter(|throttled| !throttled.is_zero());
+    let throttled = throttled.map(|throttled| format!(" throttled {}", time(throttled))).unwrap_or_default();
     format!(
-        "{} {} queued {} running {} cpu {} memory peak {} call {}",
+        "{} {} queued {} running {} cpu {}{throttled} memory peak {} call {}",
         receipt.worker,
         start(receipt),
         took(receipt.queued),

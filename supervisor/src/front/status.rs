@@ -127,6 +127,14 @@ pub fn reason_of(status: &Status) -> String {
     status.get_details_error_info().map(|info| info.reason).unwrap_or_default()
 }
 
+/// What names the limit in a status, a line each, for clients.
+pub fn limit_of(status: &Status) -> Vec<String> {
+    let metadata = status.get_details_error_info().map(|info| info.metadata).unwrap_or_default();
+    let mut lines: Vec<String> = metadata.iter().map(|(name, value)| format!("  {name}: {value}")).collect();
+    lines.sort();
+    lines
+}
+
 /// The verdict in a status, for clients.
 pub fn verdict_of(status: &Status) -> Option<Verdict> {
     let details = tonic_types::pb::Status::decode(status.details()).ok()?.details;
