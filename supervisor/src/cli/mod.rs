@@ -10,7 +10,7 @@ mod quotas;
 mod watch;
 mod what_if;
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{io::Write as _, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -288,7 +288,8 @@ pub fn main() -> ExitCode {
             if json && status != STATUS_CALL && !message.is_empty() {
                 println!("{}", serde_json::json!({ "error": message }));
             } else if !message.is_empty() {
-                eprintln!("sublet: {message}");
+                // A terminal that has gone took standard error with it; that is no reason to panic.
+                writeln!(std::io::stderr(), "sublet: {message}").ok();
             }
             ExitCode::from(status)
         }
