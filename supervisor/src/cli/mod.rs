@@ -7,6 +7,7 @@ mod offline;
 mod operate;
 mod output;
 mod quotas;
+mod top;
 mod watch;
 mod what_if;
 
@@ -65,6 +66,8 @@ enum Command {
         #[command(flatten)]
         socket: AdminSocket,
     },
+    /// Who uses what, live: sub-tenants by CPU, memory, calls, queue, faults or throttling, and their workers.
+    Top(top::TopArgs),
     /// Show one worker in full: limits as the kernel holds them, usage, what was checked from outside, log.
     Describe {
         /// Its name, for example w-17; see `sublet ps`.
@@ -278,7 +281,13 @@ impl<E: std::error::Error> From<E> for Failed {
 /// Runs the command line. The returned status: 0 done, 1 not done, 2 wrong usage, 3 the call did not end well.
 pub fn main() -> ExitCode {
     let Cli { json, command } = Cli::parse();
-    if !matches!(command, Command::Serve { .. } | Command::Demo) {
+    // A live view outlives the supervisor it talks to, and that connection breaks like a pipe.
+    let outlives_its_peers = match &command {
+        Command::Serve { .. } | Command::Demo => true,
+        Command::Top(args) => args.is_live(json),
+        _ => false,
+    };
+    if !outlives_its_peers {
         // As every other tool: `sublet ps | head` ends with head, and says nothing.
         crate::sys::end_on_broken_pipe();
     }
@@ -306,6 +315,7 @@ fn run(command: Command, json: bool) -> Result<(), Failed> {
         Command::Demo => demo::run(json),
         Command::Invoke(args) => invoke::run(args, json),
         Command::Ps { tenant, socket } => operate::ps(&socket.path, tenant, json),
+        Command::Top(args) => top::run(args, json),
         Command::Describe { worker, socket } => operate::describe(&socket.path, worker, json),
         Command::Functions { socket } => operate::functions(&socket.path, json),
         Command::Warm { function: (tenant, function), sub_tenant, count, socket } => {
