@@ -16,7 +16,7 @@ use nix::{
     fcntl::{FcntlArg, OFlag, SealFlag, fcntl},
     sys::{
         memfd::{MFdFlags, memfd_create},
-        socket::{AddressFamily, SockFlag, SockType, socketpair},
+        socket::{AddressFamily, Shutdown, SockFlag, SockType, shutdown, socketpair},
     },
 };
 use sublet_proto::link::{
@@ -153,13 +153,17 @@ impl Nursery {
         let flags = fcntl(&socket, FcntlArg::F_GETFL).map_err(|e| NurseryError::Socket(e.into()))?;
         let flags = OFlag::from_bits_truncate(flags) | OFlag::O_NONBLOCK;
         fcntl(&socket, FcntlArg::F_SETFL(flags)).map_err(|e| NurseryError::Socket(e.into()))?;
-        let socket = Arc::new(crate::sys::register(socket, Interest::READABLE).map_err(NurseryError::Socket)?);
+        let socket = Arc::new(
+            crate::sys::register(socket, Interest::READABLE | Interest::WRITABLE).map_err(NurseryError::Socket)?,
+        );
         let (gone_sender, gone) = watch::channel(false);
         let nursery = Self { socket, waiting: Arc::default(), gone };
         let listener = nursery.clone();
         tokio::spawn(async move {
             if let Err(error) = listener.listen().await {
-                tracing::error!(%error, "nursery failed");
+                tracing::error!(%error, "the nursery cannot be heard any more; it is let go of, and ends every sandbox");
+                // It ends when its supervisor's side is closed, and nothing else would tell it.
+                shutdown(listener.socket.get_ref().as_raw_fd(), Shutdown::Both).ok();
             }
             listener.forget_all();
             // It is our child: no zombie of it may stay. It ends by itself within moments.
@@ -236,8 +240,33 @@ impl Nursery {
         *waiting = Waiting { gone: true, ..Waiting::default() };
     }
 
-    fn ask(&self, request: &Request) -> Result<(), NurseryError> {
-        link::send(self.socket.get_ref().as_fd(), request, &[]).map_err(NurseryError::Socket)
+    /// Sends a request, when there is room for it.
+    async fn ask(&self, request: &Request) -> Result<(), NurseryError> {
+        let send = |socket: &OwnedFd| link::send(socket.as_fd(), request, &[]);
+        self.socket.async_io(Interest::WRITABLE, send).await.map_err(NurseryError::Socket)
+    }
+
+    /// Sends a request about a worker and waits for the answer, which comes to the list that `of` picks.
+    async fn ask_about<T>(
+        &self,
+        worker: u64,
+        request: &Request,
+        of: fn(&mut Waiting) -> &mut HashMap<u64, oneshot::Sender<T>>,
+    ) -> Result<T, NurseryError> {
+        let (sender, receiver) = oneshot::channel();
+        {
+            let mut waiting = self.waiting();
+            // Nobody would answer.
+            if waiting.gone {
+                return Err(NurseryError::Gone);
+            }
+            of(&mut waiting).insert(worker, sender);
+        }
+        if let Err(error) = self.ask(request).await {
+            of(&mut self.waiting()).remove(&worker);
+            return Err(error);
+        }
+        receiver.await.map_err(|_| NurseryError::Gone)
     }
 
     /// Makes a sandbox.
@@ -245,16 +274,8 @@ impl Nursery {
     /// # Errors
     /// When the nursery refuses, fails, or is gone.
     pub async fn spawn(&self, worker: u64, spec: SandboxSpec) -> Result<Sandbox, NurseryError> {
-        let (sender, receiver) = oneshot::channel();
-        {
-            let mut waiting = self.waiting();
-            if waiting.gone {
-                return Err(NurseryError::Gone);
-            }
-            waiting.spawns.insert(worker, sender);
-        }
-        self.ask(&Request::Spawn { worker, spec: Box::new(spec) })?;
-        receiver.await.map_err(|_| NurseryError::Gone)?
+        let request = Request::Spawn { worker, spec: Box::new(spec) };
+        self.ask_about(worker, &request, |waiting| &mut waiting.spawns).await?
     }
 
     /// Looks at a sandbox from outside.
@@ -262,18 +283,12 @@ impl Nursery {
     /// # Errors
     /// When it cannot be looked at, or the nursery is gone.
     pub async fn inspect(&self, worker: u64) -> Result<Posture, NurseryError> {
-        let (sender, receiver) = oneshot::channel();
-        self.waiting().postures.insert(worker, sender);
-        self.ask(&Request::Inspect { worker })?;
-        receiver.await.map_err(|_| NurseryError::Gone)?
+        self.ask_about(worker, &Request::Inspect { worker }, |waiting| &mut waiting.postures).await?
     }
 
     /// What is left for a sandbox's processes; none when it cannot be asked.
     pub async fn left(&self, worker: u64) -> Option<Left> {
-        let (sender, receiver) = oneshot::channel();
-        self.waiting().lefts.insert(worker, sender);
-        self.ask(&Request::AskLeft { worker }).ok()?;
-        receiver.await.ok().flatten()
+        self.ask_about(worker, &Request::AskLeft { worker }, |waiting| &mut waiting.lefts).await.ok().flatten()
     }
 
     /// Ends it, and with it every sandbox and cgroup of ours. Returns what could not be removed.
@@ -282,8 +297,14 @@ impl Nursery {
     /// When it is gone already.
     pub async fn stop(&self) -> Result<Vec<String>, NurseryError> {
         let (sender, receiver) = oneshot::channel();
-        self.waiting().stop = Some(sender);
-        self.ask(&Request::Stop)?;
+        {
+            let mut waiting = self.waiting();
+            if waiting.gone {
+                return Err(NurseryError::Gone);
+            }
+            waiting.stop = Some(sender);
+        }
+        self.ask(&Request::Stop).await?;
         let left = receiver.await.map_err(|_| NurseryError::Gone)?;
         self.gone().await;
         Ok(left)

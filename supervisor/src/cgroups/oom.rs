@@ -108,12 +108,13 @@ impl OomCount {
         }
     }
 
-    /// Whether its own limit explains a death that is looked at now. Each event explains one, and what follows at once.
+    /// Whether its own limit explains a death that is looked at now. All events so far explain this one: the kernel may tell
+    /// of one death several times. Others that follow at once are explained by [`Self::explained_lately`].
     pub fn explains(&self) -> bool {
         let own = self.own();
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         if own > taken.count {
-            taken.count += 1;
+            taken.count = own;
             taken.last = Some(Instant::now());
             return true;
         }

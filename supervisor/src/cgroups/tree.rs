@@ -30,8 +30,12 @@ pub struct Tree {
     dirs: CgroupDirs,
     /// Controllers, with the pool's directory in their hierarchy and whether it is v2.
     controllers: Vec<(Controller, PathBuf, bool)>,
-    /// Every group below the pool, by its path relative to it.
+    /// Every group below the pool, by its path relative to it. Held for looking up only: tasks that serve calls wait for it.
     groups: Mutex<BTreeMap<String, Group>>,
+    /// Held while levels are made and removed, so that none is removed under whoever enters it.
+    shape: Mutex<()>,
+    /// Held while limits are written, which may wait for memory to be given back.
+    writes: Mutex<()>,
     /// Limits of the pool itself.
     pool: Mutex<Limits>,
     pool_ooms: Option<Arc<OomCount>>,
@@ -111,7 +115,15 @@ impl Tree {
             enabled: Vec::new(),
             v1: v1.iter().map(|path| text(path)).collect(),
         };
-        let mut tree = Self { dirs, controllers, groups: Mutex::default(), pool: Mutex::new(*pool), pool_ooms: None };
+        let mut tree = Self {
+            dirs,
+            controllers,
+            groups: Mutex::default(),
+            shape: Mutex::default(),
+            writes: Mutex::default(),
+            pool: Mutex::new(*pool),
+            pool_ooms: None,
+        };
         tree.sweep()?;
         match tree.build(pool, owner) {
             Ok(()) => Ok(tree),
@@ -273,10 +285,8 @@ impl Tree {
     /// # Errors
     /// What the kernel says. Then the limit is what it was.
     pub fn set(&self, path: &str, knob: Knob, to: &Limits) -> Result<(), CgroupError> {
-        // Held over the writes: the group must not be removed in between.
-        let mut groups = self.groups();
-        let Some(group) = groups.get_mut(path) else { return Ok(()) };
-        let old = group.limits;
+        let _writes = self.writes.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(Group { limits: old, .. }) = self.group(path) else { return Ok(()) };
         let directories = self.at(path);
         let is_unified = directories.iter().any(|(c, _, unified)| (*c, *unified) == (knob.controller(), true));
         let written = if knob == Knob::MemoryMax && is_unified && knob.is_lowered(&old, to) {
@@ -285,15 +295,21 @@ impl Tree {
             limits::set(&directories, knob, &old, to)
         };
         if let Err(error) = written {
+            // Removed in between, with nobody in it who would need a limit.
+            if self.group(path).is_none() {
+                return Ok(());
+            }
             // Half of it may be written.
             if let Err(error) = limits::set(&directories, knob, to, &old) {
                 tracing::error!(group = path, limit = knob.key(), %error, "a limit cannot be put back");
             }
             return Err(error);
         }
-        knob.copy(to, &mut group.limits);
-        if let Some(counters) = group.counters() {
-            counters.set_quota(group.limits.cpu.is_some());
+        if let Some(group) = self.groups().get_mut(path) {
+            knob.copy(to, &mut group.limits);
+            if let Some(counters) = group.counters() {
+                counters.set_quota(group.limits.cpu.is_some());
+            }
         }
         Ok(())
     }
@@ -389,9 +405,8 @@ impl Tree {
 
     /// Counts a user of the level `path`, making it for the first.
     fn enter_level(&self, parent: &str, path: &str, level: &Plan) -> Result<(), CgroupError> {
-        // Held over the directory operations: a level must not be removed by another worker's end in between.
-        let mut groups = self.groups();
-        if let Some(group) = groups.get_mut(path) {
+        let _shape = self.shape.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(group) = self.groups().get_mut(path) {
             group.users += 1;
             return Ok(());
         }
@@ -406,31 +421,37 @@ impl Tree {
             self.remove_group(path);
             return Err(error);
         }
-        debug_assert!(parent.is_empty() || groups.contains_key(parent), "a level is entered from above");
-        let above = groups.get(parent).map(|above| &above.ooms).or(self.pool_ooms.as_ref()).cloned();
+        let above = self.group(parent);
+        debug_assert!(parent.is_empty() || above.is_some(), "a level is entered from above");
+        let above = above.as_ref().map(|above| &above.ooms).or(self.pool_ooms.as_ref()).cloned();
         let directories = self.at(path);
         let (ooms, counters) = (
             OomCount::of_level(&directories, above),
             Arc::new(LevelCounters::open(&directories, level.limits.cpu.is_some())),
         );
-        groups.insert(path.to_owned(), Group::new(level, 1, ooms, Some(counters)));
+        self.groups().insert(path.to_owned(), Group::new(level, 1, ooms, Some(counters)));
         Ok(())
     }
 
     /// Takes a user off the level `path` and off all above it; removes those without any, and returns them.
     fn leave_levels(&self, path: &str) -> Vec<Gone> {
+        let _shape = self.shape.lock().unwrap_or_else(PoisonError::into_inner);
         let mut gone = Vec::new();
-        let mut groups = self.groups();
         let mut path = path;
         while !path.is_empty() {
-            if let Some(group) = groups.get_mut(path) {
-                group.users -= 1;
-                if group.users == 0 {
-                    // All of it, those that lived in it included: nothing runs in it any more.
-                    let cpu = group.counters().and_then(|counters| counters.cpu()).unwrap_or_default();
-                    gone.extend(groups.remove(path).map(|group| Gone { owner: group.owner, cpu }));
-                    self.remove_group(path);
-                }
+            let left = {
+                let mut groups = self.groups();
+                let users = groups.get_mut(path).map(|group| {
+                    group.users -= 1;
+                    group.users
+                });
+                if users == Some(0) { groups.remove(path) } else { None }
+            };
+            if let Some(group) = left {
+                // All of it, those that lived in it included: nothing runs in it any more.
+                let cpu = group.counters().and_then(|counters| counters.cpu()).unwrap_or_default();
+                gone.push(Gone { owner: group.owner, cpu });
+                self.remove_group(path);
             }
             path = path.rsplit_once('/').map_or("", |(parent, _)| parent);
         }

@@ -5,22 +5,13 @@ use std::{path::Path, time::Duration};
 use serde_json::{Value, json};
 use sublet_proto::v1::{
     DescribeWorkerRequest, DescribeWorkerResponse, DrainRequest, EvictRequest, Fact, GetHealthRequest,
-    ListFunctionsRequest, ListWorkersRequest, WarmRequest, Worker, WorkerState,
+    ListFunctionsRequest, ListWorkersRequest, WarmRequest, Worker,
 };
 
 use super::{Failed, client, output};
 
 fn state_name(worker: &Worker) -> &'static str {
-    match (worker.state(), worker.frozen) {
-        (WorkerState::Idle, true) => "frozen",
-        (WorkerState::Idle, false) => "idle",
-        (WorkerState::Starting, _) => "starting",
-        (WorkerState::Cell, _) => "cell",
-        (WorkerState::Leased, _) => "busy",
-        (WorkerState::Draining, _) => "draining",
-        (WorkerState::Reaping, _) => "ending",
-        (WorkerState::Unspecified, _) => "?",
-    }
+    output::state(worker.state(), worker.frozen)
 }
 
 fn worker_value(worker: &Worker) -> Value {

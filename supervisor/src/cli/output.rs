@@ -3,7 +3,21 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sublet_proto::v1::{Receipt, Start, Verdict};
+use sublet_proto::v1::{Receipt, Start, Verdict, WorkerState};
+
+/// What people call a worker's state.
+pub const fn state(state: WorkerState, frozen: bool) -> &'static str {
+    match (state, frozen) {
+        (WorkerState::Idle, true) => "frozen",
+        (WorkerState::Idle, false) => "idle",
+        (WorkerState::Starting, _) => "starting",
+        (WorkerState::Cell, _) => "cell",
+        (WorkerState::Leased, _) => "busy",
+        (WorkerState::Draining, _) => "draining",
+        (WorkerState::Reaping, _) => "ending",
+        (WorkerState::Unspecified, _) => "?",
+    }
+}
 
 /// Log lines on stderr; `RUST_LOG` says how many.
 pub fn log_to_stderr(json: bool) {

@@ -245,26 +245,16 @@ impl Call {
         result
     }
 
-    /// Puts a call that did not end well into the books of its sub-tenant.
+    /// Tells operators of a call that did not end well.
     fn note(&self, failure: &Failure) {
-        let sums = |how| {
-            for sums in self.driver.shop.ledger.of(&self.entry.tenant, Some(&self.key.sub_tenant)) {
-                sums.call(how, self.accepted.elapsed(), Duration::ZERO);
-            }
-        };
         let hit = |hit: Option<&Hit>| hit.cloned().unwrap_or_default();
         let (reason, hit, worker, message) = match failure {
-            Failure::Cancelled => return sums(CallEnd::Failed),
+            Failure::Cancelled => return,
             Failure::Rejected(rejection) => {
-                sums(CallEnd::Refused);
                 let of = if let Rejection::Refused(_, of) = rejection { of.as_deref() } else { None };
                 (reason::of_rejection(rejection), hit(of), String::new(), rejection.to_string())
             }
-            Failure::Ours(what) => {
-                sums(CallEnd::Failed);
-                ("INTERNAL", Hit::default(), String::new(), what.clone())
-            }
-            // It is counted where its receipt was written.
+            Failure::Ours(what) => ("INTERNAL", Hit::default(), String::new(), what.clone()),
             Failure::Verdict(verdict) => {
                 let Verdict { setting, limit, seen, level, message, .. } = &**verdict;
                 let worker = verdict.receipt.as_ref().map(|receipt| receipt.worker.clone()).unwrap_or_default();
@@ -335,7 +325,9 @@ impl Call {
                     if unfit >= DELIVERIES_MAX {
                         return Err(Failure::Ours(format!("{unfit} workers in a row were unfit when the call came")));
                     }
-                    return self.settled(end, worker, delivery.as_ref(), held).await;
+                    let result = self.settled(end, worker, delivery.as_ref(), held).await;
+                    self.count(&result, delivery.as_ref());
+                    return result;
                 }
                 Some(Note::Deliver { worker, lease, start, thaw }) => {
                     let delivery = Delivery {
@@ -358,10 +350,13 @@ impl Call {
                             unfit += 1;
                             tracing::warn!(worker = worker.name(), what, "a worker was unfit when its next call came");
                             last = None;
-                            self.driver.step(Event::Undelivered { worker: worker.id, lease });
-                            if unfit >= DELIVERIES_MAX {
-                                self.driver.step(Event::Cancel { call });
-                            }
+                            // The last time the pool is not asked for another: its worker would be killed for a call that
+                            // has been given up.
+                            self.driver.step(if unfit >= DELIVERIES_MAX {
+                                Event::Cancel { call }
+                            } else {
+                                Event::Undelivered { worker: worker.id, lease }
+                            });
                         }
                     }
                 }
@@ -398,7 +393,13 @@ impl Call {
         let own = self.entry.settings.timeout;
         let left_ms = u32::try_from(left.min(own).as_millis()).unwrap_or(u32::MAX);
         let answer_max = self.entry.settings.answer_max_bytes;
+        // Given up meanwhile: then the function must not act on it.
+        if let Ok(note) = notes.try_recv() {
+            return Delivered::Overtaken(delivery, Some(note));
+        }
         let outcome = tokio::select! {
+            // An answer that is there counts, even when its worker has ended since.
+            biased;
             outcome = timeout(own, exchange(&mut channel, ticket, &self.payload, left_ms, answer_max)) => outcome,
             note = notes.recv() => return Delivered::Overtaken(delivery, note),
         };
@@ -449,12 +450,28 @@ impl Call {
             None => Bytes::new(),
         };
         let used = delivery.worker.meter().end(delivery.worker.reading());
-        self.count(CallEnd::Answered, delivery);
         Answer { payload, receipt: self.receipt(Some(delivery), used), log_tail }
     }
 
-    fn count(&self, how: CallEnd, delivery: &Delivery) {
-        delivery.worker.meter().count(how, delivery.at - self.accepted, delivery.at.elapsed());
+    /// Puts a call that was accepted into the books of its worker, sub-tenant and tenant.
+    fn count(&self, result: &Held, delivery: Option<&Delivery>) {
+        let how = match result {
+            Ok(_) => CallEnd::Answered,
+            // It goes on with the next revision.
+            Err(Failure::Rejected(Rejection::Refused(Refusal::UnknownFunction, _))) => return,
+            Err(Failure::Rejected(_)) => CallEnd::Refused,
+            Err(Failure::Verdict(_) | Failure::Ours(_) | Failure::Cancelled) => CallEnd::Failed,
+        };
+        match delivery {
+            Some(delivery) => {
+                delivery.worker.meter().count(how, delivery.at - self.accepted, delivery.at.elapsed());
+            }
+            None => {
+                for sums in self.driver.shop.ledger.of(&self.entry.tenant, Some(&self.key.sub_tenant)) {
+                    sums.call(how, self.accepted.elapsed(), Duration::ZERO);
+                }
+            }
+        }
     }
 
     /// The worker lives and the call failed. Also says whether the worker may go on.
@@ -520,14 +537,6 @@ impl Call {
             Some(worker) => worker.refused_calls(),
             None => verdict.refused_syscalls,
         };
-        match delivery {
-            Some(delivery) => self.count(CallEnd::Failed, delivery),
-            None => {
-                for sums in self.driver.shop.ledger.of(&self.entry.tenant, Some(&self.key.sub_tenant)) {
-                    sums.call(CallEnd::Failed, self.accepted.elapsed(), Duration::ZERO);
-                }
-            }
-        }
         let receipt = Some(self.receipt(delivery, used));
         Err(Failure::Verdict(Box::new(Verdict { receipt, log_tail, refused_syscalls, ..verdict })))
     }
@@ -545,6 +554,10 @@ impl Call {
             }
             End::Deadline { at, .. } => self.deadline_passed(at, delivery),
             End::Cancelled { .. } => Err(Failure::Cancelled),
+            // It ended after it had answered, in full and in time.
+            End::WorkerDied { .. } if matches!(held, Some(Ok(_))) => {
+                held.unwrap_or_else(|| Err(Failure::Ours("the call was answered without an answer".into())))
+            }
             End::WorkerDied { .. } => match worker {
                 Some(worker) => self.died(&worker, delivery).await,
                 None => Err(Failure::Ours("the worker is gone and nothing is known of it".into())),

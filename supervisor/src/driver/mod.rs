@@ -35,7 +35,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use self::catalogue::{Catalogue, Entry};
 use crate::{
-    config::{Config, SubTenantLevel, Tenant},
+    config::{Config, Name, SubTenantLevel, Tenant},
     events::{Happened, Hub, WorkerNews},
     recorder::Recorder,
     worker::{
@@ -181,11 +181,14 @@ impl Driver {
                 },
             )
         };
-        for (name, tenant) in &config.tenants {
-            let Some(known) = new.tenant(name.as_str()) else { continue };
-            let before = old.config.as_ref().and_then(|old| old.tenants.get(name));
-            let policies = own_policies(before, tenant);
-            if !policies.is_empty() {
+        let before = |name: &Name| old.config.as_ref().and_then(|old| old.tenants.get(name));
+        let after = |name: &Name| config.tenants.get(name);
+        let gone = old.config.iter().flat_map(|old| old.tenants.keys()).filter(|name| after(name).is_none());
+        for name in config.tenants.keys().chain(gone) {
+            // Of a tenant that is gone too: it may come back, under the same number.
+            let known = new.tenant(name.as_str()).or_else(|| old.tenant(name.as_str()));
+            let policies = own_policies(before(name), after(name));
+            if let Some(known) = known.filter(|_| !policies.is_empty()) {
                 events.push(Event::SetSubTenants { tenant: known.id, policies });
             }
         }
@@ -445,14 +448,14 @@ impl Driver {
 }
 
 /// Limits of single sub-tenants that are others than before.
-fn own_policies(before: Option<&Tenant>, now: &Tenant) -> Vec<(SubTenant, Option<SubTenantPolicy>)> {
+fn own_policies(before: Option<&Tenant>, now: Option<&Tenant>) -> Vec<(SubTenant, Option<SubTenantPolicy>)> {
     let none = BTreeMap::new();
-    let old = before.map_or(&none, |tenant| &tenant.ids);
+    let (old, now) = (before.map_or(&none, |tenant| &tenant.ids), now.map_or(&none, |tenant| &tenant.ids));
     let label = |text: &String| SubTenant::try_from(text.as_str()).ok();
     let policy = |level: &SubTenantLevel| policy::sub_tenant(level);
-    let changed = now.ids.iter().filter(|(text, level)| old.get(*text).map(policy) != Some(policy(level)));
+    let changed = now.iter().filter(|(text, level)| old.get(*text).map(policy) != Some(policy(level)));
     let set = changed.filter_map(|(text, level)| Some((label(text)?, Some(policy(level)))));
-    let gone = old.keys().filter(|text| !now.ids.contains_key(*text)).filter_map(|text| Some((label(text)?, None)));
+    let gone = old.keys().filter(|text| !now.contains_key(*text)).filter_map(|text| Some((label(text)?, None)));
     set.chain(gone).collect()
 }
 

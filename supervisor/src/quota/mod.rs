@@ -84,17 +84,24 @@ impl Quotas {
     /// When the kernel does not take it; nothing is left behind then.
     pub fn make(&self, worker: &str, owner: &Owner, group: impl FnOnce() -> String) -> Result<Leaf, CgroupError> {
         let table = self.table();
-        let plan = |name: String, owner: Owner| Plan { name, limits: table.limits(&owner).unwrap_or_default(), owner };
+        let plan = |name: String, owner: Owner| match table.limits(&owner) {
+            Some(limits) => Ok(Plan { name, limits, owner }),
+            // Without limits nothing runs.
+            None => Err(CgroupError::Unsupported {
+                missing: format!("{name} has no limits in the configuration"),
+                remedy: "report this as a bug of sublet".into(),
+            }),
+        };
         let tenant = owner.tenant();
         let label = match owner {
             Owner::Worker { label, .. } => label.clone(),
             Owner::Tenant { .. } | Owner::SubTenant { .. } => None,
         };
         let levels = [
-            plan(format!("t-{tenant}"), Owner::Tenant { tenant: tenant.clone() }),
-            plan(group(), Owner::SubTenant { tenant: tenant.clone(), label }),
+            plan(format!("t-{tenant}"), Owner::Tenant { tenant: tenant.clone() })?,
+            plan(group(), Owner::SubTenant { tenant: tenant.clone(), label })?,
         ];
-        self.tree.make_leaf(&levels, &plan(worker.to_owned(), owner.clone()))
+        self.tree.make_leaf(&levels, &plan(worker.to_owned(), owner.clone())?)
     }
 
     /// A cell's worker and the group it is in have got their owner: from now on their limits are his.
@@ -134,8 +141,9 @@ impl Quotas {
     ///
     /// # Errors
     /// The first limit the kernel does not take. Every limit is then what it was.
-    pub fn change(&self, new: Table) -> Result<usize, Box<Refused>> {
+    pub fn change(&self, mut new: Table) -> Result<usize, Box<Refused>> {
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        new.keep(&table);
         let writes = self.writes(&new);
         let (old, guaranteed) = (self.tree.pool_limits().memory_min, new.guaranteed());
         let refused = |error| Box::new(Refused { path: String::new(), owner: None, knob: Knob::MemoryMin, error });

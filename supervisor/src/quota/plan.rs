@@ -15,20 +15,27 @@ pub struct Write {
     pub new: Limits,
 }
 
-/// Everything that differs: first what is raised, from the top down, then what is lowered, from the bottom up.
+/// Everything that differs: first memory that is lowered, which a group in use may refuse and which no parent is held
+/// against; then what is raised, from the top down; then all else that is lowered, from the bottom up. So what has to be
+/// put back when something is refused was lowered, and raising is never refused.
 pub fn plan<'a>(groups: impl IntoIterator<Item = (&'a str, Limits, Limits)>) -> Vec<Write> {
-    let (mut raised, mut lowered) = (Vec::new(), Vec::new());
+    let (mut memory, mut raised, mut lowered) = (Vec::new(), Vec::new(), Vec::new());
     for (path, old, new) in groups {
         for knob in Knob::changed(&old, &new) {
             let write = Write { path: path.to_owned(), knob, old, new };
-            if knob.is_lowered(&old, &new) { lowered.push(write) } else { raised.push(write) }
+            match (knob.is_lowered(&old, &new), knob) {
+                (true, Knob::MemoryMax) => memory.push(write),
+                (true, _) => lowered.push(write),
+                (false, _) => raised.push(write),
+            }
         }
     }
     let depth = |write: &Write| write.path.matches('/').count();
     raised.sort_by_key(depth);
-    lowered.sort_by_key(|write| std::cmp::Reverse(depth(write)));
-    raised.append(&mut lowered);
-    raised
+    for lowered in [&mut memory, &mut lowered] {
+        lowered.sort_by_key(|write| std::cmp::Reverse(depth(write)));
+    }
+    [memory, raised, lowered].concat()
 }
 
 #[cfg(test)]
@@ -60,5 +67,17 @@ mod tests {
         let new = Limits { memory_max: Some(20), pids_max: Some(5), ..Limits::default() };
         let order: Vec<Knob> = plan([("t-a", old, new)]).into_iter().map(|write| write.knob).collect();
         assert_eq!(order, [Knob::MemoryMax, Knob::PidsMax]);
+    }
+
+    #[test]
+    fn memory_that_is_lowered_goes_first() {
+        let with = |memory_max, pids_max| Limits { memory_max, pids_max, ..Limits::default() };
+        let groups = [
+            ("t-a", with(Some(1), Some(1)), with(Some(2), Some(2))),
+            ("t-b/s", with(Some(2), None), with(Some(1), None)),
+        ];
+        let order: Vec<(String, Knob)> = plan(groups).into_iter().map(|write| (write.path, write.knob)).collect();
+        let expected = [("t-b/s", Knob::MemoryMax), ("t-a", Knob::MemoryMax), ("t-a", Knob::PidsMax)];
+        assert_eq!(order, expected.map(|(path, knob)| (path.to_owned(), knob)));
     }
 }

@@ -19,7 +19,7 @@ pub struct Table {
     guaranteed: Option<u64>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Tenant {
     own: Limits,
     common: Limits,
@@ -42,13 +42,27 @@ impl Table {
         Self { tenants, guaranteed: pool(config).memory_min }
     }
 
+    /// Takes over what another table says of tenants and functions that this one has not: they are gone from the
+    /// configuration, and what they have accepted is still being served, by workers that may have to be made.
+    pub fn keep(&mut self, other: &Self) {
+        for (name, gone) in &other.tenants {
+            match self.tenants.get_mut(name) {
+                None => drop(self.tenants.insert(name.clone(), gone.clone())),
+                Some(tenant) => {
+                    for (function, limits) in &gone.functions {
+                        tenant.functions.entry(function.clone()).or_insert(*limits);
+                    }
+                }
+            }
+        }
+    }
+
     /// Memory guaranteed to all tenants together, in bytes.
     pub const fn guaranteed(&self) -> Option<u64> {
         self.guaranteed
     }
 
-    /// The limits of a group; none when its tenant or function is not in the configuration any more: then it keeps what
-    /// it has, until it ends.
+    /// The limits of a group; none when its tenant or function was never in a configuration.
     pub fn limits(&self, owner: &Owner) -> Option<Limits> {
         let tenant = self.tenants.get(owner.tenant())?;
         match owner {

@@ -38,6 +38,8 @@ use crate::{
 const ENDINGS_MAX: u32 = 64;
 /// How long ended workers may take to give their memory back.
 const ENDING_PATIENCE: Duration = Duration::from_secs(5);
+/// How often it is looked whether something has expired while a change is being made.
+const EXPIRY_LOOK: Duration = Duration::from_millis(500);
 /// What has expired and cannot be taken back yet is tried again after so long.
 const EXPIRY_PAUSE: Duration = Duration::from_secs(5);
 
@@ -126,18 +128,32 @@ impl Reloader {
         }
     }
 
+    /// As [`Self::state`], for those that nobody waits for and nobody would send again.
+    fn state_at_last(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Reads the file again and puts it in force. Returns what has changed, a line each. `end` ends workers that stand
     /// against a lowered memory limit.
     ///
     /// # Errors
     /// Everything that is wrong with it; then nothing is changed.
     pub fn reload(&self, end: bool) -> Result<Vec<String>, ReloadError> {
-        self.told("reloaded", || {
-            let mut state = self.state()?;
-            let source = Source::read(&self.path)?;
-            let temporaries = state.temporaries.clone();
-            self.put(&mut state, source, temporaries, end)
-        })
+        self.told("reloaded", || self.read_again(&mut *self.state()?, end))
+    }
+
+    /// The same for SIGHUP, once whatever is being changed has been: a signal has nobody to be told that it comes too early.
+    ///
+    /// # Errors
+    /// As [`Self::reload`].
+    pub fn reload_at_last(&self) -> Result<Vec<String>, ReloadError> {
+        self.told("reloaded", || self.read_again(&mut self.state_at_last(), false))
+    }
+
+    fn read_again(&self, state: &mut State, end: bool) -> Result<Vec<String>, ReloadError> {
+        let source = Source::read(&self.path)?;
+        let temporaries = state.temporaries.clone();
+        self.put(state, source, temporaries, end)
     }
 
     /// Changes limits for a time. Returns what has changed.
@@ -186,9 +202,13 @@ impl Reloader {
     /// Takes back what has expired, again and again, as long as the supervisor runs.
     pub async fn expire(self: Arc<Self>) {
         loop {
-            let next = {
-                let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-                state.temporaries.next().map(|next| state.not_before.map_or(next, |not_before| next.max(not_before)))
+            // Held over a change, which takes its time: never waited for on a thread that others are served by.
+            let next = match self.state() {
+                Ok(state) => state
+                    .temporaries
+                    .next()
+                    .map(|next| state.not_before.map_or(next, |not_before| next.max(not_before))),
+                Err(_) => Some(SystemTime::now() + EXPIRY_LOOK),
             };
             let wait = async {
                 match next {
@@ -214,7 +234,7 @@ impl Reloader {
 
     fn expire_now(&self) {
         let outcome = self.told("expired", || {
-            let mut state = self.state()?;
+            let mut state = self.state_at_last();
             let (kept, gone) = state.temporaries.expired(SystemTime::now());
             if gone.is_empty() {
                 return Ok(Vec::new());
@@ -374,7 +394,7 @@ impl Reloader {
     /// # Errors
     /// The level's tenant, class or function is not in the configuration.
     pub fn limits(&self, path: Option<&LevelPath>) -> Result<Vec<report::Line>, ReloadError> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state_at_last();
         let without = state.source.check(&[])?;
         let lines = report::limits(&state.config, &without, &state.temporaries, path);
         lines.ok_or_else(|| {

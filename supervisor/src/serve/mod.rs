@@ -325,7 +325,7 @@ async fn run(
             () = closed_stdin(while_stdin_is_open) => tracing::info!("standard input is closed: draining"),
             _ = hang_up.recv() => {
                 let reloader = reloader.clone();
-                tokio::task::spawn_blocking(move || match reloader.reload(false) {
+                tokio::task::spawn_blocking(move || match reloader.reload_at_last() {
                     Ok(changes) => tracing::info!(?changes, "SIGHUP: the configuration has been read again"),
                     Err(error) => tracing::error!("SIGHUP: {error}"),
                 });

@@ -21,6 +21,8 @@ use tokio::io::{Interest, unix::AsyncFd};
 
 /// First read of a frame asks for this much: header and a small payload in one system call.
 const FIRST_READ: usize = 16 * 1024;
+/// Any further read asks for no more than this.
+const READ_MAX: usize = 64 * 1024;
 
 /// What went wrong on a channel.
 #[derive(Debug, thiserror::Error)]
@@ -138,7 +140,9 @@ impl Channel {
         let in_line = if header.flags & FLAG_MEMFD == 0 { header.length as usize } else { 0 };
         let total = HEADER_LEN + in_line;
         while self.buffer.len() < total {
-            self.read(total - self.buffer.len(), &mut file).await?;
+            // Never the whole rest at once: room is made for what is read, and a worker that sends byte by byte must not
+            // have it made over and over for all that it has announced.
+            self.read((total - self.buffer.len()).min(READ_MAX), &mut file).await?;
         }
         if self.buffer.len() > total {
             return Err(ChannelError::Violation(format!("{} bytes follow the frame", self.buffer.len() - total)));

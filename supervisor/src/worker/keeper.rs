@@ -12,7 +12,7 @@
 use std::{
     os::fd::OwnedFd,
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use sublet_pool::{Event, KillReason, WorkerId};
@@ -30,7 +30,7 @@ use super::{
     slots::Slots,
 };
 use crate::{
-    cgroups::CgroupError,
+    cgroups::{CgroupError, leaf::Leaf},
     driver::labels::Labels,
     nursery::{InitEnd, Nursery, NurseryError, Sandbox},
     quota::Quotas,
@@ -41,6 +41,8 @@ use crate::{
 const REMOVAL_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a closed channel may be ahead of init's report on how the function ended.
 const REPORT_PATIENCE: Duration = Duration::from_millis(200);
+/// What has not ended by then is killed again.
+const KILL_AGAIN: Duration = Duration::from_millis(500);
 /// Longest message a launcher may send instead of READY, in bytes.
 const START_ERROR_MAX_BYTES: u32 = 4096;
 
@@ -324,6 +326,12 @@ fn closed_early(worker: &Worker) -> StartFailure {
     }
 }
 
+fn kill(worker: &Worker, leaf: &Leaf) {
+    if let Err(error) = leaf.kill() {
+        tracing::error!(worker = worker.name(), %error, "its group cannot be killed; tried again");
+    }
+}
+
 /// Ends whatever is left of it and removes its group. Does not give up: a worker that is not gone stays on the books.
 async fn remove(
     shop: &Arc<Workshop>,
@@ -334,19 +342,29 @@ async fn remove(
     drop(worker.take_channel());
     let mut init_signal = None;
     if let Some(leaf) = worker.leaf() {
-        if let Err(error) = leaf.kill() {
-            tracing::error!(worker = worker.name(), %error, "its group cannot be killed");
-        }
+        kill(worker, leaf);
         if let Some(mut reaped) = reaped {
-            let end = patiently(worker.id, "init to end", reaped.wait_for(Option::is_some)).await;
+            let end = patiently(worker.id, "init to end", async {
+                loop {
+                    // Killing needs a descriptor for a moment, and there may have been none.
+                    tokio::select! {
+                        end = reaped.wait_for(Option::is_some) => return end.ok().and_then(|end| *end),
+                        () = sleep(KILL_AGAIN) => kill(worker, leaf),
+                    }
+                }
+            });
             // A nursery that is gone has ended every sandbox, or its cgroup's emptiness will tell.
-            init_signal = end.ok().and_then(|end| (*end).and_then(|end| end.signal));
+            init_signal = end.await.and_then(|end| end.signal);
         }
         patiently(worker.id, "its group to become empty", async {
-            let mut pause = Duration::from_micros(100);
+            let (mut pause, mut since) = (Duration::from_micros(100), Instant::now());
             while leaf.is_populated() {
                 sleep(pause).await;
                 pause = (pause * 2).min(Duration::from_millis(10));
+                if since.elapsed() >= KILL_AGAIN {
+                    kill(worker, leaf);
+                    since = Instant::now();
+                }
             }
         })
         .await;

@@ -1,13 +1,11 @@
 //! The columns of tenants, sub-tenants and workers, for the terminal and for `--once`, and which of them there is room
 //! for in a width.
 
-use sublet_proto::v1::WorkerState;
-
 use super::{
     model::{Rates, SubTenantRow, TenantRow, WorkerRow, calls, cpu, faults},
     sort::SortKey,
 };
-use crate::cli::output::{size, time};
+use crate::cli::output::{self, size, time};
 
 /// Between two columns.
 pub const GAP: u16 = 1;
@@ -93,16 +91,7 @@ fn or_dash(text: &str) -> String {
 
 /// As in `sublet ps`.
 pub fn state(row: &WorkerRow) -> &'static str {
-    match (row.seen.state(), row.seen.frozen) {
-        (WorkerState::Idle, true) => "frozen",
-        (WorkerState::Idle, false) => "idle",
-        (WorkerState::Starting, _) => "starting",
-        (WorkerState::Cell, _) => "cell",
-        (WorkerState::Leased, _) => "busy",
-        (WorkerState::Draining, _) => "draining",
-        (WorkerState::Reaping, _) => "ending",
-        (WorkerState::Unspecified, _) => "?",
-    }
+    output::state(row.seen.state(), row.seen.frozen)
 }
 
 // A number that is wider than its column would be cut on its left, and be another number.

@@ -1,4 +1,4 @@
-use sublet_proto::v1::Usage;
+use sublet_proto::v1::{Usage, WorkerState};
 
 use super::*;
 use crate::cli::top::model::{Figures, Key};
