@@ -36,6 +36,7 @@ pub const CASES: &[Case] = &[
     case("quotas::lowering_memory_below_what_is_in_use_is_refused_or_ends_workers", below_use),
     case("quotas::change_of_all_groups_under_load_fails_no_call", under_load),
     case("quotas::refused_change_puts_every_group_back", put_back),
+    case("quotas::workers_of_a_removed_function_have_its_limits", removed),
     case("quotas::wrong_limits_and_paths_are_refused_by_name", wrong),
     case("quotas::limits_that_have_no_form_here_are_named", no_form),
 ];
@@ -489,6 +490,45 @@ fn put_back() -> Outcome {
     }
     let limits = supervisor.admin(&["limits", "tenant/acme/sub_tenant"])?;
     ensure!(limits.to_string().contains("200MiB"), "the books say otherwise: {limits}");
+    supervisor.stop()
+}
+
+fn removed() -> Outcome {
+    let place = Place::new()?;
+    let last = place.function("last", "calls_max = 1\nworkers_per_sub_tenant_max = 1");
+    let text = levels(&place, "", "memory_max = \"100MiB\"", "");
+    let supervisor = Supervisor::start(place, &format!("{text}{last}"))?;
+    // The first has a worker, the others wait for one each: a worker serves one call.
+    let calls: Vec<_> = (0..3)
+        .map(|_| {
+            let mut client = Client::new(&supervisor)?;
+            Ok(std::thread::spawn(move || client.call(request("last", "s1", "sleep 1500"))))
+        })
+        .collect::<Result<_, String>>()?;
+    sleep(Duration::from_millis(700));
+    supervisor.place.write(&text)?;
+    let told = supervisor.admin(&["reload"])?;
+    ensure!(told["changes"] == json!(["tenant.acme.function.last: removed"]), "{told}");
+    let busy = || -> Result<Option<String>, String> {
+        let listed = supervisor.admin(&["ps"])?;
+        let busy = listed.as_array().into_iter().flatten().find(|w| w["function"] == "last" && w["state"] == "busy");
+        Ok(busy.and_then(|worker| worker["worker"].as_str().map(str::to_owned)))
+    };
+    let first = busy()?;
+    let end = Instant::now() + Duration::from_secs(60);
+    let next = loop {
+        match busy()? {
+            next @ Some(_) if next != first => break next.unwrap_or_default(),
+            _ => {
+                ensure!(Instant::now() < end, "no further worker is made");
+            }
+        }
+    };
+    ensure!(memory_of(&supervisor, &next, 0)? == (64_u64 << 20).to_string(), "it has no limit of its own");
+    ensure!(memory_of(&supervisor, &next, 1)? == (100_u64 << 20).to_string(), "its sub-tenant has none");
+    for call in calls {
+        call.join().map_err(|_| "a call's thread failed")?.map_err(|status| format!("it was cut: {status}"))?;
+    }
     supervisor.stop()
 }
 

@@ -124,10 +124,43 @@ fn wrong() -> Outcome {
         let (_, after) = client.probe("s1", "echo on")?;
         ensure!(after.worker == before.worker, "{name}: the worker was not kept");
     }
-    std::fs::remove_file(supervisor.place.path("sublet.toml")).map_err(|error| error.to_string())?;
-    let told = supervisor.admin(&["reload"])?;
-    ensure!(told["error"].as_str().is_some_and(|error| error.contains("open")), "{told}");
+    let path = supervisor.place.path("sublet.toml");
+    let os = |error: std::io::Error| error.to_string();
+    std::fs::remove_file(&path).map_err(os)?;
+    let refused = |says: &str| {
+        let told = supervisor.admin(&["reload"])?;
+        let error = told["error"].as_str().unwrap_or_default();
+        ensure!(error.contains(says) && error.contains("stays in force"), "{says}: {told}");
+        Ok(())
+    };
+    refused("open")?;
+    // A link, a pipe nobody writes to, a file of 100 MB, a directory.
+    let elsewhere = supervisor.place.path("elsewhere.toml");
+    std::fs::write(&elsewhere, &text).map_err(os)?;
+    std::os::unix::fs::symlink(&elsewhere, &path).map_err(os)?;
+    refused("symbolic link")?;
+    std::fs::remove_file(&path).map_err(os)?;
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::from_bits_truncate(0o644)).map_err(|error| error.to_string())?;
+    refused("not a plain file")?;
+    std::fs::remove_file(&path).map_err(os)?;
+    std::fs::File::create(&path).and_then(|file| file.set_len(100 << 20)).map_err(os)?;
+    refused("larger than")?;
+    std::fs::remove_file(&path).map_err(os)?;
+    std::fs::create_dir(&path).map_err(os)?;
+    refused("not a plain file")?;
+    std::fs::remove_dir(&path).map_err(os)?;
     client.probe("s1", "echo on")?;
+    // Many at once: each is made or refused, and the last one that was made holds.
+    supervisor.place.write(&text)?;
+    let outcomes: Vec<serde_json::Value> = std::thread::scope(|scope| {
+        let all: Vec<_> = (0..8).map(|_| scope.spawn(|| supervisor.admin(&["reload"]))).collect();
+        all.into_iter().filter_map(|one| one.join().ok()?.ok()).collect()
+    });
+    let is_right = |told: &serde_json::Value| {
+        told["changes"].is_array() || told["error"].as_str().is_some_and(|error| error.contains("another reload"))
+    };
+    ensure!(outcomes.len() == 8 && outcomes.iter().all(is_right), "{outcomes:?}");
+    ensure!(outcomes.iter().any(|told| told["changes"].is_array()), "{outcomes:?}");
     supervisor.stop()
 }
 
