@@ -2,10 +2,13 @@
 //!
 //! ```text
 //!  cli ----> serve ----> front (gRPC: Invoker, Admin) ----> driver ----> pool (pure, a crate of its own)
-//!   |          |           |                                  ^  |
-//!   |          '--> reload <'---- checked configuration ------'  +--> worker keepers --> nursery (the shim), cgroups
-//!   |                                                            '--> recorder --> trace
-//!   '--> what-if (pure, a crate of its own) <-------------------------------------- trace
+//!   |          |           |                                ^ | | |
+//!   |          '--> reload <'--- checked configuration -----' | | +--> worker keepers --> nursery (the shim)
+//!   |                 |                                       | |            |
+//!   |                 '--> quota (limits of every group) <----+-|------------+-------> cgroups
+//!   |                                                           +--> usage (who used what), events (what operators are told)
+//!   |                                                           '--> recorder --> trace
+//!   '--> what-if (pure, a crate of its own) <------------------------------------ trace
 //! ```
 //! The front does not see cgroups or the kernel; the driver does not see gRPC beyond its message types; the pool sees
 //! nothing at all. Only [`cgroups`] knows a path below /sys/fs/cgroup, and only `sys` has unsafe code.

@@ -9,8 +9,9 @@
 //!         w-<worker>/          limits of one worker
 //! ```
 //! On a pure v2 host one tree does everything. On a hybrid host the v2 tree keeps membership, freezing and killing, and
-//! trees of the same shape in the v1 hierarchies carry the limits. [`host`] finds out which; [`tree`] makes and removes
-//! levels; [`leaf`] is one worker's group.
+//! trees of the same shape in the v1 hierarchies carry the limits. [`host`] finds out which; [`tree`] makes, changes
+//! and removes groups, each with its [`owner`]; [`leaf`] is one worker's; [`limits`] says how each limit is written; [`oom`]
+//! and [`bite`] tell whose limit it was; [`counters`] what was used.
 
 pub mod bite;
 pub mod counters;

@@ -6,7 +6,7 @@ use sublet_pool::SubTenant;
 use sublet_proto::link::sandbox::{OnRefused, Protocol};
 
 use super::{
-    bounds, check, defaults,
+    bounds, defaults, host,
     level::{CpuSaid, Level, inherited},
     path::HostPath,
     raw::{Maybe, RawFunction, Scalar},
@@ -28,7 +28,7 @@ const NEVER: &str = "never";
 /// The levels above.
 #[derive(Clone, Copy, Debug)]
 pub struct Above<'a> {
-    pub host: &'a check::Above,
+    pub host: &'a host::Above,
     pub tenant: &'a Level,
     pub sub_tenant: &'a Level,
 }

@@ -1,4 +1,4 @@
-//! Checks what was written for a tenant and for its sub-tenants: all of them, those of a class, one by its label.
+//! Checks the limits written for a tenant and for its sub-tenants: all of them, those of a class, one by its label.
 //!
 //! ```text
 //!  [tenant.T.sub_tenant]  <-  [tenant.T.class.C]  <-  [tenant.T.id."LABEL"]
@@ -12,12 +12,12 @@ use sublet_pool::SubTenant;
 
 use super::{
     bounds::{self, Bounds},
-    check::{self, Above},
-    defaults, function, guarantee,
+    defaults,
+    host::Above,
     name::Name,
     raw::{Maybe, RawSubTenant, RawTenant},
     reader::{Origin, Reader, Setting, Value},
-    types::{CallLimits, LevelLimits, Rate, SubTenantLevel, Tenant},
+    types::{CallLimits, LevelLimits, Rate},
     units::{ByteSize, CallRate, CpuMillis},
 };
 
@@ -205,8 +205,10 @@ pub struct Level {
     pub calls_in_flight_max: Setting<u32>,
     /// Guaranteed memory.
     pub memory_min: Option<Setting<ByteSize>>,
-    limits: LevelLimits,
-    calls: CallLimits,
+    /// What the kernel keeps.
+    pub limits: LevelLimits,
+    /// What sublet keeps.
+    pub calls: CallLimits,
 }
 
 /// What the level above has.
@@ -267,8 +269,8 @@ fn level(r: &Reader<'_>, said: &Said, parent: &Parent<'_>) -> Level {
     }
 }
 
-/// A tenant with all that is below it.
-pub fn tenant(raw: &RawTenant, r: &Reader<'_>, host: &Above) -> Tenant {
+/// A tenant's own level.
+pub fn of_tenant(raw: &RawTenant, r: &Reader<'_>, host: &Above) -> Level {
     let parent = Parent {
         workers_max: &host.workers_max,
         calls_in_flight_max: &host.calls_in_flight_max,
@@ -276,40 +278,20 @@ pub fn tenant(raw: &RawTenant, r: &Reader<'_>, host: &Above) -> Tenant {
         cpu_quota: [host.cpu_quota.as_ref(), None],
         pids_max: [host.pids_max.as_ref(), None],
     };
-    let of_tenant = level(r, &Said::of_tenant(raw, r), &parent);
-    let subs = SubTenants::read(raw, r, host, &of_tenant);
-    let above = function::Above { host, tenant: &of_tenant, sub_tenant: &subs.common };
-    let all_functions = r.below("function");
-    let mut functions = BTreeMap::new();
-    for (key, raw_function) in &raw.function {
-        let name = check::name(&all_functions, key, "function");
-        let function = function::check(raw_function, &all_functions.below(key), &above);
-        functions.extend(name.zip(function));
-    }
-    let SubTenants { common, common_queue_max, classes, ids } = subs;
-    guarantee::within(r, of_tenant.memory_min.as_ref(), of_tenant.workers_max.value, &common, &ids);
-    let of_sub = |level: Level, queue_max: Option<u32>, class: Option<Name>| SubTenantLevel {
-        class,
-        limits: level.limits,
-        calls: level.calls,
-        queue_max,
-    };
-    Tenant {
-        limits: of_tenant.limits,
-        calls: of_tenant.calls,
-        sub_tenant: of_sub(common, common_queue_max, None),
-        classes: classes.into_iter().map(|(name, (level, queue))| (name, of_sub(level, queue, None))).collect(),
-        ids: ids.into_iter().map(|(label, id)| (label, of_sub(id.level, id.queue_max, id.class))).collect(),
-        functions,
-    }
+    level(r, &Said::of_tenant(raw, r), &parent)
 }
 
 /// The tables of sub-tenants.
-struct SubTenants {
-    common: Level,
-    common_queue_max: Option<u32>,
-    classes: BTreeMap<Name, (Level, Option<u32>)>,
-    ids: BTreeMap<String, Id>,
+#[derive(Debug)]
+pub struct SubTenants {
+    /// Of those without a table of their own.
+    pub common: Level,
+    /// Calls of theirs that wait.
+    pub common_queue_max: Option<u32>,
+    /// By class, with calls that wait.
+    pub classes: BTreeMap<Name, (Level, Option<u32>)>,
+    /// By label.
+    pub ids: BTreeMap<String, Id>,
 }
 
 /// The table of one label.
@@ -317,8 +299,10 @@ struct SubTenants {
 pub struct Id {
     /// Its limits.
     pub level: Level,
-    queue_max: Option<u32>,
-    class: Option<Name>,
+    /// Calls of its that wait.
+    pub queue_max: Option<u32>,
+    /// Its class.
+    pub class: Option<Name>,
 }
 
 fn queue_max(said: &Said) -> Option<u32> {
@@ -326,7 +310,8 @@ fn queue_max(said: &Said) -> Option<u32> {
 }
 
 impl SubTenants {
-    fn read(raw: &RawTenant, r: &Reader<'_>, host: &Above, tenant: &Level) -> Self {
+    /// Reads them all.
+    pub fn read(raw: &RawTenant, r: &Reader<'_>, host: &Above, tenant: &Level) -> Self {
         let parent = Parent {
             workers_max: &tenant.workers_max,
             calls_in_flight_max: &tenant.calls_in_flight_max,
@@ -348,7 +333,7 @@ impl SubTenants {
         let (mut classes, mut classes_said) = (BTreeMap::new(), BTreeMap::new());
         for (key, raw) in &raw.class {
             let r = of_classes.below(key);
-            let name = check::name(&of_classes, key, "class");
+            let name = of_classes.name_of_table(key, "class");
             no_class(raw, &r);
             let own = Said::of_sub_tenant(raw, &r);
             let said = own.over(&common_said);

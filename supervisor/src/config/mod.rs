@@ -20,6 +20,7 @@ mod degradation;
 mod disk;
 mod function;
 mod guarantee;
+mod host;
 mod level;
 mod memory;
 mod name;
@@ -30,6 +31,7 @@ mod problem;
 mod raw;
 mod reader;
 mod revision;
+mod tenant;
 mod types;
 mod units;
 

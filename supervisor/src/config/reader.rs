@@ -7,6 +7,7 @@ use std::{cell::RefCell, collections::BTreeSet, fmt, path::Path, time::Duration}
 
 use super::{
     bounds::Bounds,
+    name::Name,
     path::HostPath,
     problem::Problem,
     raw::Scalar,
@@ -146,6 +147,12 @@ impl<'a> Reader<'a> {
     pub fn name(&self, key: &str) -> String {
         let is_bare = !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
         if is_bare { format!("{}{key}", self.prefix) } else { format!("{}{key:?}", self.prefix) }
+    }
+
+    /// The name that the key of a table in this one must be; none when it is none, which is told.
+    pub fn name_of_table(&self, key: &str, what: &str) -> Option<Name> {
+        let told = |error| self.refuse(key, None, error, format!("rename the {what}, for example to \"acme-1\""));
+        Name::try_from(key).map_err(told).ok()
     }
 
     /// Notes a problem with a key of this table.

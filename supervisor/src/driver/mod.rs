@@ -16,6 +16,7 @@ pub mod labels;
 pub mod policy;
 pub mod reason;
 pub mod rejection;
+pub mod usage;
 pub mod verdict;
 
 use std::{
@@ -28,9 +29,10 @@ use std::{
 };
 
 use sublet_pool::{
-    Action, CallId, End, Event, FunctionId, KillReason, LeaseId, Pool, PoolKey, Selector, Start, SubTenant,
+    Action, CallId, End, Event, FunctionId, KillReason, LeaseId, Pool, PoolKey, Selector, Start, StateName, SubTenant,
     SubTenantPolicy, Tick, WarmRefusal, WorkerId,
 };
+use sublet_proto::v1::WorkerState;
 use tokio::sync::{Notify, mpsc, watch};
 
 use self::catalogue::{Catalogue, Entry};
@@ -110,13 +112,27 @@ pub struct WorkerLine {
     /// The worker.
     pub worker: Arc<Worker>,
     /// Its state.
-    pub state: sublet_pool::StateName,
+    pub state: StateName,
     /// Calls given to it.
     pub calls: u64,
     /// How long it is idle, if it is.
     pub idle: Option<Duration>,
     /// Whether it is frozen.
     pub frozen: bool,
+}
+
+impl WorkerLine {
+    /// Its state in the words of the wire.
+    pub const fn wire_state(&self) -> WorkerState {
+        match self.state {
+            StateName::Starting => WorkerState::Starting,
+            StateName::Idle => WorkerState::Idle,
+            StateName::Cell => WorkerState::Cell,
+            StateName::Leased => WorkerState::Leased,
+            StateName::Draining => WorkerState::Draining,
+            StateName::Reaping => WorkerState::Reaping,
+        }
+    }
 }
 
 impl Driver {

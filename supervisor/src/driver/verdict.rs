@@ -16,13 +16,8 @@ use super::{catalogue::Entry, hit::Scope};
 use crate::{
     cgroups::bite::{Bite, Level},
     config::{ByteSize, format_duration},
-    worker::{FunctionEnd, PostMortem},
+    worker::{FunctionEnd, PostMortem, signal_name},
 };
-
-/// The name people know a signal by, with its number.
-pub fn signal_name(number: i32) -> String {
-    Signal::try_from(number).map_or_else(|_| format!("signal {number}"), |name| format!("signal {number} ({name})"))
-}
 
 fn verdict(kind: VerdictKind, message: impl Into<String>) -> Verdict {
     Verdict { kind: kind.into(), message: message.into(), ..Verdict::default() }

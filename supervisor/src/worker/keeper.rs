@@ -317,7 +317,7 @@ fn closed_early(worker: &Worker) -> StartFailure {
             theirs("command", format!("it exited with status {code} before it was ready"))
         }
         Some(FunctionEnd { signal: Some(signal), .. }) => {
-            let signal = crate::driver::verdict::signal_name(signal);
+            let signal = super::signal_name(signal);
             theirs("command", format!("it was ended by {signal} before it was ready"))
         }
         Some(FunctionEnd { code: None, signal: None, .. }) | None => {

@@ -18,6 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::sys::signal::Signal;
 use sublet_pool::{KillReason, SubTenant, WorkerId};
 use sublet_proto::link::nursery::{InitReport, TmpSpace};
 use sublet_shim::plan::Step;
@@ -64,10 +65,15 @@ pub struct PostMortem {
     pub init_signal: Option<i32>,
 }
 
+/// The name people know a signal by, with its number.
+pub fn signal_name(number: i32) -> String {
+    Signal::try_from(number).map_or_else(|_| format!("signal {number}"), |name| format!("signal {number} ({name})"))
+}
+
 impl PostMortem {
     /// How the worker ended, in words.
     pub fn exit(&self) -> String {
-        let signal = crate::driver::verdict::signal_name;
+        let signal = signal_name;
         match (self.function, self.init_signal) {
             (Some(FunctionEnd { signal: Some(number), .. }), _) => signal(number),
             (Some(FunctionEnd { code: Some(code), .. }), _) => format!("status {code}"),

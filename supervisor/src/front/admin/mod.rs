@@ -1,7 +1,6 @@
 //! `sublet.v1.Admin`: what operators ask and order.
 
 mod quotas;
-mod usage;
 mod watch;
 
 use std::{
@@ -9,21 +8,21 @@ use std::{
     time::Duration,
 };
 
-use sublet_pool::{LimitLevel, PoolKey, Selector, StateName, SubTenant, WarmRefusal, WorkerId};
+use sublet_pool::{LimitLevel, PoolKey, Selector, SubTenant, WarmRefusal, WorkerId};
 use sublet_proto::v1::{
     DescribeFunctionRequest, DescribeFunctionResponse, DescribeWorkerRequest, DescribeWorkerResponse, DiffRequest,
     DiffResponse, DrainRequest, DrainResponse, EvictRequest, EvictResponse, Fact, Function, GetHealthRequest,
     GetHealthResponse, GetUsageRequest, GetUsageResponse, Limit, ListFaultsRequest, ListFaultsResponse,
     ListFunctionsRequest, ListFunctionsResponse, ListLimitsRequest, ListLimitsResponse, ListWorkersRequest,
     ListWorkersResponse, ReloadRequest, ReloadResponse, SetRequest, SetResponse, UnsetRequest, UnsetResponse,
-    WarmRequest, WarmResponse, WatchRequest, WatchResponse, Worker, WorkerState, admin_server::Admin,
+    WarmRequest, WarmResponse, WatchRequest, WatchResponse, Worker, admin_server::Admin,
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use crate::{
     config::Isolation,
-    driver::{Driver, WorkerLine, call, catalogue::Entry},
+    driver::{self, Driver, WorkerLine, call, catalogue::Entry},
     reload::Reloader,
 };
 
@@ -49,17 +48,6 @@ fn wire(duration: Duration) -> Option<prost_types::Duration> {
     prost_types::Duration::try_from(duration).ok()
 }
 
-const fn state(line: &WorkerLine) -> WorkerState {
-    match line.state {
-        StateName::Starting => WorkerState::Starting,
-        StateName::Idle => WorkerState::Idle,
-        StateName::Cell => WorkerState::Cell,
-        StateName::Leased => WorkerState::Leased,
-        StateName::Draining => WorkerState::Draining,
-        StateName::Reaping => WorkerState::Reaping,
-    }
-}
-
 fn some(text: &str) -> Option<&str> {
     (!text.is_empty()).then_some(text)
 }
@@ -69,7 +57,7 @@ impl AdminService {
         let WorkerLine { worker, state: _, calls, idle, frozen } = line;
         Worker {
             worker: worker.name(),
-            state: state(line).into(),
+            state: line.wire_state().into(),
             tenant: worker.entry.tenant.to_string(),
             function: worker.entry.name.to_string(),
             revision: worker.entry.settings.short_revision(),
@@ -323,7 +311,7 @@ impl Admin for AdminService {
     async fn get_usage(&self, request: Request<GetUsageRequest>) -> Result<Response<GetUsageResponse>, Status> {
         let (driver, request) = (self.driver.clone(), request.into_inner());
         // It reads a few files for each sub-tenant: not on a thread that calls are served by.
-        let got = tokio::task::spawn_blocking(move || usage::get(&driver, &request)).await;
+        let got = tokio::task::spawn_blocking(move || driver::usage::get(&driver, &request)).await;
         got.map(Response::new).map_err(|error| Status::internal(format!("read the counters: {error}")))
     }
 

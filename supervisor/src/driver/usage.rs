@@ -5,10 +5,9 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use sublet_pool::{StateName, SubTenant};
 use sublet_proto::v1::{GetUsageRequest, GetUsageResponse, SubTenantUsage, TenantUsage, Usage, WorkerUsage};
 
-use super::{state, wire};
+use super::{Driver, WorkerLine};
 use crate::{
     cgroups::{limits::Knob, owner::Owner},
-    driver::{Driver, WorkerLine},
     usage::{TenantSums, sums::Used},
 };
 
@@ -20,6 +19,10 @@ struct Now {
 }
 
 type Owned = HashMap<(Arc<str>, Option<SubTenant>), Now>;
+
+fn wire(duration: Duration) -> Option<prost_types::Duration> {
+    prost_types::Duration::try_from(duration).ok()
+}
 
 fn usage(used: &Used, cpu_kernel: Duration) -> Usage {
     Usage {
@@ -124,7 +127,7 @@ fn worker(line: &WorkerLine) -> WorkerUsage {
     WorkerUsage {
         worker: worker.name(),
         function: worker.entry.name.to_string(),
-        state: state(line).into(),
+        state: line.wire_state().into(),
         frozen: line.frozen,
         usage: Some(usage(&used, leaf.and_then(|leaf| leaf.cpu()).unwrap_or_default())),
         memory_bytes: leaf.map_or(0, |leaf| leaf.memory_bytes()),

@@ -1,26 +1,25 @@
 //! The tree: made at start with full rights, handed to the supervisor's uid, extended and pruned without any.
 
+mod groups;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     io::ErrorKind,
     os::unix::fs::chown,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use sublet_proto::link::sandbox::{CGROUP_POOL, CGROUP_SUPERVISOR, CgroupDirs};
 use sublet_shim::cgroups::{kill, move_processes, remove_tree, wait_empty};
 
+pub use self::groups::{Gone, Group, Plan};
 use super::{
     CgroupError,
-    counters::LevelCounters,
     host::{Controller, HostCgroups, Place},
-    leaf::Leaf,
     limits::{self, Directories, Knob, Limits},
     oom::OomCount,
-    owner::Owner,
     write,
 };
 
@@ -39,41 +38,6 @@ pub struct Tree {
     /// Limits of the pool itself.
     pool: Mutex<Limits>,
     pool_ooms: Option<Arc<OomCount>>,
-}
-
-/// One group below the pool, as it was made and changed.
-#[derive(Clone, Debug)]
-pub struct Group {
-    /// Whose it is.
-    pub owner: Owner,
-    /// What the kernel was told.
-    pub limits: Limits,
-    /// Groups made in it; none in a worker's own.
-    users: usize,
-    /// Counts the times its memory limit bit.
-    ooms: Arc<OomCount>,
-    /// Of a level: what it has used.
-    counters: Option<Arc<LevelCounters>>,
-}
-
-/// A level that is gone.
-#[derive(Clone, Debug)]
-pub struct Gone {
-    /// Whose it was.
-    pub owner: Owner,
-    /// CPU time the kernel counted for it.
-    pub cpu: Duration,
-}
-
-/// A group to be made.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    /// Directory name, for example "t-acme".
-    pub name: String,
-    /// Whose it is.
-    pub owner: Owner,
-    /// Its limits.
-    pub limits: Limits,
 }
 
 impl Tree {
@@ -225,107 +189,6 @@ impl Tree {
         }
     }
 
-    /// Makes the group of one worker below its levels, with all limits set, and the levels where they are not there yet.
-    ///
-    /// # Errors
-    /// When a directory or a limit is refused; nothing is left behind then.
-    pub fn make_leaf(&self, levels: &[Plan], worker: &Plan) -> Result<Leaf, CgroupError> {
-        let mut path = String::new();
-        for level in levels {
-            let parent = path.clone();
-            if !path.is_empty() {
-                path.push('/');
-            }
-            path.push_str(&level.name);
-            if let Err(error) = self.enter_level(&parent, &path, level) {
-                self.leave_levels(&parent);
-                return Err(error);
-            }
-        }
-        let leaf = format!("{path}/{}", worker.name);
-        let unified = Path::new(&self.dirs.unified).join(CGROUP_POOL).join(&leaf);
-        let made =
-            self.make_group(&leaf, &worker.limits, true).and_then(|()| Leaf::open(&leaf, &unified, self.at(&leaf)));
-        match made {
-            Ok(opened) => {
-                self.groups().insert(leaf, Group::new(worker, 0, OomCount::of_leaf(&opened), None));
-                Ok(opened)
-            }
-            Err(error) => {
-                self.remove_group(&leaf);
-                self.leave_levels(&path);
-                Err(error)
-            }
-        }
-    }
-
-    fn groups(&self) -> MutexGuard<'_, BTreeMap<String, Group>> {
-        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Every group below the pool now, by its path; those above before those below.
-    pub fn all(&self) -> Vec<(String, Group)> {
-        self.groups().iter().map(|(path, group)| (path.clone(), group.clone())).collect()
-    }
-
-    /// A group, if it is there.
-    pub fn group(&self, path: &str) -> Option<Group> {
-        self.groups().get(path).cloned()
-    }
-
-    /// The group has got its owner.
-    pub fn relabel(&self, path: &str, owner: Owner) {
-        if let Some(group) = self.groups().get_mut(path) {
-            group.owner = owner;
-        }
-    }
-
-    /// Makes one limit of a group what `to` says, if the group is there.
-    ///
-    /// # Errors
-    /// What the kernel says. Then the limit is what it was.
-    pub fn set(&self, path: &str, knob: Knob, to: &Limits) -> Result<(), CgroupError> {
-        let _writes = self.writes.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(Group { limits: old, .. }) = self.group(path) else { return Ok(()) };
-        let directories = self.at(path);
-        let is_unified = directories.iter().any(|(c, _, unified)| (*c, *unified) == (knob.controller(), true));
-        let written = if knob == Knob::MemoryMax && is_unified && knob.is_lowered(&old, to) {
-            lower_memory(&directories, &old, to)
-        } else {
-            limits::set(&directories, knob, &old, to)
-        };
-        if let Err(error) = written {
-            // Removed in between, with nobody in it who would need a limit.
-            if self.group(path).is_none() {
-                return Ok(());
-            }
-            // Half of it may be written.
-            if let Err(error) = limits::set(&directories, knob, to, &old) {
-                tracing::error!(group = path, limit = knob.key(), %error, "a limit cannot be put back");
-            }
-            return Err(error);
-        }
-        if let Some(group) = self.groups().get_mut(path) {
-            knob.copy(to, &mut group.limits);
-            if let Some(counters) = group.counters() {
-                counters.set_quota(group.limits.cpu.is_some());
-            }
-        }
-        Ok(())
-    }
-
-    /// What a group uses now of what a limit is on; none where it is not counted.
-    pub fn used(&self, path: &str, knob: Knob) -> Option<u64> {
-        let (file_v2, file_v1) = match knob {
-            Knob::MemoryMax => ("memory.current", "memory.usage_in_bytes"),
-            Knob::PidsMax => ("pids.current", "pids.current"),
-            Knob::MemoryHigh | Knob::MemoryMin | Knob::Cpu | Knob::CpuWeight => return None,
-        };
-        let directories = self.directories_of(path);
-        let (_, dir, unified) = directories.iter().find(|(controller, ..)| *controller == knob.controller())?;
-        fs::read_to_string(dir.join(if *unified { file_v2 } else { file_v1 })).ok()?.trim().parse().ok()
-    }
-
     /// Limits of the pool itself.
     pub fn pool_limits(&self) -> Limits {
         *self.pool.lock().unwrap_or_else(PoisonError::into_inner)
@@ -364,23 +227,6 @@ impl Tree {
         if path.is_empty() { self.controllers.clone() } else { self.at(path) }
     }
 
-    /// Whether a controller is on v2 here; none when it is nowhere.
-    pub fn is_unified(&self, wanted: Controller) -> Option<bool> {
-        self.controllers.iter().find(|(controller, ..)| *controller == wanted).map(|(.., unified)| *unified)
-    }
-
-    /// Removes a worker's group, which must be empty, and its levels when nothing else is below them.
-    /// Returns whether all of the worker's own directories are gone, and what the kernel counted for the levels that went.
-    pub fn remove_leaf(&self, leaf: &str) -> (bool, Vec<Gone>) {
-        // First off the list: nobody writes a limit of it from then on.
-        self.groups().remove(leaf);
-        let gone = self.remove_group(leaf);
-        match leaf.rsplit_once('/') {
-            Some((levels, _)) if gone => (true, self.leave_levels(levels)),
-            _ => (gone, Vec::new()),
-        }
-    }
-
     /// Where each controller keeps the group `path`.
     fn at(&self, path: &str) -> Directories {
         self.controllers.iter().map(|(controller, pool, unified)| (*controller, pool.join(path), *unified)).collect()
@@ -390,72 +236,6 @@ impl Tree {
     fn directories(&self, path: &str) -> BTreeSet<PathBuf> {
         let unified = Path::new(&self.dirs.unified).join(CGROUP_POOL).join(path);
         self.at(path).into_iter().map(|(_, dir, _)| dir).chain([unified]).collect()
-    }
-
-    fn make_group(&self, path: &str, limits: &Limits, kill_as_one: bool) -> Result<(), CgroupError> {
-        for dir in self.directories(path) {
-            make(&dir)?;
-        }
-        limits::apply(&self.at(path), limits, kill_as_one)
-    }
-
-    fn remove_group(&self, path: &str) -> bool {
-        self.directories(path).iter().all(|dir| remove_tree(dir).is_empty())
-    }
-
-    /// Counts a user of the level `path`, making it for the first.
-    fn enter_level(&self, parent: &str, path: &str, level: &Plan) -> Result<(), CgroupError> {
-        let _shape = self.shape.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(group) = self.groups().get_mut(path) {
-            group.users += 1;
-            return Ok(());
-        }
-        let made = self.make_group(path, &level.limits, false).and_then(|()| {
-            let names: BTreeSet<&str> = (self.controllers.iter())
-                .filter(|(controller, _, unified)| *unified && *controller != Controller::CpuAcct)
-                .map(|(controller, ..)| controller.name())
-                .collect();
-            enable(&Path::new(&self.dirs.unified).join(CGROUP_POOL).join(path), &names).map(drop)
-        });
-        if let Err(error) = made {
-            self.remove_group(path);
-            return Err(error);
-        }
-        let above = self.group(parent);
-        debug_assert!(parent.is_empty() || above.is_some(), "a level is entered from above");
-        let above = above.as_ref().map(|above| &above.ooms).or(self.pool_ooms.as_ref()).cloned();
-        let directories = self.at(path);
-        let (ooms, counters) = (
-            OomCount::of_level(&directories, above),
-            Arc::new(LevelCounters::open(&directories, level.limits.cpu.is_some())),
-        );
-        self.groups().insert(path.to_owned(), Group::new(level, 1, ooms, Some(counters)));
-        Ok(())
-    }
-
-    /// Takes a user off the level `path` and off all above it; removes those without any, and returns them.
-    fn leave_levels(&self, path: &str) -> Vec<Gone> {
-        let _shape = self.shape.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut gone = Vec::new();
-        let mut path = path;
-        while !path.is_empty() {
-            let left = {
-                let mut groups = self.groups();
-                let users = groups.get_mut(path).map(|group| {
-                    group.users -= 1;
-                    group.users
-                });
-                if users == Some(0) { groups.remove(path) } else { None }
-            };
-            if let Some(group) = left {
-                // All of it, those that lived in it included: nothing runs in it any more.
-                let cpu = group.counters().and_then(|counters| counters.cpu()).unwrap_or_default();
-                gone.push(Gone { owner: group.owner, cpu });
-                self.remove_group(path);
-            }
-            path = path.rsplit_once('/').map_or("", |(parent, _)| parent);
-        }
-        gone
     }
 }
 
@@ -474,39 +254,6 @@ fn make(dir: &Path) -> Result<(), CgroupError> {
         }
         result => result.map_err(CgroupError::os("make cgroup", dir)),
     }
-}
-
-impl Group {
-    fn new(plan: &Plan, users: usize, ooms: OomCount, counters: Option<Arc<LevelCounters>>) -> Self {
-        Self { owner: plan.owner.clone(), limits: plan.limits, users, ooms: Arc::new(ooms), counters }
-    }
-
-    /// Of a level: what it has used.
-    pub fn counters(&self) -> Option<&Arc<LevelCounters>> {
-        self.counters.as_ref()
-    }
-
-    /// Counts the times its own memory limit bit.
-    pub fn ooms(&self) -> &Arc<OomCount> {
-        &self.ooms
-    }
-}
-
-/// Lowers a v2 memory limit without anything being killed for it: first as the line above which memory is given back,
-/// which waits until that is done, and as the limit only when what is left fits.
-fn lower_memory(directories: &Directories, old: &Limits, to: &Limits) -> Result<(), CgroupError> {
-    let high = Limits { memory_high: to.memory_max.min(old.memory_high.or(to.memory_max)), ..*old };
-    limits::set(directories, Knob::MemoryHigh, old, &high)?;
-    let dir = directories.iter().find(|(controller, ..)| *controller == Controller::Memory).map(|(_, dir, _)| dir);
-    let used = dir.and_then(|dir| fs::read_to_string(dir.join("memory.current")).ok()?.trim().parse::<u64>().ok());
-    let result = match (used, to.memory_max, dir) {
-        (Some(used), Some(max), Some(dir)) if used > max => {
-            Err(CgroupError::Above { path: dir.display().to_string(), limit: max, used })
-        }
-        _ => limits::set(directories, Knob::MemoryMax, old, to),
-    };
-    limits::set(directories, Knob::MemoryHigh, &high, old)?;
-    result
 }
 
 /// Hands controllers to the children of a v2 group. Returns those that they had not before.

@@ -1,0 +1,154 @@
+//! One delivery: the call is given to a worker, and something comes of it.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use sublet_pool::{Event, LeaseId, Start};
+use sublet_proto::link::frame::ENDED_BY_SIGNAL;
+use tokio::{sync::mpsc, time::timeout};
+
+use super::{Call, Failure, Held};
+use crate::{
+    cgroups::bite::Level,
+    driver::{
+        Note,
+        verdict::{self, Failed, Noticed},
+    },
+    worker::{
+        Worker,
+        exchange::{Fault, Reply, Ticket, exchange},
+        log::Mark,
+    },
+};
+
+/// How long a worker that closed its channel may take to end; one that goes on without it broke the protocol.
+const DEATH_PATIENCE: Duration = Duration::from_millis(200);
+
+/// A delivery under way.
+#[derive(Debug)]
+pub(super) struct Delivery {
+    pub(super) worker: Arc<Worker>,
+    pub(super) lease: [u8; 16],
+    pub(super) start: Start,
+    pub(super) at: Instant,
+    pub(super) calls: u64,
+    pub(super) mark: Option<Mark>,
+    /// How long its worker had been frozen.
+    pub(super) frozen: Duration,
+    /// What the quotas of the levels above had held back by then.
+    pub(super) throttled_above: Vec<(Level, Duration)>,
+}
+
+impl Call {
+    /// Gives the call to the worker and tells the pool what came of it.
+    pub(super) async fn deliver(
+        &self,
+        mut delivery: Delivery,
+        lease: LeaseId,
+        thaw: bool,
+        notes: &mut mpsc::UnboundedReceiver<Note>,
+    ) -> Delivered {
+        let worker = delivery.worker.clone();
+        let answered = |clean| self.driver.step(Event::Answered { worker: worker.id, lease, clean });
+        let unfit = |what: String| Delivered::Not(worker.clone(), what);
+        if thaw {
+            match worker.apply_freeze() {
+                Ok(frozen) => delivery.frozen = frozen,
+                Err(error) => return unfit(format!("it cannot be thawed: {error}")),
+            }
+        }
+        let (Some(mut channel), Some(owner)) = (worker.take_channel(), worker.owner()) else {
+            return unfit("its channel is not there".into());
+        };
+        // What it wrote before is not this call's, nor what it used.
+        delivery.mark = Some(worker.log.mark());
+        worker.meter().begin(worker.reading());
+        delivery.throttled_above = worker.throttled_above();
+        let ticket = Ticket { lease: delivery.lease, label: owner.tag };
+        let left = self.limit.saturating_sub(self.accepted.elapsed());
+        let own = self.entry.settings.timeout;
+        let left_ms = u32::try_from(left.min(own).as_millis()).unwrap_or(u32::MAX);
+        let answer_max = self.entry.settings.answer_max_bytes;
+        // Given up meanwhile: then the function must not act on it.
+        if let Ok(note) = notes.try_recv() {
+            return Delivered::Overtaken(delivery, Some(note));
+        }
+        let outcome = tokio::select! {
+            // An answer that is there counts, even when its worker has ended since.
+            biased;
+            outcome = timeout(own, exchange(&mut channel, ticket, &self.payload, left_ms, answer_max)) => outcome,
+            note = notes.recv() => return Delivered::Overtaken(delivery, note),
+        };
+        let Ok(outcome) = outcome else {
+            let verdict = verdict::deadline(&self.entry, own, false, delivery.at.elapsed());
+            let held = self.failed_in_time(verdict, &delivery);
+            answered(false);
+            return Delivered::Replied(delivery, held);
+        };
+        let (held, clean) = match outcome {
+            Ok(Reply::Answer { payload, status: 0 }) => (Ok(self.answer(payload, &delivery)), true),
+            Ok(Reply::Answer { status, .. }) => {
+                let failed = match status.checked_sub(ENDED_BY_SIGNAL) {
+                    Some(signal) => Failed::Signal(i32::try_from(signal).unwrap_or(i32::MAX)),
+                    None => Failed::Status(i32::try_from(status).unwrap_or(i32::MAX)),
+                };
+                self.failure(&failed, &delivery).await
+            }
+            Ok(Reply::Error(what)) => self.failure(&Failed::Handler(what), &delivery).await,
+            Err(Fault::NotDelivered(what)) => {
+                worker.meter().end(worker.reading());
+                return unfit(what);
+            }
+            Err(Fault::TooLarge { seen, .. }) => {
+                (self.failed(verdict::answer_too_large(&self.entry, seen), Some(&delivery)), false)
+            }
+            Err(Fault::BadFrame(what)) => (self.failed(verdict::bad_frame(&what), Some(&delivery)), false),
+            Err(Fault::Os(error)) => (Err(Failure::Ours(format!("talk to the worker: {error}"))), false),
+            Err(Fault::Closed) => {
+                // The end of its process is announced by its keeper, and the pool then says what becomes of the call.
+                if let Ok(note) = timeout(DEATH_PATIENCE, notes.recv()).await {
+                    return Delivered::Overtaken(delivery, note);
+                }
+                let what = "it closed its channel and goes on";
+                (self.failed(verdict::bad_frame(what), Some(&delivery)), false)
+            }
+        };
+        if clean {
+            worker.put_channel(channel);
+        }
+        answered(clean);
+        Delivered::Replied(delivery, held)
+    }
+
+    /// The worker lives and the call failed. Also says whether the worker may go on.
+    async fn failure(&self, failed: &Failed, delivery: &Delivery) -> (Held, bool) {
+        let worker = &delivery.worker;
+        let left = self.driver.shop.nursery.left(worker.id.0).await;
+        let tree = self.driver.shop.quotas.tree();
+        let (oom_kills, name) = worker.leaf().map_or((0, ""), |leaf| (leaf.bites().oom_kills, leaf.name()));
+        let memory_bite = (oom_kills > 0).then(|| tree.memory_bite(name));
+        let refused = worker.refused_calls();
+        let forks_refused = worker.was_refused_forks().then(|| tree.pids_bite(name));
+        let noticed = Noticed { refused: &refused, forks_refused };
+        let verdict = verdict::of_failure(&self.scope(), failed, left, memory_bite, noticed);
+        // Where the kernel ended one process of it for memory (v1 has no group kill), the rest is not what it was.
+        (self.failed(verdict, Some(delivery)), oom_kills == 0)
+    }
+}
+
+/// What came of one delivery.
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lives from a return to its match; a box would be an allocation a call"
+)]
+pub(super) enum Delivered {
+    /// The pool has been told; its Settle follows.
+    Replied(Delivery, Held),
+    /// The pool has said what becomes of the call before there was a reply.
+    Overtaken(Delivery, Option<Note>),
+    /// The worker cannot have read it.
+    Not(Arc<Worker>, String),
+}

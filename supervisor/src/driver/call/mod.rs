@@ -1,0 +1,330 @@
+//! One call, from the caller's words to its one end.
+//!
+//! [`Driver::accept`] parses and refuses; [`Call::run`] lives in a task of its own, so that a caller who goes away
+//! cancels by word ([`Cancel`]) and never by tearing an exchange in two.
+
+mod deliver;
+mod settle;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use sublet_pool::{CallId, Event, PoolKey, Refusal, SubTenant};
+use sublet_proto::v1::{Receipt, Verdict};
+use tokio::sync::mpsc;
+
+use self::deliver::{Delivered, Delivery};
+use super::{Driver, Note, catalogue::Entry, hit::Hit, reason, rejection::Rejection};
+use crate::{
+    config::Isolation,
+    events::book::{Kind, Seen},
+};
+
+/// Workers that may turn out to be unfit before they have read the call; then it is the call that is unlucky.
+const DELIVERIES_MAX: u32 = 3;
+
+/// What a caller asks for.
+#[derive(Clone, Debug, Default)]
+pub struct Invocation {
+    /// Owner of the function.
+    pub tenant: String,
+    /// The function.
+    pub function: String,
+    /// The tenant's own customer.
+    pub sub_tenant: String,
+    /// For the function.
+    pub payload: Bytes,
+    /// The caller's own limit, from acceptance to answer.
+    pub timeout: Option<Duration>,
+    /// Whether the answer comes with what the function logged.
+    pub want_log: bool,
+}
+
+/// A call that got its answer.
+#[derive(Debug)]
+pub struct Answer {
+    /// What the function answered.
+    pub payload: Bytes,
+    /// What it used.
+    pub receipt: Receipt,
+    /// What the function logged meanwhile, when asked for.
+    pub log_tail: Bytes,
+}
+
+/// A call that did not.
+#[derive(Debug)]
+pub enum Failure {
+    /// It was not accepted.
+    Rejected(Rejection),
+    /// It was accepted and did not end well: theirs.
+    Verdict(Box<Verdict>),
+    /// The host or sublet failed it: ours.
+    Ours(String),
+    /// Its caller went away.
+    Cancelled,
+}
+
+/// Which call a task is working on now, and whether anybody still wants it.
+#[derive(Debug, Default)]
+struct Wanted {
+    call: AtomicU64,
+    cancelled: AtomicBool,
+}
+
+/// Cancels its call when dropped before [`Cancel::disarm`].
+#[derive(Debug)]
+pub struct Cancel(Option<(Arc<Driver>, Arc<Wanted>)>);
+
+impl Cancel {
+    /// The call has ended.
+    pub fn disarm(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Cancel {
+    fn drop(&mut self) {
+        if let Some((driver, wanted)) = self.0.take() {
+            // In this order: the task sets the id first and looks at the flag then, so one of us sees the other.
+            wanted.cancelled.store(true, Ordering::SeqCst);
+            driver.step(Event::Cancel { call: CallId(wanted.call.load(Ordering::SeqCst)) });
+        }
+    }
+}
+
+/// An accepted call.
+#[derive(Debug)]
+pub struct Call {
+    driver: Arc<Driver>,
+    entry: Arc<Entry>,
+    key: PoolKey,
+    payload: Bytes,
+    want_log: bool,
+    accepted: Instant,
+    /// From acceptance to answer.
+    limit: Duration,
+    is_callers_limit: bool,
+    wanted: Arc<Wanted>,
+}
+
+/// What is held back until the pool has settled the call.
+type Held = Result<Answer, Failure>;
+
+impl Driver {
+    /// Checks a call and takes it on.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn accept(self: &Arc<Self>, invocation: Invocation) -> Result<(Call, Cancel), Rejection> {
+        let Invocation { tenant, function, sub_tenant, payload, timeout, want_log } = invocation;
+        let catalogue = self.catalogue();
+        let Some(known) = catalogue.tenant(&tenant) else {
+            return Err(Rejection::UnknownTenant { tenant });
+        };
+        let Some(entry) = known.functions.get(function.as_str()) else {
+            return Err(Rejection::UnknownFunction { tenant, function });
+        };
+        let sub_tenant = owner(entry, &sub_tenant)?;
+        let limit = entry.settings.payload_max_bytes;
+        if payload.len() > limit as usize {
+            let setting = entry.setting("payload_max");
+            return Err(Rejection::PayloadTooLarge { seen: payload.len(), limit, setting });
+        }
+        if timeout.is_some_and(|timeout| timeout.is_zero()) {
+            return Err(Rejection::DeadlinePast);
+        }
+        let most = entry.settings.start_timeout + entry.settings.timeout;
+        let key = PoolKey { function: entry.id, sub_tenant };
+        let wanted = Arc::new(Wanted::default());
+        let call = Call {
+            driver: self.clone(),
+            entry: entry.clone(),
+            key,
+            payload,
+            want_log,
+            accepted: Instant::now(),
+            limit: timeout.map_or(most, |timeout| timeout.min(most)),
+            is_callers_limit: timeout.is_some_and(|timeout| timeout < most),
+            wanted: wanted.clone(),
+        };
+        Ok((call, Cancel(Some((self.clone(), wanted)))))
+    }
+}
+
+/// Whose worker a call needs.
+///
+/// # Errors
+/// The label is none, or the function takes none.
+pub fn owner(entry: &Entry, label: &str) -> Result<SubTenant, Rejection> {
+    let function = || entry.name.to_string();
+    match entry.settings.isolation {
+        Isolation::SubTenant if label.is_empty() => Err(Rejection::LabelMissing { function: function() }),
+        Isolation::SubTenant => SubTenant::try_from(label).map_err(Rejection::Label),
+        Isolation::Shared if label.is_empty() => Ok(SubTenant::shared()),
+        Isolation::Shared => Err(Rejection::LabelOnShared { function: function() }),
+    }
+}
+
+impl Call {
+    /// Runs the call to its one end.
+    ///
+    /// # Errors
+    /// Why it has no answer.
+    pub async fn run(mut self) -> Result<Answer, Failure> {
+        let recording = self.driver.recorder.as_ref().and_then(|recorder| {
+            let hash = self.driver.shop.labels.group(&self.entry.tenant, &self.key.sub_tenant);
+            let hash = if self.key.sub_tenant.is_shared() { "" } else { hash.trim_start_matches("s-") };
+            recorder.arrived(&self.entry.tenant, &self.entry.name, hash)
+        });
+        let result = loop {
+            let result = self.attempt().await;
+            match result {
+                // Replaced between our look at the catalogue and the pool's: nothing has seen the call yet.
+                Err(Failure::Rejected(Rejection::Refused(Refusal::UnknownFunction, _))) if self.renew() => {}
+                result => break result,
+            }
+        };
+        let counters = &self.driver.counters;
+        let counter = match &result {
+            Ok(_) => &counters.answered,
+            Err(Failure::Rejected(_)) => &counters.refused,
+            Err(Failure::Verdict(_) | Failure::Ours(_) | Failure::Cancelled) => &counters.failed,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        if let (Some(recorder), Some(ticket)) = (&self.driver.recorder, recording) {
+            recorder.ended(ticket, &result);
+        }
+        if let Err(failure) = &result {
+            self.note(failure);
+        }
+        if let Err(Failure::Ours(what)) = &result {
+            tracing::error!(tenant = %self.entry.tenant, function = %self.entry.name, what, "a call was failed by sublet");
+        }
+        result
+    }
+
+    /// Tells operators of a call that did not end well.
+    fn note(&self, failure: &Failure) {
+        let hit = |hit: Option<&Hit>| hit.cloned().unwrap_or_default();
+        let (reason, hit, worker, message) = match failure {
+            Failure::Cancelled => return,
+            Failure::Rejected(rejection) => {
+                let of = if let Rejection::Refused(_, of) = rejection { of.as_deref() } else { None };
+                (reason::of_rejection(rejection), hit(of), String::new(), rejection.to_string())
+            }
+            Failure::Ours(what) => ("INTERNAL", Hit::default(), String::new(), what.clone()),
+            Failure::Verdict(verdict) => {
+                let Verdict { setting, limit, seen, level, message, .. } = &**verdict;
+                let worker = verdict.receipt.as_ref().map(|receipt| receipt.worker.clone()).unwrap_or_default();
+                let seen = Seen { limit: limit.clone(), observed: seen.clone(), worker, message: message.clone() };
+                let kind = self.kind(reason::of_verdict(verdict.kind()), level, setting);
+                return self.driver.hub.fault(kind, seen);
+            }
+        };
+        let kind = self.kind(reason, hit.level, &hit.setting);
+        self.driver.hub.fault(kind, Seen { limit: hit.limit, observed: hit.observed, worker, message });
+    }
+
+    fn kind(&self, reason: &'static str, level: &str, setting: &str) -> Kind {
+        Kind {
+            tenant: self.entry.tenant.clone(),
+            function: self.entry.name.clone(),
+            sub_tenant: self.key.sub_tenant.clone(),
+            reason,
+            level: level.to_owned(),
+            setting: setting.to_owned(),
+        }
+    }
+
+    /// Takes the revision that has replaced its function's, if there is one that takes the same label.
+    fn renew(&mut self) -> bool {
+        let catalogue = self.driver.catalogue();
+        let Some(newer) = catalogue.function(&self.entry.tenant, &self.entry.name) else { return false };
+        let is_other = newer.id != self.entry.id && newer.settings.isolation == self.entry.settings.isolation;
+        if is_other {
+            self.key.function = newer.id;
+            self.entry = newer.clone();
+        }
+        is_other
+    }
+
+    /// Puts the call into the books and before the pool.
+    fn register(&self) -> (CallId, mpsc::UnboundedReceiver<Note>) {
+        let driver = &self.driver;
+        let call = CallId(driver.next_call.fetch_add(1, Ordering::Relaxed));
+        // A Deliver for each worker that takes it, and one Settle: bounded by DELIVERIES_MAX and the pool's one retry.
+        let (sender, notes) = mpsc::unbounded_channel();
+        self.wanted.call.store(call.0, Ordering::SeqCst);
+        let mut books = driver.books();
+        books.calls.insert(call, sender);
+        let deadline = driver.tick(self.accepted + self.limit);
+        driver.step_with(&mut books, Event::Invoke { call, key: self.key.clone(), deadline });
+        if self.wanted.cancelled.load(Ordering::SeqCst) {
+            driver.step_with(&mut books, Event::Cancel { call });
+        }
+        (call, notes)
+    }
+
+    /// Follows what the pool says until the call is settled.
+    async fn attempt(&self) -> Held {
+        let (call, mut notes) = self.register();
+        let mut last: Option<(Delivery, Option<Held>)> = None;
+        let mut unfit = 0;
+        let mut ahead = None;
+        loop {
+            let note = match ahead.take() {
+                Some(note) => Some(note),
+                None => notes.recv().await,
+            };
+            match note {
+                None => return Err(Failure::Ours("the call was lost by the driver".into())),
+                Some(Note::Settle { end, worker }) => {
+                    let (delivery, held) = last.map_or((None, None), |(delivery, held)| (Some(delivery), held));
+                    if unfit >= DELIVERIES_MAX {
+                        return Err(Failure::Ours(format!("{unfit} workers in a row were unfit when the call came")));
+                    }
+                    let result = self.settled(end, worker, delivery.as_ref(), held).await;
+                    self.count(&result, delivery.as_ref());
+                    return result;
+                }
+                Some(Note::Deliver { worker, lease, start, thaw }) => {
+                    let delivery = Delivery {
+                        lease: self.driver.shop.labels.lease(lease),
+                        start,
+                        at: Instant::now(),
+                        calls: worker.count_call(),
+                        mark: None,
+                        frozen: Duration::ZERO,
+                        throttled_above: Vec::new(),
+                        worker,
+                    };
+                    match self.deliver(delivery, lease, thaw, &mut notes).await {
+                        Delivered::Replied(delivery, held) => last = Some((delivery, Some(held))),
+                        Delivered::Overtaken(delivery, note) => {
+                            last = Some((delivery, None));
+                            ahead = note;
+                        }
+                        Delivered::Not(worker, what) => {
+                            unfit += 1;
+                            tracing::warn!(worker = worker.name(), what, "a worker was unfit when its next call came");
+                            last = None;
+                            // The last time the pool is not asked for another: its worker would be killed for a call that
+                            // has been given up.
+                            self.driver.step(if unfit >= DELIVERIES_MAX {
+                                Event::Cancel { call }
+                            } else {
+                                Event::Undelivered { worker: worker.id, lease }
+                            });
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

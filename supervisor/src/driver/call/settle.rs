@@ -1,0 +1,224 @@
+//! How a call ends: what the pool says becomes an answer or a verdict, with a receipt, and goes into the books.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use sublet_pool::{End, Refusal, Stage, Start};
+use sublet_proto::v1::{self, Receipt, Verdict};
+use tokio::time::sleep;
+
+use super::{Answer, Call, Failure, Held, deliver::Delivery};
+use crate::{
+    cgroups::bite::Level,
+    driver::{
+        hit::Scope,
+        labels::hex,
+        rejection::Rejection,
+        verdict::{self, HeldBack, Noticed},
+    },
+    usage::sums::{CallEnd, Reading},
+    worker::{StartFailure, Worker},
+};
+
+/// How long a verdict waits for the counters of a dead worker.
+const POST_MORTEM_PATIENCE: Duration = Duration::from_secs(2);
+
+impl Call {
+    pub(super) fn answer(&self, payload: Bytes, delivery: &Delivery) -> Answer {
+        let log_tail = match delivery.mark.filter(|_| self.want_log) {
+            Some(mark) => delivery.worker.log.since(mark).into(),
+            None => Bytes::new(),
+        };
+        let used = delivery.worker.meter().end(delivery.worker.reading());
+        Answer { payload, receipt: self.receipt(Some(delivery), used), log_tail }
+    }
+
+    /// Puts a call that was accepted into the books of its worker, sub-tenant and tenant.
+    pub(super) fn count(&self, result: &Held, delivery: Option<&Delivery>) {
+        let how = match result {
+            Ok(_) => CallEnd::Answered,
+            // It goes on with the next revision.
+            Err(Failure::Rejected(Rejection::Refused(Refusal::UnknownFunction, _))) => return,
+            Err(Failure::Rejected(_)) => CallEnd::Refused,
+            Err(Failure::Verdict(_) | Failure::Ours(_) | Failure::Cancelled) => CallEnd::Failed,
+        };
+        match delivery {
+            Some(delivery) => {
+                delivery.worker.meter().count(how, delivery.at - self.accepted, delivery.at.elapsed());
+            }
+            None => {
+                for sums in self.driver.shop.ledger.of(&self.entry.tenant, Some(&self.key.sub_tenant)) {
+                    sums.call(how, self.accepted.elapsed(), Duration::ZERO);
+                }
+            }
+        }
+    }
+
+    pub(super) fn scope(&self) -> Scope {
+        Scope::new(&self.driver.catalogue(), &self.entry, &self.key.sub_tenant)
+    }
+
+    /// A deadline that passed while the worker had the call: was it held back?
+    pub(super) fn failed_in_time(&self, of_deadline: Verdict, delivery: &Delivery) -> Held {
+        let worker = &delivery.worker;
+        let used = worker.meter().end(worker.reading());
+        let quota = |level: Level| {
+            let leaf = worker.leaf().map_or("", |leaf| leaf.name());
+            self.driver.shop.quotas.cpu_millis(leaf, level)
+        };
+        let above = self.throttled(delivery);
+        let own = (Level::Worker, used.throttled);
+        let most = above.into_iter().chain([own]).max_by_key(|(_, throttled)| *throttled);
+        let held = most.map(|(level, throttled)| HeldBack {
+            level,
+            throttled,
+            running: delivery.at.elapsed(),
+            limit_millis: quota(level),
+        });
+        let verdict = verdict::or_cpu(&self.scope(), of_deadline, held);
+        self.failed_with(verdict, Some(delivery), used)
+    }
+
+    /// What the quotas of the levels above held back since the delivery.
+    fn throttled(&self, delivery: &Delivery) -> Vec<(Level, Duration)> {
+        let now = delivery.worker.throttled_above();
+        let pairs = now.into_iter().zip(&delivery.throttled_above);
+        pairs.map(|((level, now), (_, before))| (level, now.saturating_sub(*before))).collect()
+    }
+
+    /// Adds to a verdict what every verdict carries.
+    pub(super) fn failed(&self, verdict: Verdict, delivery: Option<&Delivery>) -> Held {
+        let used = delivery.map(|delivery| delivery.worker.meter().end(delivery.worker.reading()));
+        self.failed_with(verdict, delivery, used.unwrap_or_default())
+    }
+
+    fn failed_with(&self, verdict: Verdict, delivery: Option<&Delivery>, used: Reading) -> Held {
+        let worker = delivery.map(|delivery| &delivery.worker);
+        let log_tail = match delivery {
+            Some(Delivery { mark: Some(mark), worker, .. }) => worker.log.since(*mark).into(),
+            _ => verdict.log_tail,
+        };
+        let refused_syscalls = match worker {
+            Some(worker) => worker.refused_calls(),
+            None => verdict.refused_syscalls,
+        };
+        let receipt = Some(self.receipt(delivery, used));
+        Err(Failure::Verdict(Box::new(Verdict { receipt, log_tail, refused_syscalls, ..verdict })))
+    }
+
+    pub(super) async fn settled(
+        &self,
+        end: End,
+        worker: Option<Arc<Worker>>,
+        delivery: Option<&Delivery>,
+        held: Option<Held>,
+    ) -> Held {
+        match end {
+            End::Answered { .. } => {
+                held.unwrap_or_else(|| Err(Failure::Ours("the call was answered without an answer".into())))
+            }
+            End::Deadline { at, .. } => self.deadline_passed(at, delivery),
+            End::Cancelled { .. } => Err(Failure::Cancelled),
+            // It ended after it had answered, in full and in time.
+            End::WorkerDied { .. } if matches!(held, Some(Ok(_))) => {
+                held.unwrap_or_else(|| Err(Failure::Ours("the call was answered without an answer".into())))
+            }
+            End::WorkerDied { .. } => match worker {
+                Some(worker) => self.died(&worker, delivery).await,
+                None => Err(Failure::Ours("the worker is gone and nothing is known of it".into())),
+            },
+            End::StartFailed { .. } => match worker.as_deref().map(Worker::start_failure) {
+                Some(StartFailure::Theirs { message, setting }) => {
+                    let verdict = verdict::start(&self.entry, &message, setting);
+                    let log_tail = worker.as_ref().map(|worker| worker.log.all().into()).unwrap_or_default();
+                    let refused_syscalls = worker.as_ref().map(|worker| worker.refused_calls()).unwrap_or_default();
+                    self.failed(Verdict { log_tail, refused_syscalls, ..verdict }, None)
+                }
+                Some(StartFailure::Ours(message)) => Err(Failure::Ours(format!("make a worker: {message}"))),
+                None => Err(Failure::Ours("the worker is gone and nothing is known of it".into())),
+            },
+            End::Refused(Refusal::DeadlinePast) => Err(Failure::Rejected(Rejection::DeadlinePast)),
+            End::Refused(refusal) => {
+                let hit = self.scope().of_refusal(&refusal).map(Box::new);
+                Err(Failure::Rejected(Rejection::Refused(refusal, hit)))
+            }
+            End::Evicted { .. } => self.failed(verdict::evicted(), delivery),
+        }
+    }
+
+    fn deadline_passed(&self, at: Stage, delivery: Option<&Delivery>) -> Held {
+        let verdict = verdict::deadline(&self.entry, self.limit, self.is_callers_limit, self.accepted.elapsed());
+        let message = match at {
+            Stage::Queued => format!("{}; it was waiting for a worker", verdict.message),
+            Stage::Starting => format!("{}; its worker was being made", verdict.message),
+            Stage::Leased => verdict.message.clone(),
+        };
+        match delivery {
+            Some(delivery) => self.failed_in_time(Verdict { message, ..verdict }, delivery),
+            None => self.failed(Verdict { message, ..verdict }, None),
+        }
+    }
+
+    async fn died(&self, worker: &Worker, delivery: Option<&Delivery>) -> Held {
+        let forks_refused = worker.was_refused_forks();
+        let leaf = worker.leaf().map_or("", |leaf| leaf.name());
+        let forks_refused = forks_refused.then(|| self.driver.shop.quotas.tree().pids_bite(leaf));
+        let post = tokio::select! {
+            post = worker.post_mortem() => post,
+            () = sleep(POST_MORTEM_PATIENCE) => None,
+        };
+        let Some(post) = post else {
+            return Err(Failure::Ours("the worker died and cannot be examined".into()));
+        };
+        let refused = worker.refused_calls();
+        let noticed = Noticed { refused: &refused, forks_refused: forks_refused.or(post.pids_bite) };
+        let held = self.failed(verdict::of_death(&self.scope(), &post, noticed), delivery);
+        match held {
+            Err(Failure::Verdict(mut verdict)) => {
+                if let Some(receipt) = &mut verdict.receipt {
+                    receipt.memory_peak_bytes = post.memory_peak_bytes;
+                    receipt.exit = post.exit();
+                }
+                Err(Failure::Verdict(verdict))
+            }
+            other => other,
+        }
+    }
+
+    fn receipt(&self, delivery: Option<&Delivery>, used: Reading) -> Receipt {
+        let now = Instant::now();
+        let wire = |duration: Duration| prost_types::Duration::try_from(duration).ok();
+        let Some(delivery) = delivery else {
+            return Receipt { queued: wire(now - self.accepted), ..Receipt::default() };
+        };
+        let worker = &delivery.worker;
+        let start = match delivery.start {
+            Start::Cold => v1::Start::Cold,
+            Start::Cell => v1::Start::Cell,
+            Start::Warm => v1::Start::Warm,
+        };
+        // Several processors can be held back at one time; the call has lost no more than it ran.
+        let running = now - delivery.at;
+        let throttled = self.throttled(delivery).iter().fold(used.throttled, |sum, (_, held)| sum + *held).min(running);
+        let is_counted = worker.leaf().is_some_and(|leaf| leaf.accounts_cpu());
+        Receipt {
+            worker: worker.name(),
+            lease: hex(&delivery.lease),
+            start: start.into(),
+            queued: wire(delivery.at - self.accepted),
+            starting: worker.starting().filter(|_| start != v1::Start::Warm).and_then(wire),
+            running: wire(running),
+            cpu: wire(used.cpu).filter(|_| is_counted),
+            throttled: wire(throttled).filter(|_| is_counted),
+            frozen: wire(delivery.frozen),
+            io_read_bytes: used.io_read,
+            io_written_bytes: used.io_written,
+            exit: String::new(),
+            memory_peak_bytes: worker.leaf().map_or(0, |leaf| leaf.memory_peak_bytes()),
+            calls: delivery.calls,
+        }
+    }
+}
