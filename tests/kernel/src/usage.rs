@@ -27,6 +27,7 @@ pub const CASES: &[Case] = &[
     case("usage::receipt_tells_what_a_call_used", receipt),
     case("usage::receipts_idle_and_starts_add_up_to_the_kernels_counters", conservation),
     case("usage::equal_faults_are_folded", folded),
+    case("usage::top_shows_who_uses_what", top),
     case("usage::watch_tells_faults_workers_and_changes", watch),
 ];
 
@@ -143,6 +144,42 @@ fn folded() -> Outcome {
     ensure!(flood["reason"] == "SUB_TENANT_RATE" && flood["count"] == refused, "{told}");
     ensure!(flood["level"] == "sub-tenant" && flood["setting"] == "tenant.acme.sub_tenant.rate", "{told}");
     ensure!(!told.to_string().contains("flood"), "a label is shown: {told}");
+    supervisor.stop()
+}
+
+fn top() -> Outcome {
+    let place = Place::new()?;
+    let text = place.simple("cpu_quota = \"300m\"\nfreeze_after = \"never\"");
+    let text = format!("{text}[tenant.acme.class.gold]\n[tenant.acme.id.busy]\nclass = \"gold\"\n");
+    let supervisor = Supervisor::start(place, &text)?;
+    let mut client = Client::new(&supervisor)?;
+    client.probe("quiet", "hold 5")?;
+    let busy = std::thread::spawn({
+        let mut client = Client::new(&supervisor)?;
+        move || client.probe("busy", "spin 3000")
+    });
+    client.rest(Duration::from_millis(500));
+    let seen = supervisor.admin(&["top", "--once", "--sort", "cpu"])?;
+    busy.join().map_err(|_| "a call's thread failed")??;
+    let subs = seen["sub_tenants"].as_array().cloned().unwrap_or_default();
+    ensure!(subs.len() == 2, "{seen}");
+    // Sorted by what was asked for, with the rates of the time in between.
+    let cpu = |sub: &Value| sub["cpu_cores"].as_f64().unwrap_or(f64::NAN);
+    ensure!(subs[0]["class"] == "gold" && cpu(&subs[0]) > 0.1 && cpu(&subs[0]) < 0.6, "{seen}");
+    ensure!(
+        subs[0]["calls_running"] == 1 && subs[0]["throttled_share"].as_f64().is_some_and(|share| share > 0.2),
+        "{seen}"
+    );
+    ensure!(subs[1]["memory_bytes"].as_u64().is_some_and(|bytes| bytes > 5 << 20), "{seen}");
+    let filtered = supervisor.admin(&["top", "--once", "--filter", "gold"])?;
+    ensure!(filtered["sub_tenants"].as_array().is_some_and(|subs| subs.len() == 1), "{filtered}");
+    let output = Command::new(supervisor::program())
+        .args(["top", "--admin-socket"])
+        .arg(supervisor.admin_socket())
+        .output()
+        .map_err(|error| error.to_string())?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(!output.status.success() && said.contains("--once"), "{said}");
     supervisor.stop()
 }
 
