@@ -35,7 +35,7 @@ impl Counters {
         Self {
             cpu: cpu.and_then(|(dir, unified)| open(dir, if unified { "cpu.stat" } else { "cpuacct.usage" })),
             throttled: at(Controller::Cpu).filter(|(_, unified)| !unified).and_then(|(dir, _)| open(dir, "cpu.stat")),
-            io: cpu.filter(|(_, unified)| *unified).and_then(|(dir, _)| open(dir, "io.stat")),
+            io: at(Controller::Io).filter(|(_, unified)| *unified).and_then(|(dir, _)| open(dir, "io.stat")),
         }
     }
 

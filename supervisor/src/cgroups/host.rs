@@ -19,11 +19,13 @@ pub enum Controller {
     Cpu,
     /// CPU accounting; part of [`Self::Cpu`] on v2.
     CpuAcct,
+    /// Counts bytes read from disks; v2 only.
+    Io,
 }
 
 impl Controller {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Memory, Self::Pids, Self::Cpu, Self::CpuAcct];
+    pub const ALL: [Self; 5] = [Self::Memory, Self::Pids, Self::Cpu, Self::CpuAcct, Self::Io];
 
     /// The kernel's name.
     pub const fn name(self) -> &'static str {
@@ -32,6 +34,7 @@ impl Controller {
             Self::Pids => "pids",
             Self::Cpu => "cpu",
             Self::CpuAcct => "cpuacct",
+            Self::Io => "io",
         }
     }
 

@@ -165,7 +165,7 @@ impl Leaf {
                     ("cpu_burst", "cpu.cfs_burst_us"),
                     ("cpu_weight", "cpu.shares"),
                 ],
-                (Controller::CpuAcct, _) => &[],
+                (Controller::CpuAcct | Controller::Io, _) => &[],
             };
             for (setting, file) in files {
                 if let Ok(value) = fs::read_to_string(dir.join(file)) {
