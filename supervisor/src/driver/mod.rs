@@ -41,7 +41,7 @@ use crate::{
     events::{Happened, Hub, WorkerNews},
     recorder::Recorder,
     worker::{
-        Worker,
+        Owner, Worker,
         keeper::{self, Workshop},
     },
 };
@@ -262,6 +262,12 @@ impl Driver {
         if self.hub.is_heard() {
             self.tell(books, &event);
         }
+        // Before the pool may give its owner a worker with another group.
+        if let Some(worker) = reaped.and_then(|id| books.workers.get(&id))
+            && let Some(owner) = worker.owner()
+        {
+            self.shop.groups.leave(&worker.entry.tenant, &owner.sub_tenant);
+        }
         let now = self.tick(Instant::now());
         let mut actions = std::mem::take(&mut books.actions);
         books.pool.handle(now, event, &mut actions);
@@ -327,11 +333,17 @@ impl Driver {
     }
 
     fn label(&self, worker: &Worker, key: &PoolKey) {
-        let tag = self.shop.labels.tag(&worker.entry, &key.sub_tenant);
-        worker.meter().belongs_to(self.shop.ledger.of(&worker.entry.tenant, Some(&key.sub_tenant)));
-        if !worker.label(key.sub_tenant.clone(), tag) {
+        let (tenant, sub_tenant) = (&worker.entry.tenant, &key.sub_tenant);
+        let tag = self.shop.labels.tag(&worker.entry, sub_tenant);
+        let group = self.shop.groups.enter(tenant, sub_tenant, || match worker.was_cell {
+            true => worker.cell_group(),
+            false => self.shop.labels.group(tenant, sub_tenant),
+        });
+        worker.meter().belongs_to(self.shop.ledger.of(tenant, Some(sub_tenant)));
+        if !worker.label(Owner { sub_tenant: sub_tenant.clone(), tag, group, since: Instant::now() }) {
             // Its keeper goes on with the first owner, and no frame of the second would be accepted.
             tracing::error!(worker = worker.name(), "a worker was to get a second owner");
+            self.shop.groups.leave(tenant, sub_tenant);
         }
     }
 

@@ -77,12 +77,11 @@ impl Quotas {
         self.table.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes a worker's group and those above it that are not there yet. `group` names that of its sub-tenant; it is asked
-    /// for while no change can come in between.
+    /// Makes a worker's group and those above it that are not there yet. `group` names that of its sub-tenant.
     ///
     /// # Errors
     /// When the kernel does not take it; nothing is left behind then.
-    pub fn make(&self, worker: &str, owner: &Owner, group: impl FnOnce() -> String) -> Result<Leaf, CgroupError> {
+    pub fn make(&self, worker: &str, owner: &Owner, group: String) -> Result<Leaf, CgroupError> {
         let table = self.table();
         let plan = |name: String, owner: Owner| match table.limits(&owner) {
             Some(limits) => Ok(Plan { name, limits, owner }),
@@ -99,9 +98,17 @@ impl Quotas {
         };
         let levels = [
             plan(format!("t-{tenant}"), Owner::Tenant { tenant: tenant.clone() })?,
-            plan(group(), Owner::SubTenant { tenant: tenant.clone(), label })?,
+            plan(group, Owner::SubTenant { tenant: tenant.clone(), label: label.clone() })?,
         ];
-        self.tree.make_leaf(&levels, &plan(worker.to_owned(), owner.clone())?)
+        let leaf = self.tree.make_leaf(&levels, &plan(worker.to_owned(), owner.clone())?)?;
+        // A group that was a cell's until a moment ago, and whose own worker has not got so far.
+        if let Some(by) = label
+            && let Err(error) = self.adopt_by(&table, leaf.name(), &by)
+        {
+            self.tree.remove_leaf(leaf.name());
+            return Err(error);
+        }
+        Ok(leaf)
     }
 
     /// A cell's worker and the group it is in have got their owner: from now on their limits are his.

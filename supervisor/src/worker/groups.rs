@@ -28,24 +28,14 @@ impl Groups {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The group of a new worker: the sub-tenant's, or a new one of this name.
+    /// The group of a worker that gets this owner: the sub-tenant's, or a new one of this name. It must be asked for in the
+    /// order in which owners are given: who asks first decides.
     pub fn enter(&self, tenant: &Arc<str>, sub_tenant: &SubTenant, new: impl FnOnce() -> String) -> String {
         let mut groups = self.groups();
         let group =
             groups.entry((tenant.clone(), sub_tenant.clone())).or_insert_with(|| Group { name: new(), workers: 0 });
         group.workers += 1;
         group.name.clone()
-    }
-
-    /// Makes the group of a cell the sub-tenant's. False when it has one already: then it must not have another.
-    pub fn adopt(&self, tenant: &Arc<str>, sub_tenant: &SubTenant, name: &str) -> bool {
-        let mut groups = self.groups();
-        let owner = (tenant.clone(), sub_tenant.clone());
-        let is_new = !groups.contains_key(&owner);
-        if is_new {
-            groups.insert(owner, Group { name: name.to_owned(), workers: 1 });
-        }
-        is_new
     }
 
     /// A worker is gone.
@@ -59,13 +49,6 @@ impl Groups {
             }
         }
     }
-
-    /// The groups of a tenant's sub-tenants, by name, with their owners.
-    pub fn of(&self, tenant: &str) -> Vec<(SubTenant, String)> {
-        let groups = self.groups();
-        let own = groups.iter().filter(|((of, _), _)| **of == *tenant);
-        own.map(|((_, sub_tenant), group)| (sub_tenant.clone(), group.name.clone())).collect()
-    }
 }
 
 #[cfg(test)]
@@ -78,10 +61,10 @@ mod tests {
         let (tenant, a): (Arc<str>, _) = ("acme".into(), SubTenant::try_from("a").unwrap());
         assert_eq!(groups.enter(&tenant, &a, || "s-1".into()), "s-1");
         assert_eq!(groups.enter(&tenant, &a, || "s-2".into()), "s-1");
-        assert!(!groups.adopt(&tenant, &a, "s-c"), "it has one");
+        groups.leave(&tenant, &a);
+        assert_eq!(groups.enter(&tenant, &a, || "s-3".into()), "s-1", "one is left");
         groups.leave(&tenant, &a);
         groups.leave(&tenant, &a);
-        assert!(groups.adopt(&tenant, &a, "s-c"));
-        assert_eq!(groups.of("acme"), [(a, "s-c".to_owned())]);
+        assert_eq!(groups.enter(&tenant, &a, || "s-cell-4".into()), "s-cell-4");
     }
 }

@@ -11,7 +11,7 @@
 
 use std::{
     os::fd::OwnedFd,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -115,14 +115,10 @@ async fn birth(shop: &Arc<Workshop>, worker: &Arc<Worker>, slot: u32) -> Result<
     let (own, of) = (shop.clone(), worker.clone());
     let made = tokio::task::spawn_blocking(move || {
         let group = match of.owner() {
-            Some(owner) => {
-                let tenant = &of.entry.tenant;
-                of.in_group.store(true, Ordering::SeqCst);
-                own.groups.enter(tenant, &owner.sub_tenant, || own.labels.group(tenant, &owner.sub_tenant))
-            }
+            Some(owner) => owner.group.clone(),
             None => of.cell_group(),
         };
-        own.quotas.make(&of.name(), &of.entry.owner(of.owner().map(|owner| &owner.sub_tenant)), || group)
+        own.quotas.make(&of.name(), &of.entry.owner(of.owner().map(|owner| &owner.sub_tenant)), group)
     });
     let leaf = made.await.map_err(ours)?.map_err(ours)?;
     let spec = worker.entry.sandbox(slot, leaf.name().to_owned(), &shop.missing_layers);
@@ -245,7 +241,7 @@ async fn confine(shop: &Workshop, worker: &Worker, slot: u32, channel: OwnedFd) 
 /// From its owner to READY.
 async fn start(shop: &Workshop, worker: &Worker, owner: &Owner, channel: &mut Channel) -> Result<(), StartError> {
     if worker.was_cell {
-        adopt(shop, worker, owner).map_err(StartError::Posture)?;
+        adopt(worker, owner).map_err(StartError::Posture)?;
         let leaf = worker.leaf().map_or("", |leaf| leaf.name());
         shop.quotas.adopt(leaf, &owner.sub_tenant).await.map_err(StartError::Limits)?;
     }
@@ -255,13 +251,12 @@ async fn start(shop: &Workshop, worker: &Worker, owner: &Owner, channel: &mut Ch
     expect(channel, Kind::Ready).await
 }
 
-/// A cell has got its owner: its group becomes the owner's, and what could have changed while it waited is looked at
+/// A cell has got its owner: its group has become the owner's, and what could have changed while it waited is looked at
 /// again, before anything of the owner's is handed over.
-fn adopt(shop: &Workshop, worker: &Worker, owner: &Owner) -> Result<(), Vec<String>> {
-    if !shop.groups.adopt(&worker.entry.tenant, &owner.sub_tenant, &worker.cell_group()) {
-        return Err(vec!["the sub-tenant has a group already, and this cell has another".into()]);
+fn adopt(worker: &Worker, owner: &Owner) -> Result<(), Vec<String>> {
+    if owner.group != worker.cell_group() {
+        return Err(vec![format!("its owner's group is {}, and this cell has another", owner.group)]);
     }
-    worker.in_group.store(true, Ordering::SeqCst);
     let members = worker.leaf().map(|leaf| leaf.members()).unwrap_or_default();
     let wrong = worker.again.get().map(|again| again.look(&members)).unwrap_or_default();
     if wrong.is_empty() { Ok(()) } else { Err(wrong) }
@@ -398,11 +393,6 @@ async fn remove(
         .await;
     } else {
         worker.end.send_replace(Some(Arc::default()));
-    }
-    if let Some(owner) = worker.owner()
-        && worker.in_group.load(Ordering::SeqCst)
-    {
-        shop.groups.leave(&worker.entry.tenant, &owner.sub_tenant);
     }
     shop.slots.give_back(slot);
 }

@@ -117,6 +117,8 @@ pub struct Owner {
     pub sub_tenant: SubTenant,
     /// What its function echoes in every answer.
     pub tag: [u8; 16],
+    /// Its group below the tenant's, in which the worker is counted.
+    pub group: String,
     /// Since when.
     pub since: Instant,
 }
@@ -138,8 +140,6 @@ pub struct Worker {
     owned: Notify,
     /// Whether it was made for nobody in particular.
     pub was_cell: bool,
-    /// Whether it is counted in its owner's group.
-    in_group: AtomicBool,
     again: OnceLock<posture::Again>,
     channel: Mutex<Option<Channel>>,
     leaf: OnceLock<Leaf>,
@@ -169,7 +169,6 @@ impl Worker {
             owner: OnceLock::new(),
             owned: Notify::new(),
             was_cell: is_cell,
-            in_group: AtomicBool::new(false),
             again: OnceLock::new(),
             channel: Mutex::default(),
             leaf: OnceLock::new(),
@@ -192,13 +191,13 @@ impl Worker {
     }
 
     /// The group a cell is born in.
-    fn cell_group(&self) -> String {
+    pub fn cell_group(&self) -> String {
         format!("s-cell-{}", self.id.0)
     }
 
     /// Gives it its owner. True only the first time: there is no second.
-    pub fn label(&self, sub_tenant: SubTenant, tag: [u8; 16]) -> bool {
-        let first = self.owner.set(Owner { sub_tenant, tag, since: Instant::now() }).is_ok();
+    pub fn label(&self, owner: Owner) -> bool {
+        let first = self.owner.set(owner).is_ok();
         self.owned.notify_one();
         first
     }

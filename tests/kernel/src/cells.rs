@@ -1,6 +1,10 @@
 //! Cells on a real kernel: made for nobody, adopted once, as confined as any worker.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Barrier},
+    time::{Duration, Instant},
+};
 
 use serde_json::Value;
 use sublet_proto::v1::Start;
@@ -11,8 +15,14 @@ use crate::{Case, Outcome, case, client::Client, ensure, supervisor::Supervisor}
 pub const CASES: &[Case] = &[
     case("cells::first_call_of_an_unseen_sub_tenant_gets_a_cell", adopted),
     case("cells::cell_that_died_is_replaced_and_nobody_notices", died),
+    case("cells::burst_of_an_unseen_sub_tenant_has_one_group", burst),
     case("cells::cells_end_with_the_supervisor_and_by_eviction", evicted),
 ];
+
+/// Sub-tenants whose first calls come all at once.
+const BURSTS: u32 = 20;
+/// Those calls.
+const BURST: usize = 8;
 
 /// Waits until a cell is ready. Returns it.
 fn ready(supervisor: &Supervisor, not: &str) -> Result<Value, String> {
@@ -81,6 +91,38 @@ fn died() -> Outcome {
     let other = ready(&supervisor, &text(&cell["worker"]))?;
     let (_, receipt) = client.probe("s2", "echo fine")?;
     ensure!(receipt.start() == Start::Cell && receipt.worker == text(&other["worker"]), "{receipt:?}");
+    supervisor.stop()
+}
+
+/// The first of a burst gets the cell, the others workers made for them: all are in the group that was the cell's, which
+/// is the sub-tenant's before the second of them asks for one.
+fn burst() -> Outcome {
+    let supervisor = Supervisor::simple("cells_max = 1\nworkers_per_sub_tenant_max = 8\nfreeze_after = \"never\"")?;
+    let mut client = Client::new(&supervisor)?;
+    client.probe("s0", "echo miss")?;
+    let mut cells = 0;
+    for at in 1..=BURSTS {
+        ready(&supervisor, "")?;
+        let at_once = Arc::new(Barrier::new(BURST));
+        let calls: Vec<_> = (0..BURST)
+            .map(|_| {
+                let (mut client, at_once) = (Client::new(&supervisor)?, at_once.clone());
+                Ok(std::thread::spawn(move || {
+                    at_once.wait();
+                    client.probe(&format!("s{at}"), "sleep 60")
+                }))
+            })
+            .collect::<Result<_, String>>()?;
+        let mut groups = BTreeSet::new();
+        for call in calls {
+            let (_, receipt) = call.join().map_err(|_| "the call's thread failed")??;
+            cells += u32::from(receipt.start() == Start::Cell);
+            let described = supervisor.admin(&["describe", &receipt.worker])?;
+            groups.insert(text(&described["cgroup"]).rsplit_once('/').map(|(dir, _)| dir.to_owned()));
+        }
+        ensure!(groups.len() == 1, "burst {at}: {groups:?}");
+    }
+    ensure!(cells == BURSTS, "{cells} of {BURSTS} bursts began with a cell");
     supervisor.stop()
 }
 
