@@ -14,6 +14,8 @@ use nix::{
 use crate::{Outcome, sys};
 
 const MIB: usize = 1024 * 1024;
+/// Most generations of a fork bomb: 4096 processes.
+pub const GENERATIONS_MAX: u32 = 12;
 
 /// Touches so many MiB.
 pub fn alloc(mib: u64) -> Outcome {
@@ -51,6 +53,40 @@ pub fn fork(count: u64) -> Outcome {
     failed.map_or_else(|| Ok(format!("forked {count}").into_bytes()), Err)
 }
 
+/// A fork bomb: this process and all that come of it fork, again when they are refused, until there were `generations` of
+/// them or the time is over. Never more than two to the power of `generations` processes, wherever it is run; all of them
+/// have ended when it returns. Fails when any of them was refused, as a function does that cannot go on.
+pub fn bomb(generations: u32, time: Duration) -> Outcome {
+    match explode(generations, Instant::now() + time) {
+        true => Err(format!("forks were refused within {generations} generations")),
+        false => Ok(format!("forked {generations} generations").into_bytes()),
+    }
+}
+
+/// Whether this process or one that came of it was refused a fork.
+fn explode(generations: u32, end: Instant) -> bool {
+    let mut children = Vec::new();
+    let mut was_refused = false;
+    for left in (0..generations).rev() {
+        while Instant::now() < end {
+            match sys::fork() {
+                Ok(ForkResult::Child) => std::process::exit(i32::from(explode(left, end))),
+                Ok(ForkResult::Parent { child }) => {
+                    children.push(child);
+                    break;
+                }
+                Err(_) => was_refused = true,
+            }
+        }
+    }
+    for child in children {
+        // A status other than 0: it, or one that came of it, was refused.
+        let ended = nix::sys::wait::waitpid(child, None);
+        was_refused |= !matches!(ended, Ok(nix::sys::wait::WaitStatus::Exited(_, 0)));
+    }
+    was_refused
+}
+
 /// Writes so many MiB into one file of /tmp.
 pub fn fill(mib: u64) -> Outcome {
     let mut file = File::create("/tmp/fill").map_err(|e| format!("create /tmp/fill: {e}"))?;
@@ -60,6 +96,20 @@ pub fn fill(mib: u64) -> Outcome {
     drop(file);
     fs::remove_file("/tmp/fill").map_err(|e| e.to_string())?;
     Ok(format!("wrote {mib} MiB").into_bytes())
+}
+
+/// Writes so many MiB into files of one MiB each, which no limit on the size of one file ends. What does not fit fails,
+/// and stays until the next time: /tmp is then as full as it can be.
+pub fn stuff(mib: u64) -> Outcome {
+    let path = |at: u64| format!("/tmp/stuff-{at}");
+    for at in 0..mib {
+        // Of the last time, if there was one.
+        fs::remove_file(path(at)).ok();
+    }
+    for at in 0..mib {
+        fs::write(path(at), vec![0xa5; MIB]).map_err(|e| format!("write {}: {e}", path(at)))?;
+    }
+    Ok(format!("wrote {mib} files").into_bytes())
 }
 
 /// Makes so many files in /tmp.
@@ -95,6 +145,21 @@ pub fn spin(time: Duration) -> Outcome {
     let mut rounds = 0_u64;
     while Instant::now() < end {
         rounds += 1;
+    }
+    Ok(rounds.to_string().into_bytes())
+}
+
+/// Uses CPU for so long on so many threads; tells how many rounds they came to together.
+pub fn spin_all(threads: u64, time: Duration) -> Outcome {
+    let mut started = Vec::new();
+    for at in 0..threads {
+        let thread = std::thread::Builder::new().spawn(move || spin(time));
+        started.push(thread.map_err(|e| format!("start thread {at}: {e}"))?);
+    }
+    let mut rounds = 0;
+    for thread in started {
+        let told = thread.join().map_err(|_| "a thread panicked".to_owned())??;
+        rounds += String::from_utf8_lossy(&told).parse::<u64>().map_err(|e| e.to_string())?;
     }
     Ok(rounds.to_string().into_bytes())
 }

@@ -104,13 +104,19 @@ pub fn perform(state: &mut state::State, text: &str) -> Outcome {
             Ok(Vec::new())
         }
         "spin" => limits::spin(Duration::from_millis(number(1)?)),
+        "spin-all" => limits::spin_all(number(1)?, Duration::from_millis(number(2)?)),
         "alloc" => limits::alloc(number(1)?),
         // Both keep what they took, as a function that leaks.
         "hold" => state.hold(number(1)?),
         "leak" => state.leak(number(1)?),
         "let-go" => state.let_go(),
         "fork" => limits::fork(number(1)?),
+        "bomb" => {
+            let generations = u32::try_from(number(1)?).map_err(|e| e.to_string())?;
+            limits::bomb(generations.min(limits::GENERATIONS_MAX), Duration::from_millis(number(2)?))
+        }
         "fill" => limits::fill(number(1)?),
+        "stuff" => limits::stuff(number(1)?),
         "files" => limits::files(number(1)?),
         "open" => limits::open(number(1)?),
         "flood" => limits::flood(number(1)?),

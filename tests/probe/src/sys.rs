@@ -24,7 +24,7 @@ pub fn inherited_stream(raw: RawFd) -> std::os::unix::net::UnixStream {
 /// Forks.
 pub fn fork() -> nix::Result<ForkResult> {
     // WHY UNSAFE: only the calling thread goes on in the child.
-    // SAFETY: the children only sleep and exit.
+    // SAFETY: the children only sleep, fork, wait and exit.
     unsafe { nix::unistd::fork() }
 }
 
