@@ -48,6 +48,7 @@ impl Breaker {
 
     /// Counts a failure; true when the key backs off from now on.
     pub fn fail(&mut self, now: Tick) -> bool {
+        self.forget(now);
         *self = Self { failures: self.failures.saturating_add(1), at: now };
         self.pause().is_some()
     }
@@ -62,7 +63,14 @@ impl Breaker {
         self.failures > 0 && now < self.forget_at()
     }
 
-    /// When the failures may be forgotten.
+    /// Closes when the last failure is long past: a key that is kept for its workers forgets like one that is dropped.
+    pub fn forget(&mut self, now: Tick) {
+        if !self.remembers(now) {
+            self.close();
+        }
+    }
+
+    /// When the failures are forgotten.
     pub fn forget_at(self) -> Tick {
         self.at + (self.pause().unwrap_or_default() + BACKOFF_MAX)
     }
@@ -85,6 +93,8 @@ mod tests {
         }
         assert_eq!(breaker.is_open_for(Tick(0)), Some(BACKOFF_MAX));
         assert!(!breaker.remembers(breaker.forget_at()));
+        assert!(!breaker.clone().fail(breaker.forget_at()), "the row begins anew");
+        breaker.fail(Tick(0));
         breaker.close();
         assert_eq!(breaker, Breaker::default());
     }

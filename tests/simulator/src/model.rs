@@ -423,18 +423,16 @@ impl Model {
     /// One event; what was done, in no particular order.
     pub fn handle(&mut self, now: Tick, event: &Event) -> Did {
         self.now = self.now.max(now);
+        for failures in &mut self.failures {
+            if self.now >= failures.at + (failures.pause().unwrap_or_default() + BACKOFF_MAX) {
+                *failures = Failures::default();
+            }
+        }
         self.event(event);
         self.expire();
         self.feed();
         if !self.is_lost {
             self.keep_promises();
-        }
-        for key in 0..self.keys.len() {
-            let failures = self.failures[key];
-            let is_used = self.waits(key) > 0 || self.covered(key) > 0 || self.count(key, |_| true) > 0;
-            if !is_used && self.now >= failures.at + (failures.pause().unwrap_or_default() + BACKOFF_MAX) {
-                self.failures[key] = Failures::default();
-            }
         }
         std::mem::take(&mut self.did)
     }

@@ -14,6 +14,7 @@ pub const ONCE_FAILED: &[(u64, u64, &str)] = &[
     (12141806769257945189, 600, "a lowered calls_max leaves spent workers idle"),
     (17509796270354685193, 60, "a worker whose calls ended as it came free is idle for ever"),
     (4813311447759758803, 200, "a worker frozen behind one kept beyond its time is ended late"),
+    (986765254964468902, 2000, "failures of long ago hold a key that is in use to one trial"),
 ];
 
 /// Seed and length of histories on which the pool and the model differed once, and why.

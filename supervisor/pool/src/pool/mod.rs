@@ -462,6 +462,8 @@ impl Pool {
                 Timer::Replace(f) => self.replace_cells(f),
                 Timer::Key(k) => {
                     if self.keys.get(k).is_some() {
+                        let now = self.now;
+                        self.keys[k].breaker.forget(now);
                         self.touch(k);
                         self.tidy(k);
                     }

@@ -109,7 +109,7 @@ impl Oracle {
     }
 
     fn may_be_on_trial(&self, k: usize) -> bool {
-        self.keys[k].failures >= sublet_pool::FAILURES_BEFORE_BACKOFF
+        self.backs_off_until(k).is_some()
     }
 
     fn full_for(&self, k: usize) -> Full {

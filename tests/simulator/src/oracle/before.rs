@@ -177,19 +177,19 @@ impl Oracle {
         Some(key.failed_at + pause)
     }
 
-    /// Half a minute after its pause the pool may have forgotten a key: then the row of its failures begins anew.
-    fn may_be_forgotten(&self, k: usize) -> bool {
+    /// Half a minute after its pause a key's failures are forgotten: then their row begins anew.
+    fn is_forgotten(&self, k: usize) -> bool {
         self.now >= self.open_until(k).unwrap_or(self.keys[k].failed_at) + BACKOFF_MAX
     }
 
-    /// The end of a key's back-off, if it has failed often enough and the pool cannot have forgotten it.
+    /// The end of a key's back-off, if it has failed often enough and that is not forgotten.
     pub(crate) fn backs_off_until(&self, k: usize) -> Option<Tick> {
-        self.open_until(k).filter(|_| !self.may_be_forgotten(k))
+        self.open_until(k).filter(|_| !self.is_forgotten(k))
     }
 
     pub(super) fn key_fails(&mut self, k: usize) {
         let now = self.now;
-        let is_new = self.may_be_forgotten(k);
+        let is_new = self.is_forgotten(k);
         let key = &mut self.keys[k];
         key.failures = if is_new { 1 } else { key.failures + 1 };
         key.failed_at = now;

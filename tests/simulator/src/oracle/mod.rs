@@ -185,7 +185,7 @@ impl Oracle {
 
     /// Whether a key has failed so often that it backs off.
     pub fn is_backing_off(&self, worker: u64) -> bool {
-        self.workers[worker as usize].key.is_some_and(|k| self.keys[k].failures >= sublet_pool::FAILURES_BEFORE_BACKOFF)
+        self.workers[worker as usize].key.is_some_and(|k| self.backs_off_until(k).is_some())
     }
 
     /// Whether the end of a drain was told.
