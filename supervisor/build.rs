@@ -14,7 +14,7 @@ use std::{
 
 fn main() -> Result<(), Box<dyn Error>> {
     let workspace = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("..");
-    for part in ["shim/src", "shim/Cargo.toml", "proto/src/link", "Cargo.lock"] {
+    for part in ["shim", "proto/src/link", "Cargo.lock"] {
         println!("cargo::rerun-if-changed={}", workspace.join(part).display());
     }
     let target = env::var("TARGET")?;

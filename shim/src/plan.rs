@@ -6,6 +6,7 @@
 use std::fmt;
 
 use sublet_proto::link::sandbox::{InnerLimits, Layer, OnRefused, Protocol, Root, SandboxSpec};
+use sublet_runtime_api::ADDRESS;
 
 /// Uid and gid of init inside the sandbox.
 pub const INIT_UID: u32 = 999;
@@ -184,6 +185,9 @@ impl fmt::Display for Step {
             Self::Run { protocol: Protocol::Stream, command } => write!(f, "execve {}", command.join(" ")),
             Self::Run { protocol: Protocol::Exec, command } => {
                 write!(f, "serve calls: fork and execve {} for each", command.join(" "))
+            }
+            Self::Run { protocol: Protocol::Lambda, command } => {
+                write!(f, "serve the Lambda Runtime API on {ADDRESS}, fork and execve {}", command.join(" "))
             }
         }
     }

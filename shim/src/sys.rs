@@ -9,6 +9,7 @@ use std::{
 };
 
 use nix::unistd::Pid;
+use tokio::io::{Interest, unix::AsyncFd};
 
 fn check(result: libc::c_long) -> io::Result<libc::c_long> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
@@ -243,6 +244,17 @@ pub fn lasting_fd(raw: RawFd) -> BorrowedFd<'static> {
     // WHY UNSAFE: a number becomes a borrow.
     // SAFETY: used only for 0 to 4 in a launcher, which never closes them while it serves.
     unsafe { BorrowedFd::borrow_raw(raw) }
+}
+
+/// Makes tokio watch a descriptor for input. Must be called inside a tokio runtime.
+///
+/// # Errors
+/// When it cannot be watched.
+pub fn watch<D: AsRawFd>(fd: D) -> io::Result<AsyncFd<D>> {
+    // WHY UNSAFE: tokio must know that the number stays this descriptor's while it is registered.
+    // SAFETY: what is watched is an OwnedFd, moved in and closed after tokio has let go of it, or a descriptor from
+    // `lasting_fd`, which stays open for as long as the launcher lives.
+    unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map_err(io::Error::from)
 }
 
 /// A new, empty session keyring, so that no key of another process is reachable.

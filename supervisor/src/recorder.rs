@@ -129,7 +129,7 @@ fn service(result: &Result<Answer, Failure>) -> Option<(Duration, Outcome)> {
 
 fn outcome(verdict: &Verdict) -> Outcome {
     match verdict.kind() {
-        VerdictKind::FunctionError => Outcome::Error,
+        VerdictKind::FunctionError | VerdictKind::BadPayload => Outcome::Error,
         VerdictKind::Memory
         | VerdictKind::Pids
         | VerdictKind::Disk

@@ -19,6 +19,8 @@ pub const VERSION: u8 = 1;
 pub const HEADER_LEN: usize = 48;
 /// Flag: the payload is in the attached sealed memfd.
 pub const FLAG_MEMFD: u16 = 1;
+/// Flag of a REQUEST: the caller takes the answer in pieces, as they are made.
+pub const FLAG_IN_PIECES: u16 = 2;
 /// Payloads above this many bytes travel as a sealed memfd: below it one copy through the socket is cheaper than
 /// creating, sealing, mapping and closing a file.
 pub const MEMFD_THRESHOLD: usize = 256 * 1024;
@@ -27,6 +29,13 @@ pub const PAYLOAD_LIMIT: u32 = 64 * 1024 * 1024;
 
 /// Added to a signal's number in the `aux` of a RESPONSE of an `exec` function whose process a signal ended.
 pub const ENDED_BY_SIGNAL: u32 = 0x100;
+
+/// The length in the header of a RESPONSE, alone, by which a launcher says that there is more answer than there may be: it
+/// has stopped reading, and cannot tell how much.
+pub const TOO_LARGE: u32 = u32::MAX;
+
+/// The `aux` of an ERROR that blames the payload: the function has not seen it.
+pub const BAD_PAYLOAD: u32 = 1;
 
 /// What a frame says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +52,15 @@ pub enum Kind {
     /// Function to supervisor: the answer. `aux`: for `exec` functions the exit status, or [`ENDED_BY_SIGNAL`] plus the
     /// signal's number; else 0.
     Response = 5,
-    /// Function to supervisor: the handler failed and the worker is fit for further calls. Payload: what it says.
+    /// Function to supervisor: the handler failed and the worker is fit for further calls. Payload: what it says. `aux`:
+    /// [`BAD_PAYLOAD`] or 0.
     Error = 6,
+    /// Function to supervisor, for a REQUEST with [`FLAG_IN_PIECES`]: a piece of the answer. A RESPONSE, with what is left
+    /// of it or nothing, or an ERROR ends it.
+    Piece = 7,
+    /// Launcher to supervisor, of `lambda` functions: the runtime asks for its next call. Only then is the worker free,
+    /// though the answer came before.
+    Idle = 8,
 }
 
 impl Kind {
@@ -57,6 +73,8 @@ impl Kind {
             4 => Self::Request,
             5 => Self::Response,
             6 => Self::Error,
+            7 => Self::Piece,
+            8 => Self::Idle,
             _ => return None,
         })
     }
@@ -67,7 +85,7 @@ impl Kind {
 pub struct Header {
     /// What the frame says.
     pub kind: Kind,
-    /// [`FLAG_MEMFD`] or 0.
+    /// [`FLAG_MEMFD`], [`FLAG_IN_PIECES`], both or 0.
     pub flags: u16,
     /// Payload size in bytes, in line or in the memfd.
     pub length: u32,
@@ -156,7 +174,7 @@ impl Header {
         }
         let kind = Kind::from_u8(bytes[5]).ok_or(FrameError::Kind { seen: bytes[5] })?;
         let flags = u16::from_le_bytes([bytes[6], bytes[7]]);
-        if flags & !FLAG_MEMFD != 0 {
+        if flags & !(FLAG_MEMFD | FLAG_IN_PIECES) != 0 {
             return Err(FrameError::Flags { seen: flags });
         }
         let limit = limit.min(PAYLOAD_LIMIT);
@@ -201,7 +219,7 @@ mod tests {
         assert!(matches!(wrong(0, 0), FrameError::Magic { .. }));
         assert_eq!(wrong(4, 2), FrameError::Version { seen: 2 });
         assert_eq!(wrong(5, 0), FrameError::Kind { seen: 0 });
-        assert_eq!(wrong(5, 7), FrameError::Kind { seen: 7 });
-        assert_eq!(wrong(6, 2), FrameError::Flags { seen: 2 });
+        assert_eq!(wrong(5, 9), FrameError::Kind { seen: 9 });
+        assert_eq!(wrong(6, 4), FrameError::Flags { seen: 4 });
     }
 }

@@ -98,6 +98,8 @@ pub enum Protocol {
     Stream,
     /// One process per call, payload on stdin, answer on stdout; the launcher stays and speaks the frames.
     Exec,
+    /// A long-lived process that asks for its calls over HTTP: the Lambda Runtime API, which the launcher serves.
+    Lambda,
 }
 
 /// What a refused system call does to the function.
@@ -146,9 +148,9 @@ pub struct SandboxSpec {
     pub on_refused: OnRefused,
     /// Limits set inside.
     pub limits: InnerLimits,
-    /// Largest answer in bytes an `exec` function may write.
+    /// Largest answer in bytes that a launcher takes from its function.
     pub answer_max_bytes: u32,
-    /// Largest payload in bytes an `exec` launcher accepts.
+    /// Largest payload in bytes that a launcher accepts.
     pub payload_max_bytes: u32,
     /// The layers asked for. The nursery refuses a spec in which one it does not know to be missing is absent.
     pub layers: Vec<Layer>,

@@ -19,7 +19,7 @@ use nix::{
 };
 use sublet_proto::link::{
     CHANNEL_FD,
-    frame::{ENDED_BY_SIGNAL, Header, Kind},
+    frame::{ENDED_BY_SIGNAL, Header, Kind, TOO_LARGE},
     sandbox::SandboxSpec,
 };
 
@@ -27,7 +27,7 @@ use super::channel::Channel;
 use crate::sys::{self, Fork};
 
 /// Status of the child when execve itself failed, as shells have it.
-const EXEC_FAILED: i32 = 127;
+pub(super) const EXEC_FAILED: i32 = 127;
 
 /// Serves calls until the supervisor closes the channel.
 pub fn serve(spec: &SandboxSpec, arguments: &[CString], environment: &[CString]) -> io::Result<()> {
@@ -41,10 +41,7 @@ pub fn serve(spec: &SandboxSpec, arguments: &[CString], environment: &[CString])
             Header { kind: Kind::Response, flags: 0, length: 0, aux: 0, lease: request.lease, label: request.label };
         match run_once(arguments, environment, payload.into_file()?, spec.answer_max_bytes) {
             Ok(Outcome::Ended { answer, status }) => channel.send(Header { aux: status, ..reply }, &answer)?,
-            // The header alone: the supervisor refuses it for its length and names the limit.
-            Ok(Outcome::TooLarge) => {
-                channel.send_header(Header { length: spec.answer_max_bytes.saturating_add(1), ..reply })?
-            }
+            Ok(Outcome::TooLarge) => channel.send_header(Header { length: TOO_LARGE, ..reply })?,
             Err(error) => {
                 channel.send(Header { kind: Kind::Error, ..reply }, format!("start the program: {error}").as_bytes())?
             }

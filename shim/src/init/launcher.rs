@@ -1,5 +1,5 @@
 //! The launcher: a copy of init that confines itself completely, says so, and only when the supervisor has looked at it
-//! from outside becomes the function (`stream`) or serves it (`exec`).
+//! from outside becomes the function (`stream`) or serves it (`exec`, `lambda`).
 
 use std::{
     ffi::CString,
@@ -22,7 +22,7 @@ use sublet_proto::link::{
     sandbox::{Protocol, SandboxSpec},
 };
 
-use super::{Birth, channel::Channel, confine, exec};
+use super::{Birth, channel::Channel, confine, exec, lambda};
 use crate::{
     link,
     plan::{Actor, FUNCTION_UID, Step},
@@ -188,6 +188,7 @@ fn run_function(spec: &SandboxSpec, protocol: Protocol, command: &[String], envi
             match execve(program, &arguments, &environment)? {}
         }
         Protocol::Exec => exec::serve(spec, &arguments, &environment),
+        Protocol::Lambda => lambda::serve(spec, &arguments, &environment),
     }
 }
 

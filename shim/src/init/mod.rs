@@ -7,6 +7,7 @@
 mod channel;
 mod confine;
 mod exec;
+mod lambda;
 mod launcher;
 mod root;
 mod watch;

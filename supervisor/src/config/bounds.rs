@@ -159,6 +159,13 @@ pub const STACK: Bounds<ByteSize> = Bounds {
     max: ByteSize::from_bytes(1 << 30),
     why_max: PLAUSIBLE,
 };
+/// `stream_max`.
+pub const STREAM: Bounds<ByteSize> = Bounds {
+    min: ByteSize::from_bytes(1),
+    why_min: NEVER_ZERO,
+    max: ByteSize::from_bytes(1 << 50),
+    why_max: PLAUSIBLE,
+};
 /// `payload_max` and `answer_max`.
 pub const FRAME: Bounds<ByteSize> = Bounds {
     min: ByteSize::from_bytes(1),

@@ -77,10 +77,12 @@ pub const WORKERS_PER_SUB_TENANT_MAX: u32 = 4;
 pub const QUEUE_MAX: u32 = 100;
 /// As many as new sub-tenants come at once to an ordinary function; kept only while there are such, see the pool.
 pub const CELLS_MAX: u32 = 4;
-/// gRPC's own default message limit, which most clients have.
-pub const PAYLOAD_MAX: ByteSize = ByteSize::mib(4);
-/// As for payloads: a client with default settings can receive it.
-pub const ANSWER_MAX: ByteSize = ByteSize::mib(4);
+/// What Lambda takes, so that a function moved from there goes on; more than gRPC clients receive unless they are told.
+pub const PAYLOAD_MAX: ByteSize = ByteSize::mib(6);
+/// As for payloads.
+pub const ANSWER_MAX: ByteSize = ByteSize::mib(6);
+/// As Lambda has it. It costs the supervisor nothing: no more than one piece is held at a time.
+pub const STREAM_MAX: ByteSize = ByteSize::mib(200);
 /// A stack trace and what led to it; at 200 workers 13 MiB in all.
 pub const LOG_MAX: ByteSize = ByteSize::kib(64);
 /// Runtimes probe for calls they can do without; EPERM lets them, and the verdict names the call all the same.

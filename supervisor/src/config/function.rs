@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use sublet_pool::SubTenant;
-use sublet_proto::link::sandbox::{OnRefused, Protocol};
+use sublet_proto::link::sandbox::OnRefused;
 
 use super::{
     bounds, defaults, host,
@@ -12,6 +12,7 @@ use super::{
     raw::{Maybe, RawFunction, Scalar},
     reader::{Origin, Reader, Setting},
     revision::revision,
+    runtime::{self, Runtime, default_command},
     types::{Freeze, Function, Isolation, Layout},
     units::{ByteSize, CpuMillis},
 };
@@ -36,13 +37,8 @@ pub struct Above<'a> {
 /// The function, or none if something that has no default is missing or wrong.
 pub fn check(raw: &RawFunction, r: &Reader<'_>, above: &Above<'_>) -> Option<Function> {
     // All parts are read before any can end the reading.
-    let runtime = required_choice(
-        r,
-        "runtime",
-        &raw.runtime,
-        &[("stream", Protocol::Stream), ("exec", Protocol::Exec)],
-        "write \"stream\" for a process that reads frames, or \"exec\" for one process per call",
-    );
+    let runtime = runtime::runtime(raw, r);
+    let handler = runtime::handler(raw, r, runtime);
     let layout = layout(raw, r, above);
     let dir = required_dir(
         r,
@@ -51,8 +47,9 @@ pub fn check(raw: &RawFunction, r: &Reader<'_>, above: &Above<'_>) -> Option<Fun
         above,
         "add the function's directory, such as dir = \"/srv/functions/resize\"",
     );
-    let command = command(raw, r, layout.as_ref());
-    let env = env(raw, r);
+    let default = runtime.and_then(|runtime| default_command(runtime, handler.as_deref().unwrap_or_default()));
+    let command = command(raw, r, layout.as_ref(), default);
+    let env = env(raw, r, runtime);
     fits_a_message(r, &command, &env);
     let isolation = isolation(raw, r);
     let warm = warm(raw, r, isolation, above);
@@ -68,6 +65,7 @@ pub fn check(raw: &RawFunction, r: &Reader<'_>, above: &Above<'_>) -> Option<Fun
     };
     let payload_max_bytes = frame("payload_max", &raw.payload_max, defaults::PAYLOAD_MAX);
     let answer_max_bytes = frame("answer_max", &raw.answer_max, defaults::ANSWER_MAX);
+    let stream_max = r.or("stream_max", raw.stream_max.as_ref(), &bounds::STREAM, defaults::STREAM_MAX).value;
     let log_max = r.or("log_max", raw.log_max.as_ref(), &bounds::LOG, defaults::LOG_MAX).value;
 
     let (layout, dir) = (layout?, dir?);
@@ -80,6 +78,7 @@ pub fn check(raw: &RawFunction, r: &Reader<'_>, above: &Above<'_>) -> Option<Fun
         isolation,
         layout,
         dir,
+        handler,
         command,
         env,
         memory_max: kernel.memory_max,
@@ -109,6 +108,7 @@ pub fn check(raw: &RawFunction, r: &Reader<'_>, above: &Above<'_>) -> Option<Fun
         is_idempotent: r.flag("idempotent", raw.idempotent.as_ref()),
         payload_max_bytes,
         answer_max_bytes,
+        stream_max,
         log_max,
         on_refused_syscall,
     })
@@ -178,9 +178,10 @@ fn layout(raw: &RawFunction, r: &Reader<'_>, above: &Above<'_>) -> Option<Layout
 }
 
 /// The words that are right; each wrong one is told.
-fn command(raw: &RawFunction, r: &Reader<'_>, layout: Option<&Layout>) -> Vec<String> {
+fn command(raw: &RawFunction, r: &Reader<'_>, layout: Option<&Layout>, default: Option<Vec<String>>) -> Vec<String> {
     let example = "such as command = [\"/function/resize\"]";
-    let Some(words) = &raw.command else {
+    let default = default.map(|words| words.into_iter().map(Scalar::Text).collect());
+    let Some(words) = raw.command.as_ref().or(default.as_ref()) else {
         r.missing("command", format!("add the program as the worker sees it and its arguments, {example}"));
         return Vec::new();
     };
@@ -223,7 +224,7 @@ fn command(raw: &RawFunction, r: &Reader<'_>, layout: Option<&Layout>) -> Vec<St
     command
 }
 
-fn env(raw: &RawFunction, r: &Reader<'_>) -> BTreeMap<String, String> {
+fn env(raw: &RawFunction, r: &Reader<'_>, runtime: Option<Runtime>) -> BTreeMap<String, String> {
     let variables = r.below("env");
     let mut env = BTreeMap::new();
     for (key, raw_value) in &raw.env {
@@ -239,6 +240,8 @@ fn env(raw: &RawFunction, r: &Reader<'_>) -> BTreeMap<String, String> {
             refuse("the name contains '=' or a NUL byte, which end a name", "rename the variable");
         } else if key.starts_with(ENV_PREFIX) {
             refuse("names that begin with SUBLET_ are sublet's own", "rename the variable");
+        } else if matches!(runtime, Some(Runtime::Lambda(_))) && runtime::RESERVED.contains(&key.as_str()) {
+            refuse("the Lambda Runtime API's clients are told by it what the worker is", "remove it");
         } else if value.contains('\0') {
             refuse("the value contains a NUL byte, which ends a value", "remove it, or encode the value");
         } else {

@@ -31,6 +31,7 @@ mod problem;
 mod raw;
 mod reader;
 mod revision;
+mod runtime;
 mod tenant;
 mod types;
 mod units;
@@ -49,6 +50,7 @@ pub use bounds::{CELL_BYTES, CONFIG_MAX_BYTES};
 pub use defaults::CPU_PERIOD;
 pub use degradation::Degradation;
 pub use disk::check_disk;
+pub use function::FUNCTION_MOUNT;
 pub use guarantee::of_tenants as guaranteed_to_tenants;
 pub use memory::check_memory;
 pub use name::{Name, NameError};
@@ -56,6 +58,7 @@ pub use origin::{LevelPath, NoLevel};
 pub use overlay::{Overlay, changeable};
 pub use path::{HostPath, PathError};
 pub use problem::{ConfigError, Problem};
+pub use runtime::{Client, Runtime};
 pub use types::{
     CallLimits, Config, Freeze, Function, Host, Isolation, Layout, LevelLimits, Rate, SubTenantLevel, Tenant,
 };

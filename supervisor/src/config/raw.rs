@@ -182,6 +182,7 @@ table! {
     #[serde(deny_unknown_fields, expecting = "a table: [tenant.NAME.function.NAME]")]
     RawFunction {
         runtime,
+        handler,
         isolation,
         layout,
         root,
@@ -232,6 +233,8 @@ table! {
         idempotent,
         payload_max,
         answer_max,
+        #[serde(skip_serializing)]
+        stream_max,
         log_max,
         on_refused_syscall,
     } {

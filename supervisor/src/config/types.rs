@@ -7,12 +7,13 @@ use std::{
 };
 
 use serde::{Serialize, Serializer};
-use sublet_proto::link::sandbox::{OnRefused, Protocol, Root};
+use sublet_proto::link::sandbox::{OnRefused, Root};
 
 use super::{
     degradation::Degradation,
     name::Name,
     path::HostPath,
+    runtime::Runtime,
     units::{ByteSize, CallRate, CpuMillis, SocketMode, format_duration},
 };
 
@@ -255,13 +256,15 @@ pub struct Function {
     /// workers are used. Stable across runs of one build; not a secret, not a checksum.
     pub revision: u64,
     /// How it is talked to.
-    pub runtime: Protocol,
+    pub runtime: Runtime,
     /// Who shares its workers.
     pub isolation: Isolation,
     /// What it sees as `/`.
     pub layout: Layout,
     /// Host directory it sees as /function, read-only.
     pub dir: HostPath,
+    /// What a client of the Lambda Runtime API calls; none for others, and for programs that do not ask.
+    pub handler: Option<String>,
     /// Program, an absolute path inside the worker, and arguments; never empty.
     pub command: Vec<String>,
     /// Its whole environment, but for what sublet adds (SUBLET_...).
@@ -326,6 +329,8 @@ pub struct Function {
     pub payload_max_bytes: u32,
     /// Largest answer in bytes; 1 to the frame limit.
     pub answer_max_bytes: u32,
+    /// Largest answer that is given in pieces, all of them together.
+    pub stream_max: ByteSize,
     /// Tail of the log that is kept for each worker.
     pub log_max: ByteSize,
     /// What a refused system call does.

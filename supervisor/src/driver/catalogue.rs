@@ -11,7 +11,7 @@ use sublet_shim::plan::{self, HostFacts, Step};
 
 use crate::{
     cgroups::owner::Owner,
-    config::{self, Config, Function, Isolation, Name},
+    config::{self, Client, Config, Function, Isolation, Name, Runtime},
 };
 
 /// One function of one tenant.
@@ -48,7 +48,7 @@ impl Entry {
             function_dir: settings.dir.as_str().to_owned(),
             command: settings.command.clone(),
             env: Vec::new(),
-            protocol: settings.runtime,
+            protocol: settings.runtime.protocol(),
             on_refused: settings.on_refused_syscall,
             limits: InnerLimits {
                 nofile: settings.nofile.into(),
@@ -73,7 +73,7 @@ impl Entry {
     }
 
     /// The function's whole environment. Its values are handed over with START and are in no cgroup, path or log.
-    pub fn environment(&self, sub_tenant: &str) -> Vec<u8> {
+    pub fn environment(&self, sub_tenant: &str, worker: &str) -> Vec<u8> {
         let mut out = Vec::new();
         let mut put = |name: &str, value: &str| {
             for part in [name, "=", value, "\0"] {
@@ -89,10 +89,49 @@ impl Entry {
         for (name, value) in configured {
             put(name, value);
         }
+        if let Runtime::Lambda(client) = self.settings.runtime {
+            for (name, value) in self.lambda_environment(client, worker) {
+                if !configured.contains_key(name) {
+                    put(name, &value);
+                }
+            }
+        }
         put("SUBLET_TENANT", &self.tenant);
         put("SUBLET_FUNCTION", &self.name);
         put("SUBLET_SUB_TENANT", sub_tenant);
         out
+    }
+}
+
+impl Entry {
+    /// What clients of the Lambda Runtime API look for, but for credentials: those are nobody's but the sub-tenant's.
+    fn lambda_environment(&self, client: Client, worker: &str) -> Vec<(&'static str, String)> {
+        let settings = &self.settings;
+        let region = settings.env.get("AWS_REGION").or_else(|| settings.env.get("AWS_DEFAULT_REGION"));
+        let region = region.map_or("local", String::as_str);
+        let mut all = vec![
+            ("AWS_LAMBDA_RUNTIME_API", sublet_runtime_api::ADDRESS.to_owned()),
+            ("_HANDLER", settings.handler.clone().unwrap_or_default()),
+            ("LAMBDA_TASK_ROOT", config::FUNCTION_MOUNT.to_owned()),
+            ("LAMBDA_RUNTIME_DIR", config::FUNCTION_MOUNT.to_owned()),
+            ("AWS_LAMBDA_FUNCTION_NAME", self.name.to_string()),
+            ("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST".to_owned()),
+            ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", (settings.memory_max.bytes() >> 20).to_string()),
+            ("AWS_LAMBDA_LOG_GROUP_NAME", format!("/aws/lambda/{}", self.name)),
+            ("AWS_LAMBDA_LOG_STREAM_NAME", worker.to_owned()),
+            ("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand".to_owned()),
+            ("AWS_REGION", region.to_owned()),
+            ("AWS_DEFAULT_REGION", region.to_owned()),
+            ("TZ", ":UTC".to_owned()),
+            ("LD_LIBRARY_PATH", "/function/lib:/function".to_owned()),
+        ];
+        match client {
+            Client::Own => {}
+            Client::Python(_) | Client::Node(_) => {
+                all.push(("AWS_EXECUTION_ENV", format!("AWS_Lambda_{}", settings.runtime)));
+            }
+        }
+        all
     }
 }
 

@@ -18,6 +18,7 @@ pub mod reason;
 pub mod rejection;
 pub mod usage;
 pub mod verdict;
+pub mod winding;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -35,7 +36,10 @@ use sublet_pool::{
 use sublet_proto::v1::WorkerState;
 use tokio::sync::{Notify, mpsc, watch};
 
-use self::catalogue::{Catalogue, Entry};
+use self::{
+    catalogue::{Catalogue, Entry},
+    winding::Winding,
+};
 use crate::{
     config::{Config, Name, SubTenantLevel, Tenant},
     events::{Happened, Hub, WorkerNews},
@@ -49,7 +53,9 @@ use crate::{
 /// How long a worker that still writes to its log is left running before it is frozen all the same.
 const QUIET_PATIENCE: Duration = Duration::from_secs(1);
 /// Silent for so long, it has nothing more to say; and how often it is looked at meanwhile.
-const QUIET_PAUSE: Duration = Duration::from_millis(10);
+const QUIET_PAUSE: Duration = Duration::from_millis(50);
+/// How often that is looked at.
+const QUIET_LOOK: Duration = Duration::from_millis(10);
 
 /// What the driver tells the task of a call.
 #[derive(Debug)]
@@ -99,6 +105,7 @@ pub struct Driver {
     pub hub: Hub,
     shop: Arc<Workshop>,
     recorder: Option<Recorder>,
+    winding: Winding,
     books: Mutex<Books>,
     origin: Instant,
     next_call: AtomicU64,
@@ -144,6 +151,7 @@ impl Driver {
             hub: Hub::default(),
             shop: Arc::new(shop),
             recorder,
+            winding: Winding::default(),
             books: Mutex::new(Books {
                 pool: Pool::new(policy::host(&config.host)),
                 workers: HashMap::new(),
@@ -492,7 +500,7 @@ fn own_policies(before: Option<&Tenant>, now: Option<&Tenant>) -> Vec<(SubTenant
 async fn freeze(worker: Arc<Worker>) {
     let end = Instant::now() + QUIET_PATIENCE;
     while worker.is_wanted_frozen() && !worker.log.is_quiet_for(QUIET_PAUSE) && Instant::now() < end {
-        tokio::time::sleep(QUIET_PAUSE).await;
+        tokio::time::sleep(QUIET_LOOK).await;
     }
     if let Err(error) = worker.apply_freeze() {
         tracing::warn!(worker = worker.name(), %error, "it cannot be frozen");

@@ -5,7 +5,7 @@ use sublet_pool::{LabelError, LimitLevel, Refusal};
 use super::hit::Hit;
 
 /// Why a call is not accepted. Nothing of it has reached a worker.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[allow(missing_docs)] // The fields are what the message names.
 pub enum Rejection {
     /// No such tenant.

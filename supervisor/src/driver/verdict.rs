@@ -6,6 +6,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use sublet_proto::{
     link::{
+        frame::TOO_LARGE,
         nursery::{Left, TmpSpace},
         sandbox::OnRefused,
     },
@@ -256,13 +257,27 @@ pub fn bad_frame(what: &str) -> Verdict {
     }
 }
 
+/// Of a call whose payload its runtime cannot take.
+pub fn bad_payload(entry: &Entry, why: &str) -> Verdict {
+    let message = format!("the payload of a function with the Lambda runtime API must be JSON: {why}");
+    Verdict { setting: entry.setting("runtime"), seen: why.to_owned(), ..verdict(VerdictKind::BadPayload, message) }
+}
+
+/// Of a call whose answer in pieces is over the limit of all of them.
+pub fn stream_too_large(entry: &Entry, limit: u64) -> Verdict {
+    let message = format!("the pieces of the answer are together larger than the {limit} bytes the function may give");
+    let verdict = verdict(VerdictKind::AnswerTooLarge, message);
+    let verdict = with(entry, verdict, "stream_max", format!("{limit} bytes"), "more");
+    Verdict { level: "function".into(), ..verdict }
+}
+
 /// Of a call whose answer is over the limit.
 pub fn answer_too_large(entry: &Entry, seen: u32) -> Verdict {
     let limit = entry.settings.answer_max_bytes;
-    // An exec launcher stops reading one byte past the limit, so all that is known is "more".
+    let seen = if seen == TOO_LARGE { "more".to_owned() } else { format!("{seen} bytes") };
     let message = format!("the answer is larger than the {limit} bytes the function may give");
     let verdict = verdict(VerdictKind::AnswerTooLarge, message);
-    let verdict = with(entry, verdict, "answer_max", format!("{limit} bytes"), format!("at least {seen} bytes"));
+    let verdict = with(entry, verdict, "answer_max", format!("{limit} bytes"), seen);
     Verdict { level: "function".into(), ..verdict }
 }
 

@@ -6,7 +6,10 @@ use sublet_proto::v1::{InvokeRequest, InvokeResponse, invoker_server::Invoker};
 use tonic::{Request, Response, Status, metadata::MetadataMap};
 
 use super::status;
-use crate::driver::{Driver, call::Invocation};
+use crate::driver::{
+    Driver,
+    call::{Invocation, Outlet},
+};
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -27,16 +30,18 @@ impl Invoker for InvokerService {
         })?;
         // A task of its own: when this future is dropped with the caller's connection, `cancel` says so to the pool, and
         // the task sees the call to its end.
-        let ended = tokio::spawn(call.run()).await;
+        let (outlet, answer) = Outlet::new(None);
+        tokio::spawn(call.run(outlet));
+        let answer = answer.await;
         cancel.disarm();
-        match ended {
+        match answer {
             Ok(Ok(answer)) => Ok(Response::new(InvokeResponse {
                 payload: answer.payload,
                 receipt: Some(answer.receipt),
                 log_tail: answer.log_tail,
             })),
             Ok(Err(failure)) => Err(status::of_failure(failure)),
-            Err(error) => Err(status::internal(format!("the call's task failed: {error}"))),
+            Err(_) => Err(status::internal("the call's task failed")),
         }
     }
 }

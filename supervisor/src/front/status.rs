@@ -54,6 +54,7 @@ const fn code_of_verdict(kind: VerdictKind) -> Code {
         | VerdictKind::FunctionError
         | VerdictKind::AnswerTooLarge => Code::Unknown,
         VerdictKind::Start => Code::FailedPrecondition,
+        VerdictKind::BadPayload => Code::InvalidArgument,
         VerdictKind::Evicted => Code::Unavailable,
         VerdictKind::Unspecified => Code::Internal,
     }

@@ -164,6 +164,7 @@ fn of_function(function: &Function) -> Values {
         ("cells_max", function.cells_max.to_string()),
         ("payload_max", bytes(function.payload_max_bytes)),
         ("answer_max", bytes(function.answer_max_bytes)),
+        ("stream_max", function.stream_max.to_string()),
         ("log_max", function.log_max.to_string()),
     ]
 }

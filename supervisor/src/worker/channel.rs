@@ -60,6 +60,8 @@ impl From<io::Error> for ChannelError {
 pub struct Channel {
     socket: AsyncFd<OwnedFd>,
     buffer: BytesMut,
+    /// Of the last frame that has begun in the buffer: the kernel ends a read with the bytes a descriptor came with.
+    file: Option<OwnedFd>,
 }
 
 impl Channel {
@@ -70,7 +72,7 @@ impl Channel {
     pub fn new(socket: OwnedFd) -> io::Result<Self> {
         fcntl(&socket, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         let socket = crate::sys::register(socket, Interest::READABLE | Interest::WRITABLE)?;
-        Ok(Self { socket, buffer: BytesMut::new() })
+        Ok(Self { socket, buffer: BytesMut::new(), file: None })
     }
 
     /// Sends one frame.
@@ -119,17 +121,21 @@ impl Channel {
             &mut byte,
             MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT,
         );
-        !self.buffer.is_empty() || peeked != Err(nix::errno::Errno::EAGAIN)
+        self.surplus() > 0 || self.file.is_some() || peeked != Err(nix::errno::Errno::EAGAIN)
     }
 
-    /// The next frame, its payload at most `limit` bytes. Nothing may follow it.
+    /// Bytes that came with the last frame and are not part of it.
+    pub fn surplus(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// The next frame, its payload at most `limit` bytes.
     ///
     /// # Errors
     /// What the worker did wrong.
     pub async fn receive(&mut self, limit: u32) -> Result<(Header, Bytes), ChannelError> {
-        let mut file = None;
         while self.buffer.len() < HEADER_LEN {
-            self.read(FIRST_READ, &mut file).await?;
+            self.read(FIRST_READ).await?;
         }
         let mut head = [0; HEADER_LEN];
         head.copy_from_slice(&self.buffer[..HEADER_LEN]);
@@ -142,23 +148,22 @@ impl Channel {
         while self.buffer.len() < total {
             // Never the whole rest at once: room is made for what is read, and a worker that sends byte by byte must not
             // have it made over and over for all that it has announced.
-            self.read((total - self.buffer.len()).min(READ_MAX), &mut file).await?;
+            self.read((total - self.buffer.len()).min(READ_MAX)).await?;
         }
-        if self.buffer.len() > total {
-            return Err(ChannelError::Violation(format!("{} bytes follow the frame", self.buffer.len() - total)));
+        let frame = self.buffer.split_to(total).freeze();
+        if header.flags & FLAG_MEMFD != 0 {
+            let file = self.file.take();
+            let file =
+                file.ok_or_else(|| ChannelError::Violation("the frame announces a memfd and carries none".into()))?;
+            return Ok((header, read_sealed(file, header.length)?));
         }
-        let frame = self.buffer.split().freeze();
-        match (header.flags & FLAG_MEMFD != 0, file) {
-            (false, None) => Ok((header, frame.slice(HEADER_LEN..))),
-            (true, Some(file)) => Ok((header, read_sealed(file, header.length)?)),
-            (true, None) => Err(ChannelError::Violation("the frame announces a memfd and carries none".into())),
-            (false, Some(_)) => {
-                Err(ChannelError::Violation("the frame carries a descriptor it does not announce".into()))
-            }
+        if self.file.is_some() && self.buffer.is_empty() {
+            return Err(ChannelError::Violation("the frame carries a descriptor it does not announce".into()));
         }
+        Ok((header, frame.slice(HEADER_LEN..)))
     }
 
-    async fn read(&mut self, most: usize, file: &mut Option<OwnedFd>) -> Result<(), ChannelError> {
+    async fn read(&mut self, most: usize) -> Result<(), ChannelError> {
         let start = self.buffer.len();
         self.buffer.resize(start + most, 0);
         let (socket, buffer) = (&self.socket, &mut self.buffer);
@@ -176,7 +181,7 @@ impl Channel {
             return Err(ChannelError::Closed);
         }
         for descriptor in descriptors {
-            if file.replace(descriptor).is_some() {
+            if self.file.replace(descriptor).is_some() {
                 return Err(ChannelError::Violation("more than one descriptor".into()));
             }
         }

@@ -1,7 +1,12 @@
-//! One call on a worker's channel: a REQUEST out, exactly one RESPONSE or ERROR back, of the same lease and label.
+//! One call on a worker's channel: a REQUEST out, pieces of the answer for those who take them, and exactly one
+//! RESPONSE or ERROR back, all of the same lease and label; from a `lambda` function's launcher an IDLE after it.
 
 use bytes::Bytes;
-use sublet_proto::link::frame::{Header, Kind};
+use sublet_proto::link::{
+    frame::{BAD_PAYLOAD, FLAG_IN_PIECES, Header, Kind},
+    sandbox::Protocol,
+};
+use tokio::sync::mpsc;
 
 use super::channel::{Channel, ChannelError};
 
@@ -26,6 +31,8 @@ pub enum Reply {
     },
     /// The handler failed; the worker goes on.
     Error(Bytes),
+    /// The payload is not what the runtime takes, for this reason; no handler has seen it.
+    BadPayload(Bytes),
 }
 
 /// Why there is no reply.
@@ -43,6 +50,11 @@ pub enum Fault {
         seen: u32,
         /// Allowed, in bytes.
         limit: u32,
+    },
+    /// Its answer in pieces is over the limit of all of them together.
+    TooManyPieces {
+        /// Allowed, in bytes.
+        limit: u64,
     },
     /// Ours.
     Os(std::io::Error),
@@ -63,51 +75,105 @@ impl From<ChannelError> for Fault {
 /// that large either.
 pub const ERROR_MAX_BYTES: u32 = 64 * 1024;
 
-/// Performs one call. `time_left_ms` is told to the function, no more; the caller keeps the time.
+/// One call, as a worker is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    /// How its function is talked to.
+    pub protocol: Protocol,
+    /// What its answer must carry.
+    pub ticket: Ticket,
+    /// For the function.
+    pub payload: &'a [u8],
+    /// Told to the function, no more; the caller keeps the time.
+    pub time_left_ms: u32,
+    /// Largest answer, and largest piece of one.
+    pub answer_max_bytes: u32,
+    /// Where pieces of the answer go, when the caller takes them; at most so many bytes together.
+    pub pieces: Option<(&'a mpsc::Sender<Bytes>, u64)>,
+}
+
+/// Performs one call. Waits for whoever takes the pieces, and the function with it.
 ///
 /// # Errors
 /// What the worker did wrong.
-pub async fn exchange(
-    channel: &mut Channel,
-    ticket: Ticket,
-    payload: &[u8],
-    time_left_ms: u32,
-    answer_max_bytes: u32,
-) -> Result<Reply, Fault> {
+pub async fn exchange(channel: &mut Channel, ask: Ask<'_>) -> Result<Reply, Fault> {
+    let Ask { ticket, answer_max_bytes, .. } = ask;
     if channel.has_unread() {
         // A second answer to an earlier call, or a message nobody asked for, or the end. It must not meet this call.
         return Err(Fault::NotDelivered("the worker has closed its channel or sent what nobody asked for".into()));
     }
     let request = Header {
         kind: Kind::Request,
-        flags: 0,
+        flags: if ask.pieces.is_some() { FLAG_IN_PIECES } else { 0 },
         length: 0,
-        aux: time_left_ms,
+        aux: ask.time_left_ms,
         lease: ticket.lease,
         label: ticket.label,
     };
-    if let Err(error) = channel.send(request, payload).await {
+    if let Err(error) = channel.send(request, ask.payload).await {
         return Err(match error {
             // The function may have read a part, but never all of it: no function has acted on this call.
             ChannelError::Closed => Fault::NotDelivered("the worker closed its channel".into()),
             other => other.into(),
         });
     }
-    let (header, payload) = channel.receive(answer_max_bytes.max(ERROR_MAX_BYTES)).await?;
+    let mut total = 0;
+    loop {
+        let (header, payload) = receive(channel, ticket, answer_max_bytes.max(ERROR_MAX_BYTES)).await?;
+        if header.kind == Kind::Piece
+            && let Some((pieces, most)) = ask.pieces
+        {
+            total += u64::from(header.length);
+            if total > most {
+                return Err(Fault::TooManyPieces { limit: most });
+            }
+            if !payload.is_empty() && pieces.send(payload).await.is_err() {
+                // Nobody takes them any more, and the pool is being told.
+                std::future::pending::<()>().await;
+            }
+            continue;
+        }
+        match ask.protocol {
+            // Of these, an answer is the last word.
+            Protocol::Stream | Protocol::Exec if channel.surplus() > 0 => {
+                return Err(Fault::BadFrame(format!("{} bytes follow the frame", channel.surplus())));
+            }
+            Protocol::Stream | Protocol::Exec | Protocol::Lambda => {}
+        }
+        return match header.kind {
+            Kind::Response if header.length > answer_max_bytes => {
+                Err(Fault::TooLarge { seen: header.length, limit: answer_max_bytes })
+            }
+            Kind::Response => Ok(Reply::Answer { payload, status: header.aux }),
+            Kind::Error if header.aux == BAD_PAYLOAD => Ok(Reply::BadPayload(payload)),
+            Kind::Error => Ok(Reply::Error(payload)),
+            Kind::Confined | Kind::Start | Kind::Ready | Kind::Request | Kind::Piece | Kind::Idle => {
+                Err(Fault::BadFrame(format!("expected RESPONSE, got {:?}", header.kind)))
+            }
+        };
+    }
+}
+
+/// Waits until a `lambda` runtime asks for its next call: only then is its worker free.
+///
+/// # Errors
+/// What the worker did wrong.
+pub async fn idle(channel: &mut Channel, ticket: Ticket) -> Result<(), Fault> {
+    let (header, _) = receive(channel, ticket, 0).await?;
+    match header.kind {
+        Kind::Idle if channel.surplus() == 0 => Ok(()),
+        Kind::Idle => Err(Fault::BadFrame(format!("{} bytes follow the frame", channel.surplus()))),
+        seen => Err(Fault::BadFrame(format!("expected IDLE, got {seen:?}"))),
+    }
+}
+
+async fn receive(channel: &mut Channel, ticket: Ticket, limit: u32) -> Result<(Header, Bytes), Fault> {
+    let (header, payload) = channel.receive(limit).await?;
     if header.lease != ticket.lease {
         return Err(Fault::BadFrame("the answer carries another lease".into()));
     }
     if header.label != ticket.label {
         return Err(Fault::BadFrame("the answer carries another label".into()));
     }
-    match header.kind {
-        Kind::Response if header.length > answer_max_bytes => {
-            Err(Fault::TooLarge { seen: header.length, limit: answer_max_bytes })
-        }
-        Kind::Response => Ok(Reply::Answer { payload, status: header.aux }),
-        Kind::Error => Ok(Reply::Error(payload)),
-        Kind::Confined | Kind::Start | Kind::Ready | Kind::Request => {
-            Err(Fault::BadFrame(format!("expected RESPONSE, got {:?}", header.kind)))
-        }
-    }
+    Ok((header, payload))
 }

@@ -15,6 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use sublet_pool::{Event, KillReason, WorkerId};
 use sublet_proto::link::{
     frame::{Header, Kind},
@@ -25,6 +26,7 @@ use tokio::{sync::watch, time::sleep};
 use super::{
     FunctionEnd, Owner, PostMortem, StartFailure, Worker,
     channel::{Channel, ChannelError},
+    exchange,
     groups::Groups,
     posture::{self, Expected},
     slots::Slots,
@@ -43,8 +45,8 @@ const REMOVAL_PATIENCE: Duration = Duration::from_secs(5);
 const REPORT_PATIENCE: Duration = Duration::from_millis(200);
 /// What has not ended by then is killed again.
 const KILL_AGAIN: Duration = Duration::from_millis(500);
-/// Longest message a launcher may send instead of READY, in bytes.
-const START_ERROR_MAX_BYTES: u32 = 4096;
+/// Longest message a launcher may send instead of READY, in bytes: a runtime's own words, stack and all.
+const START_ERROR_MAX_BYTES: u32 = exchange::ERROR_MAX_BYTES;
 
 /// What every keeper works with.
 #[derive(Debug)]
@@ -200,8 +202,8 @@ enum StartError {
     /// The owner's limits cannot be set.
     Limits(CgroupError),
     Nursery(NurseryError),
-    /// What the launcher says it could not do.
-    Launcher(String),
+    /// What the launcher says it could not do, or the runtime it serves.
+    Launcher(Bytes),
     Channel(ChannelError),
 }
 
@@ -246,7 +248,7 @@ async fn start(shop: &Workshop, worker: &Worker, owner: &Owner, channel: &mut Ch
         shop.quotas.adopt(leaf, &owner.sub_tenant).await.map_err(StartError::Limits)?;
     }
     worker.seen().start_stage = "it has been started and has not said READY";
-    let environment = worker.entry.environment(owner.sub_tenant.as_str());
+    let environment = worker.entry.environment(owner.sub_tenant.as_str(), &worker.name());
     channel.send(Header { label: owner.tag, ..Header::bare(Kind::Start) }, &environment).await?;
     expect(channel, Kind::Ready).await
 }
@@ -265,7 +267,7 @@ fn adopt(worker: &Worker, owner: &Owner) -> Result<(), Vec<String>> {
 async fn expect(channel: &mut Channel, kind: Kind) -> Result<(), StartError> {
     let (header, payload) = channel.receive(START_ERROR_MAX_BYTES).await?;
     match header.kind {
-        Kind::Error => Err(StartError::Launcher(String::from_utf8_lossy(&payload).into_owned())),
+        Kind::Error => Err(StartError::Launcher(payload)),
         seen if seen == kind && payload.is_empty() => Ok(()),
         seen if seen == kind => {
             Err(ChannelError::Violation(format!("{kind:?} with a payload of {} bytes", payload.len())).into())
@@ -275,14 +277,14 @@ async fn expect(channel: &mut Channel, kind: Kind) -> Result<(), StartError> {
 }
 
 fn start_failure(worker: &Worker, error: StartError) -> StartFailure {
-    let theirs = |setting, message: String| StartFailure::Theirs { message, setting };
+    let theirs = StartFailure::theirs;
     match error {
         StartError::Posture(wrong) => {
             ours(format!("the sandbox is not as planned, seen from outside: {}", wrong.join("; ")))
         }
         StartError::Limits(error) => ours(format!("its owner's limits cannot be set: {error}")),
         StartError::Nursery(error) => ours(error),
-        StartError::Launcher(what) => theirs("command", what),
+        StartError::Launcher(said) => said_so(said),
         StartError::Channel(ChannelError::Os(error)) => ours(error),
         StartError::Channel(ChannelError::Violation(what)) => {
             theirs("command", format!("it broke the frame protocol before READY: {what}"))
@@ -294,10 +296,27 @@ fn start_failure(worker: &Worker, error: StartError) -> StartFailure {
     }
 }
 
+/// The launcher's words are plain; a runtime's are JSON, and go to the caller as they are.
+fn said_so(said: Bytes) -> StartFailure {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Said {
+        error_type: String,
+        #[serde(default)]
+        error_message: String,
+    }
+    match serde_json::from_slice(&said) {
+        Ok(Said { error_type, error_message }) => {
+            StartFailure::Theirs { message: format!("{error_type}: {error_message}"), setting: "handler", said }
+        }
+        Err(_) => StartFailure::theirs("command", String::from_utf8_lossy(&said).into_owned()),
+    }
+}
+
 /// It ended, or let go of its channel, before it was ready.
 fn closed_early(worker: &Worker) -> StartFailure {
     let bites = worker.leaf().map(|leaf| leaf.bites()).unwrap_or_default();
-    let theirs = |setting, message: String| StartFailure::Theirs { message, setting };
+    let theirs = StartFailure::theirs;
     let refused = worker.refused_calls();
     if bites.oom_kills > 0 {
         return theirs("memory_max", "its memory limit ended it before it was ready".into());

@@ -92,9 +92,17 @@ pub enum StartFailure {
         message: String,
         /// The setting to look at.
         setting: &'static str,
+        /// What its runtime said of it; empty when nothing.
+        said: bytes::Bytes,
     },
     /// The host or sublet itself is at fault.
     Ours(String),
+}
+
+impl StartFailure {
+    fn theirs(setting: &'static str, message: String) -> Self {
+        Self::Theirs { message, setting, said: bytes::Bytes::new() }
+    }
 }
 
 /// What was seen of a worker while it lives.
@@ -278,7 +286,7 @@ impl Worker {
         match report {
             InitReport::StepFailed { step, error } => {
                 let what = format!("{step}: {error}");
-                let theirs = |setting| StartFailure::Theirs { message: what.clone(), setting };
+                let theirs = |setting| StartFailure::theirs(setting, what.clone());
                 let settings = &self.entry.settings;
                 let mount_function = Step::MountFunction { dir: settings.dir.as_str().to_owned() };
                 let failure = match &settings.layout {
@@ -306,10 +314,8 @@ impl Worker {
         let seen = self.seen();
         seen.start_failure.clone().unwrap_or_else(|| {
             let limit = crate::config::format_duration(self.entry.settings.start_timeout);
-            StartFailure::Theirs {
-                message: format!("it was not ready within {limit}: {}", seen.start_stage),
-                setting: "start_timeout",
-            }
+            let message = format!("it was not ready within {limit}: {}", seen.start_stage);
+            StartFailure::theirs("start_timeout", message)
         })
     }
 

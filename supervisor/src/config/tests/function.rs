@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sublet_proto::link::sandbox::{OnRefused, Protocol, Root};
+use sublet_proto::link::sandbox::{OnRefused, Root};
 
 use super::*;
 
@@ -13,7 +13,7 @@ fn f(key: &str) -> String {
 #[test]
 fn function_defaults_are_what_the_manual_says() {
     let function = resize(&[]);
-    assert_eq!((function.runtime, function.isolation), (Protocol::Stream, Isolation::SubTenant));
+    assert_eq!((function.runtime, function.isolation), (Runtime::Stream, Isolation::SubTenant));
     assert_eq!((function.layout.clone(), function.dir.as_str()), (Layout::Static, "/srv/functions/resize"));
     assert_eq!((function.command.join(" "), function.env.len()), ("/function/resize".to_owned(), 0));
     assert_eq!((function.memory_max.bytes(), function.cpu_quota.millis()), (128 << 20, 1000));
@@ -24,14 +24,17 @@ fn function_defaults_are_what_the_manual_says() {
     assert_eq!((function.idle_ttl, function.age_max, function.calls_max), (Duration::from_secs(600), None, None));
     assert_eq!(function.freeze_after, Freeze::After(Duration::from_millis(100)));
     assert_eq!((function.workers_max, function.workers_per_sub_tenant_max, function.queue_max), (200, 4, 100));
-    assert_eq!((function.payload_max_bytes, function.answer_max_bytes), (4 << 20, 4 << 20));
+    assert_eq!((function.payload_max_bytes, function.answer_max_bytes), (6 << 20, 6 << 20));
     assert_eq!((function.log_max.bytes(), function.on_refused_syscall), (64 << 10, OnRefused::Errno));
 }
+
+const RUNTIMES: &str = "write \"stream\" for a process that reads frames, \"exec\" for one process per call, or \
+                        \"lambda\", \"python3.11\" or \"nodejs22.x\", in any version, for an AWS Lambda handler";
 
 #[test]
 fn what_a_function_is_has_no_default() {
     for (key, remedy) in [
-        ("runtime", "write \"stream\" for a process that reads frames, or \"exec\" for one process per call"),
+        ("runtime", RUNTIMES),
         (
             "layout",
             "write \"host\" to see the host's /usr, \"static\" for the function's directory alone, or \"dir\" and a root",
@@ -49,16 +52,16 @@ fn what_a_function_is_has_no_default() {
 #[test]
 fn words_are_of_a_closed_list() {
     for (key, words) in [
-        ("runtime", "\"stream\", \"exec\""),
         ("layout", "\"host\", \"static\", \"dir\""),
         ("isolation", "\"sub-tenant\", \"shared\""),
         ("on_refused_syscall", "\"errno\", \"kill\""),
     ] {
-        only(&[(&f(key), "\"lambda\"")], &format!("{F}.{key} = \"lambda\": not a choice; write one of {words}"));
+        only(&[(&f(key), "\"other\"")], &format!("{F}.{key} = \"other\": not a choice; write one of {words}"));
         let told = told(&[(&f(key), "1")]);
         assert!(told[0].starts_with(&format!("{F}.{key} = 1: not a text; write it in quotes, such as ")), "{told:?}");
     }
-    assert_eq!(resize(&[(&f("runtime"), "\"exec\"")]).runtime, Protocol::Exec);
+    only(&[(&f("runtime"), "\"node\"")], &format!("{F}.runtime = \"node\": not a choice; {RUNTIMES}"));
+    assert_eq!(resize(&[(&f("runtime"), "\"exec\"")]).runtime, Runtime::Exec);
     assert_eq!(resize(&[(&f("isolation"), "\"shared\"")]).isolation, Isolation::Shared);
     assert_eq!(resize(&[(&f("on_refused_syscall"), "\"kill\"")]).on_refused_syscall, OnRefused::Kill);
 }
@@ -277,8 +280,9 @@ fn command_and_environment_fit_one_message() {
 }
 
 /// Another value for every setting of a function.
-const OTHERS: [(&str, &str); 36] = [
+const OTHERS: [(&str, &str); 38] = [
     ("runtime", "\"exec\""),
+    ("handler", "\"app.other\""),
     ("isolation", "\"shared\""),
     ("layout", "\"host\""),
     ("root", "\"/srv/other\""),
@@ -309,6 +313,7 @@ const OTHERS: [(&str, &str); 36] = [
     ("idempotent", "true"),
     ("payload_max", "\"5MiB\""),
     ("answer_max", "\"5MiB\""),
+    ("stream_max", "\"5MiB\""),
     ("log_max", "\"65KiB\""),
     ("on_refused_syscall", "\"kill\""),
     ("command", "[\"/function/resize\", \"\"]"),
@@ -317,7 +322,7 @@ const OTHERS: [(&str, &str); 36] = [
 ];
 
 /// Those that say how workers are used, and those that running workers get as well.
-const LIVE: [&str; 21] = [
+const LIVE: [&str; 22] = [
     "memory_max",
     "memory_high",
     "cpu_quota",
@@ -338,6 +343,7 @@ const LIVE: [&str; 21] = [
     "cells_max",
     "workers_min",
     "idempotent",
+    "stream_max",
     "warm",
 ];
 
@@ -355,6 +361,10 @@ fn every_setting_that_makes_a_worker_different_changes_the_revision_and_no_other
         let layout = f("layout");
         if key == "root" {
             changes.push((&layout, "\"dir\""));
+        }
+        let runtime = f("runtime");
+        if key == "handler" {
+            changes.push((&runtime, "\"lambda\""));
         }
         if key == "workers_min" {
             // Only a shared function has one, and that is another revision by itself.

@@ -3,6 +3,7 @@
 mod disk;
 mod function;
 mod host;
+mod lambda;
 mod levels;
 mod quotas;
 mod shape;

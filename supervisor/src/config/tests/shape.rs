@@ -70,7 +70,7 @@ fn all_wrong_values_are_told_at_once_each_on_a_line() {
         ("host.listen", "\"0.0.0.0:1\""),
         ("tenant.acme.memory_max", "\"1MB\""),
         ("tenant.acme.sub_tenant.cpu_weight", "0"),
-        (&format!("{F}.runtime"), "\"lambda\""),
+        (&format!("{F}.runtime"), "\"node\""),
         (&format!("{F}.dir"), ""),
         (&format!("{F}.timeout"), "30"),
         (&format!("{F}.env"), "{ SUBLET_X = \"1\" }"),
@@ -108,7 +108,7 @@ fn configuration_prints_as_json_in_the_units_it_is_written_in() {
     assert_eq!(function["timeout"], "30s");
     assert_eq!((&function["age_max"], &function["freeze_after"]), (&"1h".into(), &"100ms".into()));
     assert_eq!((&function["layout"], &function["isolation"]), (&"static".into(), &"sub-tenant".into()));
-    assert_eq!(function["payload_max_bytes"], 4 << 20);
+    assert_eq!(function["payload_max_bytes"], 6 << 20);
 }
 
 #[test]

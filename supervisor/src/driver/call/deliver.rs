@@ -6,10 +6,10 @@ use std::{
 };
 
 use sublet_pool::{Event, LeaseId, Start};
-use sublet_proto::link::frame::ENDED_BY_SIGNAL;
+use sublet_proto::link::{frame::ENDED_BY_SIGNAL, sandbox::Protocol};
 use tokio::{sync::mpsc, time::timeout};
 
-use super::{Call, Failure, Held};
+use super::{Call, Failure, Held, Outlet};
 use crate::{
     cgroups::bite::Level,
     driver::{
@@ -18,7 +18,7 @@ use crate::{
     },
     worker::{
         Worker,
-        exchange::{Fault, Reply, Ticket, exchange},
+        exchange::{self, Ask, Fault, Reply, Ticket, exchange},
         log::Mark,
     },
 };
@@ -49,6 +49,7 @@ impl Call {
         lease: LeaseId,
         thaw: bool,
         notes: &mut mpsc::UnboundedReceiver<Note>,
+        outlet: &mut Outlet,
     ) -> Delivered {
         let worker = delivery.worker.clone();
         let answered = |clean| self.driver.step(Event::Answered { worker: worker.id, lease, clean });
@@ -70,16 +71,23 @@ impl Call {
         let left = self.limit.saturating_sub(self.accepted.elapsed());
         let own = self.entry.settings.timeout;
         let left_ms = u32::try_from(left.min(own).as_millis()).unwrap_or(u32::MAX);
-        let answer_max = self.entry.settings.answer_max_bytes;
         // Given up meanwhile: then the function must not act on it.
         if let Ok(note) = notes.try_recv() {
-            return Delivered::Overtaken(delivery, Some(note));
+            return Delivered::Overtaken(delivery, None, Some(note));
         }
+        let ask = Ask {
+            protocol: self.entry.settings.runtime.protocol(),
+            ticket,
+            payload: &self.payload,
+            time_left_ms: left_ms,
+            answer_max_bytes: self.entry.settings.answer_max_bytes,
+            pieces: outlet.pieces.as_ref().map(|pieces| (pieces, self.entry.settings.stream_max.bytes())),
+        };
         let outcome = tokio::select! {
             // An answer that is there counts, even when its worker has ended since.
             biased;
-            outcome = timeout(own, exchange(&mut channel, ticket, &self.payload, left_ms, answer_max)) => outcome,
-            note = notes.recv() => return Delivered::Overtaken(delivery, note),
+            outcome = timeout(own, exchange(&mut channel, ask)) => outcome,
+            note = notes.recv() => return Delivered::Overtaken(delivery, None, note),
         };
         let Ok(outcome) = outcome else {
             let verdict = verdict::deadline(&self.entry, own, false, delivery.at.elapsed());
@@ -87,7 +95,7 @@ impl Call {
             answered(false);
             return Delivered::Replied(delivery, held);
         };
-        let (held, clean) = match outcome {
+        let (held, mut clean) = match outcome {
             Ok(Reply::Answer { payload, status: 0 }) => (Ok(self.answer(payload, &delivery)), true),
             Ok(Reply::Answer { status, .. }) => {
                 let failed = match status.checked_sub(ENDED_BY_SIGNAL) {
@@ -95,6 +103,10 @@ impl Call {
                     None => Failed::Status(i32::try_from(status).unwrap_or(i32::MAX)),
                 };
                 self.failure(&failed, &delivery).await
+            }
+            Ok(Reply::BadPayload(why)) => {
+                let why = String::from_utf8_lossy(&why);
+                (self.failed(verdict::bad_payload(&self.entry, &why), Some(&delivery)), true)
             }
             Ok(Reply::Error(what)) => self.failure(&Failed::Handler(what), &delivery).await,
             Err(Fault::NotDelivered(what)) => {
@@ -104,21 +116,37 @@ impl Call {
             Err(Fault::TooLarge { seen, .. }) => {
                 (self.failed(verdict::answer_too_large(&self.entry, seen), Some(&delivery)), false)
             }
+            Err(Fault::TooManyPieces { limit }) => {
+                (self.failed(verdict::stream_too_large(&self.entry, limit), Some(&delivery)), false)
+            }
             Err(Fault::BadFrame(what)) => (self.failed(verdict::bad_frame(&what), Some(&delivery)), false),
             Err(Fault::Os(error)) => (Err(Failure::Ours(format!("talk to the worker: {error}"))), false),
             Err(Fault::Closed) => {
                 // The end of its process is announced by its keeper, and the pool then says what becomes of the call.
                 if let Ok(note) = timeout(DEATH_PATIENCE, notes.recv()).await {
-                    return Delivered::Overtaken(delivery, note);
+                    return Delivered::Overtaken(delivery, None, note);
                 }
                 let what = "it closed its channel and goes on";
                 (self.failed(verdict::bad_frame(what), Some(&delivery)), false)
             }
         };
+        let mut winding = None;
+        if clean && ask.protocol == Protocol::Lambda {
+            // The caller need not wait for what the runtime does on its way to its next call.
+            outlet.give(held.clone());
+            winding = Some(self.driver.winding.begin(&self.key));
+            let left = own.saturating_sub(delivery.at.elapsed());
+            clean = tokio::select! {
+                biased;
+                idle = timeout(left, exchange::idle(&mut channel, ticket)) => matches!(idle, Ok(Ok(()))),
+                note = notes.recv() => return Delivered::Overtaken(delivery, Some(held), note),
+            };
+        }
         if clean {
             worker.put_channel(channel);
         }
         answered(clean);
+        drop(winding);
         Delivered::Replied(delivery, held)
     }
 
@@ -140,15 +168,11 @@ impl Call {
 
 /// What came of one delivery.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "it lives from a return to its match; a box would be an allocation a call"
-)]
 pub(super) enum Delivered {
     /// The pool has been told; its Settle follows.
     Replied(Delivery, Held),
-    /// The pool has said what becomes of the call before there was a reply.
-    Overtaken(Delivery, Option<Note>),
+    /// The pool has said what becomes of the call before there was a reply, or before its worker was free again.
+    Overtaken(Delivery, Option<Held>, Option<Note>),
     /// The worker cannot have read it.
     Not(Arc<Worker>, String),
 }

@@ -17,7 +17,7 @@ use std::{
 use bytes::Bytes;
 use sublet_pool::{CallId, Event, PoolKey, Refusal, SubTenant};
 use sublet_proto::v1::{Receipt, Verdict};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use self::deliver::{Delivered, Delivery};
 use super::{Driver, Note, catalogue::Entry, hit::Hit, reason, rejection::Rejection};
@@ -47,7 +47,7 @@ pub struct Invocation {
 }
 
 /// A call that got its answer.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Answer {
     /// What the function answered.
     pub payload: Bytes,
@@ -58,7 +58,7 @@ pub struct Answer {
 }
 
 /// A call that did not.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Failure {
     /// It was not accepted.
     Rejected(Rejection),
@@ -98,6 +98,36 @@ impl Drop for Cancel {
     }
 }
 
+/// Where a call's answer goes.
+#[derive(Debug)]
+pub struct Outlet {
+    answer: Option<oneshot::Sender<Held>>,
+    /// For pieces of it, ahead of the rest.
+    pieces: Option<mpsc::Sender<Bytes>>,
+}
+
+impl Outlet {
+    /// An outlet, and where its one answer comes out. `pieces`: where parts of it go as they are made; whoever takes them
+    /// slowly slows the function down.
+    pub fn new(pieces: Option<mpsc::Sender<Bytes>>) -> (Self, oneshot::Receiver<Held>) {
+        let (answer, receiver) = oneshot::channel();
+        (Self { answer: Some(answer), pieces }, receiver)
+    }
+
+    /// Hands the answer out, once.
+    fn give(&mut self, held: Held) {
+        if let Some(answer) = self.answer.take() {
+            // Whoever does not wait for it any more has cancelled.
+            answer.send(held).ok();
+        }
+    }
+
+    /// Whether it has been handed out.
+    const fn is_given(&self) -> bool {
+        self.answer.is_none()
+    }
+}
+
 /// An accepted call.
 #[derive(Debug)]
 pub struct Call {
@@ -113,8 +143,8 @@ pub struct Call {
     wanted: Arc<Wanted>,
 }
 
-/// What is held back until the pool has settled the call.
-type Held = Result<Answer, Failure>;
+/// What is held back until the pool has settled the call, or its function's runtime has said that this is all.
+pub type Held = Result<Answer, Failure>;
 
 impl Driver {
     /// Checks a call and takes it on.
@@ -172,18 +202,15 @@ pub fn owner(entry: &Entry, label: &str) -> Result<SubTenant, Rejection> {
 }
 
 impl Call {
-    /// Runs the call to its one end.
-    ///
-    /// # Errors
-    /// Why it has no answer.
-    pub async fn run(mut self) -> Result<Answer, Failure> {
+    /// Runs the call to its one end; what comes of it goes to the outlet.
+    pub async fn run(mut self, mut outlet: Outlet) {
         let recording = self.driver.recorder.as_ref().and_then(|recorder| {
             let hash = self.driver.shop.labels.group(&self.entry.tenant, &self.key.sub_tenant);
             let hash = if self.key.sub_tenant.is_shared() { "" } else { hash.trim_start_matches("s-") };
             recorder.arrived(&self.entry.tenant, &self.entry.name, hash)
         });
         let result = loop {
-            let result = self.attempt().await;
+            let result = self.attempt(&mut outlet).await;
             match result {
                 // Replaced between our look at the catalogue and the pool's: nothing has seen the call yet.
                 Err(Failure::Rejected(Rejection::Refused(Refusal::UnknownFunction, _))) if self.renew() => {}
@@ -206,7 +233,7 @@ impl Call {
         if let Err(Failure::Ours(what)) = &result {
             tracing::error!(tenant = %self.entry.tenant, function = %self.entry.name, what, "a call was failed by sublet");
         }
-        result
+        outlet.give(result);
     }
 
     /// Tells operators of a call that did not end well.
@@ -272,7 +299,8 @@ impl Call {
     }
 
     /// Follows what the pool says until the call is settled.
-    async fn attempt(&self) -> Held {
+    async fn attempt(&self, outlet: &mut Outlet) -> Held {
+        self.driver.winding.wait(&self.key).await;
         let (call, mut notes) = self.register();
         let mut last: Option<(Delivery, Option<Held>)> = None;
         let mut unfit = 0;
@@ -289,7 +317,11 @@ impl Call {
                     if unfit >= DELIVERIES_MAX {
                         return Err(Failure::Ours(format!("{unfit} workers in a row were unfit when the call came")));
                     }
-                    let result = self.settled(end, worker, delivery.as_ref(), held).await;
+                    let result = match held {
+                        // Whatever has become of its worker since: this is what the caller has got.
+                        Some(held) if outlet.is_given() => held,
+                        held => self.settled(end, worker, delivery.as_ref(), held).await,
+                    };
                     self.count(&result, delivery.as_ref());
                     return result;
                 }
@@ -304,10 +336,10 @@ impl Call {
                         throttled_above: Vec::new(),
                         worker,
                     };
-                    match self.deliver(delivery, lease, thaw, &mut notes).await {
+                    match self.deliver(delivery, lease, thaw, &mut notes, outlet).await {
                         Delivered::Replied(delivery, held) => last = Some((delivery, Some(held))),
-                        Delivered::Overtaken(delivery, note) => {
-                            last = Some((delivery, None));
+                        Delivered::Overtaken(delivery, held, note) => {
+                            last = Some((delivery, held));
                             ahead = note;
                         }
                         Delivered::Not(worker, what) => {

@@ -131,8 +131,9 @@ impl Call {
                 None => Err(Failure::Ours("the worker is gone and nothing is known of it".into())),
             },
             End::StartFailed { .. } => match worker.as_deref().map(Worker::start_failure) {
-                Some(StartFailure::Theirs { message, setting }) => {
+                Some(StartFailure::Theirs { message, setting, said }) => {
                     let verdict = verdict::start(&self.entry, &message, setting);
+                    let verdict = Verdict { function_error: said, ..verdict };
                     let log_tail = worker.as_ref().map(|worker| worker.log.all().into()).unwrap_or_default();
                     let refused_syscalls = worker.as_ref().map(|worker| worker.refused_calls()).unwrap_or_default();
                     self.failed(Verdict { log_tail, refused_syscalls, ..verdict }, None)

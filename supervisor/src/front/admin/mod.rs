@@ -99,7 +99,7 @@ impl AdminService {
             tenant: entry.tenant.to_string(),
             function: entry.name.to_string(),
             revision: entry.settings.short_revision(),
-            runtime: runtime_name(entry).to_owned(),
+            runtime: entry.settings.runtime.to_string(),
             layout: layout_name(entry),
             isolation: match entry.settings.isolation {
                 Isolation::SubTenant => "sub-tenant",
@@ -136,13 +136,6 @@ fn warm_refused(entry: &Entry, count: u32, refusal: WarmRefusal) -> Status {
             "workers of this function and sub-tenant keep failing; no new one is made for another {} ms",
             retry_after.as_millis()
         )),
-    }
-}
-
-fn runtime_name(entry: &Entry) -> &'static str {
-    match entry.settings.runtime {
-        sublet_proto::link::sandbox::Protocol::Stream => "stream",
-        sublet_proto::link::sandbox::Protocol::Exec => "exec",
     }
 }
 

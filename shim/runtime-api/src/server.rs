@@ -1,0 +1,358 @@
+//! HTTP for one runtime: routes, headers, bounds.
+
+use std::{cell::RefCell, convert::Infallible, io, rc::Rc};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt as _, Full};
+use hyper::{
+    HeaderMap, Method, Request, Response, StatusCode,
+    body::{Body as _, Incoming},
+    header::{CONTENT_TYPE, HeaderName, HeaderValue},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use tokio::{net::TcpListener, task::spawn_local};
+
+use crate::{
+    Event, Link, Outbound,
+    machine::{Machine, News, Next, Refusal},
+};
+
+/// Connections at a time. Stock clients have one, or two while they report a failed start.
+const CONNECTIONS_MAX: usize = 64;
+/// Request line and headers: a client may send an X-Ray cause of 1 MiB in one.
+const HEAD_MAX_BYTES: usize = 1024 * 1024 + 64 * 1024;
+/// Header fields of a request.
+const HEADERS_MAX: usize = 100;
+/// What a runtime may say about a failed start or a failed call; larger answers than this are allowed, larger errors not.
+pub const ERROR_MAX_BYTES: usize = 64 * 1024;
+const VERSION: &str = "/2018-06-01";
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("lambda-runtime-aws-request-id");
+const INVOCATION_ID: HeaderName = HeaderName::from_static("lambda-runtime-invocation-id");
+const DEADLINE_MS: HeaderName = HeaderName::from_static("lambda-runtime-deadline-ms");
+const FUNCTION_ARN: HeaderName = HeaderName::from_static("lambda-runtime-invoked-function-arn");
+const TENANT_ID: HeaderName = HeaderName::from_static("lambda-runtime-aws-tenant-id");
+const RESPONSE_MODE: HeaderName = HeaderName::from_static("lambda-runtime-function-response-mode");
+const ERROR_TYPE: HeaderName = HeaderName::from_static("lambda-runtime-function-error-type");
+const ERROR_BODY: HeaderName = HeaderName::from_static("lambda-runtime-function-error-body");
+
+/// What does not change from call to call.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Of the function.
+    pub arn: String,
+    /// The sub-tenant; empty for none.
+    pub tenant_id: String,
+    /// Largest answer in bytes.
+    pub answer_max_bytes: usize,
+}
+
+/// The API of one worker.
+pub struct Server<L> {
+    machine: RefCell<Machine>,
+    link: L,
+    identity: Identity,
+}
+
+type Answer = Response<Full<Bytes>>;
+
+/// An answer that begins to arrive; given up when dropped before its end.
+struct Arriving<'a>(&'a RefCell<Machine>);
+
+impl Arriving<'_> {
+    fn end(self) {
+        self.0.borrow_mut().end_answer();
+    }
+}
+
+impl Drop for Arriving<'_> {
+    fn drop(&mut self) {
+        // After its end there is nothing to give up.
+        self.0.borrow_mut().give_up_answer();
+    }
+}
+
+/// Why a body was not read to its end.
+enum Cut {
+    TooLarge,
+    Broken,
+}
+
+impl<L: Link + 'static> Server<L> {
+    /// Of a runtime that has not started.
+    pub fn new(link: L, identity: Identity) -> Rc<Self> {
+        Rc::new(Self { machine: RefCell::default(), link, identity })
+    }
+
+    /// A call has come.
+    pub fn call(&self, event: Event) {
+        let event =
+            Event { payload: if event.payload.is_empty() { Bytes::from("{}") } else { event.payload }, ..event };
+        // Node's client parses outside of its try block: what is no JSON would end the worker.
+        if let Err(error) = serde_json::from_slice::<serde::de::IgnoredAny>(&event.payload) {
+            self.link.send(Some(&event), Outbound::BadPayload(error.to_string()));
+            return self.link.send(Some(&event), Outbound::Idle);
+        }
+        self.machine.borrow_mut().deliver(Rc::new(event));
+    }
+
+    /// Takes connections until the listener fails; within a `LocalSet`.
+    ///
+    /// # Errors
+    /// What accept says.
+    pub async fn listen(self: Rc<Self>, listener: TcpListener) -> io::Result<()> {
+        let open = Rc::new(());
+        loop {
+            let (stream, _) = listener.accept().await?;
+            if Rc::strong_count(&open) > CONNECTIONS_MAX {
+                // Closed at once: whoever opens so many is not waiting for an answer on each.
+                continue;
+            }
+            stream.set_nodelay(true)?;
+            let (server, open) = (self.clone(), open.clone());
+            spawn_local(async move {
+                let _open = open;
+                let service = service_fn(|request| {
+                    let server = server.clone();
+                    async move { Ok::<_, Infallible>(server.route(request).await) }
+                });
+                let mut http = http1::Builder::new();
+                http.max_buf_size(HEAD_MAX_BYTES).max_headers(HEADERS_MAX).title_case_headers(true);
+                // How a connection ends is the runtime's business.
+                http.serve_connection(TokioIo::new(stream), service).await.ok();
+            });
+        }
+    }
+
+    async fn route(&self, request: Request<Incoming>) -> Answer {
+        let path = request.uri().path().to_owned();
+        let Some(rest) = path.strip_prefix(VERSION) else {
+            return match (request.method(), path.as_str()) {
+                (&Method::GET, "/ping") => Response::new("pong".into()),
+                _ => unknown(&path),
+            };
+        };
+        let parts: Vec<&str> = rest.split('/').skip(1).collect();
+        match (request.method(), parts.as_slice()) {
+            (&Method::GET, ["runtime", "invocation", "next"]) => self.next().await,
+            (&Method::POST, ["runtime", "invocation", id, "response"]) => self.response(id, request).await,
+            (&Method::POST, ["runtime", "invocation", id, "error"]) => self.error(id, request).await,
+            (&Method::POST, ["runtime", "init", "error"]) => self.init_error(request).await,
+            _ => unknown(&path),
+        }
+    }
+
+    async fn next(&self) -> Answer {
+        let (next, news) = match self.machine.borrow_mut().poll() {
+            Ok(told) => told,
+            Err(refusal) => return refused(refusal),
+        };
+        match news {
+            News::None => {}
+            News::Ready => self.link.send(None, Outbound::Ready),
+            News::Idle(event) => self.link.send(Some(&event), Outbound::Idle),
+        }
+        let event = match next {
+            Next::Now(event) => event,
+            Next::Later(event) => match event.await {
+                Ok(event) => event,
+                // Only when another poll has taken its place, and that only when this one's connection is gone.
+                Err(_) => return refused(Refusal::InvalidStateTransition),
+            },
+        };
+        let mut answer = Response::new(Full::new(event.payload.clone()));
+        let headers = answer.headers_mut();
+        let mut put = |name: HeaderName, value: &str| {
+            // A label is any text without control characters, and a header takes those as bytes.
+            if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
+                headers.insert(name, value);
+            }
+        };
+        // Exactly so: with anything behind it, one client hands its handler the bytes and not what they say.
+        put(CONTENT_TYPE, "application/json");
+        put(REQUEST_ID, &event.request_id());
+        put(INVOCATION_ID, &event.invocation_id());
+        put(DEADLINE_MS, &event.deadline_ms.to_string());
+        put(FUNCTION_ARN, &self.identity.arn);
+        if !self.identity.tenant_id.is_empty() {
+            put(TENANT_ID, &self.identity.tenant_id);
+        }
+        answer
+    }
+
+    fn begin(&self, id: &str, headers: &HeaderMap) -> Result<(Rc<Event>, Arriving<'_>), Refusal> {
+        let echo = headers.get(INVOCATION_ID).map(HeaderValue::as_bytes).filter(|echo| !echo.is_empty());
+        let event = self.machine.borrow_mut().begin_answer(id, echo)?;
+        Ok((event, Arriving(&self.machine)))
+    }
+
+    async fn response(&self, id: &str, request: Request<Incoming>) -> Answer {
+        let (event, arriving) = match self.begin(id, request.headers()) {
+            Ok(begun) => begun,
+            Err(refusal) => return refused_after(request, refusal).await,
+        };
+        let is_streaming = match request.headers().get(RESPONSE_MODE).map(HeaderValue::as_bytes) {
+            None | Some(b"") => false,
+            Some(mode) if mode.eq_ignore_ascii_case(b"streaming") => true,
+            Some(_) => {
+                let said = said("Runtime.InvalidResponseModeHeader", "the response mode is not \"streaming\"");
+                arriving.end();
+                self.link.send(Some(&event), Outbound::Failed(said.clone()));
+                return answer(StatusCode::BAD_REQUEST, "InvalidFunctionResponseMode", "unknown response mode");
+            }
+        };
+        let limit = self.identity.answer_max_bytes;
+        let mut body = request.into_body();
+        let mut pass_on = |piece: Bytes| self.link.send(Some(&event), Outbound::Piece(piece));
+        let in_pieces: Option<&mut dyn FnMut(Bytes)> =
+            if is_streaming && event.in_pieces { Some(&mut pass_on) } else { None };
+        let read = read(&mut body, limit, in_pieces).await;
+        let (bytes, trailers) = match read {
+            Ok(read) => read,
+            Err(Cut::Broken) => return answer(StatusCode::BAD_REQUEST, "TruncatedHTTPRequest", "the body broke off"),
+            Err(Cut::TooLarge) => {
+                arriving.end();
+                self.link.send(Some(&event), Outbound::TooLarge);
+                let said = format!("the answer has more than {limit} bytes");
+                return answer(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", &said);
+            }
+        };
+        arriving.end();
+        let failed = trailers.as_ref().and_then(failure_in);
+        self.link.send(Some(&event), failed.map_or(Outbound::Answer(bytes), Outbound::Failed));
+        accepted()
+    }
+
+    async fn error(&self, id: &str, request: Request<Incoming>) -> Answer {
+        let (event, arriving) = match self.begin(id, request.headers()) {
+            Ok(begun) => begun,
+            Err(refusal) => return refused_after(request, refusal).await,
+        };
+        match read(&mut request.into_body(), ERROR_MAX_BYTES, None).await {
+            Ok((bytes, _)) => {
+                arriving.end();
+                self.link.send(Some(&event), Outbound::Failed(bytes));
+                accepted()
+            }
+            Err(Cut::Broken) => answer(StatusCode::BAD_REQUEST, "TruncatedHTTPRequest", "the body broke off"),
+            Err(Cut::TooLarge) => {
+                arriving.end();
+                let said = format!("the error has more than {ERROR_MAX_BYTES} bytes");
+                self.link.send(Some(&event), Outbound::Failed(self::said("Function.ResponseSizeTooLarge", &said)));
+                answer(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", &said)
+            }
+        }
+    }
+
+    async fn init_error(&self, request: Request<Incoming>) -> Answer {
+        if let Err(refusal) = self.machine.borrow_mut().fail_init() {
+            return refused(refusal);
+        }
+        let (bytes, is_whole) = match read(&mut request.into_body(), ERROR_MAX_BYTES, None).await {
+            Ok((bytes, _)) => (bytes, true),
+            Err(_) => (said("Runtime.Unknown", "the runtime's own words could not be read"), false),
+        };
+        self.link.send(None, Outbound::InitFailed(bytes));
+        if is_whole {
+            accepted()
+        } else {
+            answer(StatusCode::BAD_REQUEST, "TruncatedHTTPRequest", "the body broke off")
+        }
+    }
+}
+
+/// Reads a body of at most `limit` bytes, whole or piece by piece, and what trails it.
+async fn read(
+    body: &mut Incoming,
+    limit: usize,
+    mut in_pieces: Option<&mut dyn FnMut(Bytes)>,
+) -> Result<(Bytes, Option<HeaderMap>), Cut> {
+    // What is announced is refused before a byte of it is kept.
+    if body.size_hint().lower() > limit as u64 {
+        return Err(Cut::TooLarge);
+    }
+    let announced = body.size_hint().exact().and_then(|size| usize::try_from(size).ok()).unwrap_or_default();
+    let mut whole: Option<Bytes> = None;
+    let mut gathered = BytesMut::new();
+    let (mut total, mut trailers) = (0, None);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Cut::Broken)?;
+        match frame.into_data() {
+            Ok(data) => {
+                total += data.len();
+                if total > limit {
+                    return Err(Cut::TooLarge);
+                }
+                match &mut in_pieces {
+                    Some(pass_on) => pass_on(data),
+                    // One that came at once is not copied.
+                    None if total == announced && gathered.is_empty() => whole = Some(data),
+                    None => {
+                        gathered.reserve(announced.saturating_sub(gathered.len()));
+                        gathered.extend_from_slice(&data);
+                    }
+                }
+            }
+            Err(frame) => trailers = frame.into_trailers().ok(),
+        }
+    }
+    Ok((whole.unwrap_or_else(|| gathered.freeze()), trailers))
+}
+
+/// What a runtime says that fails after it has begun to answer.
+fn failure_in(trailers: &HeaderMap) -> Option<Bytes> {
+    let kind = trailers.get(ERROR_TYPE)?;
+    let body = trailers.get(ERROR_BODY).and_then(|body| BASE64_STANDARD.decode(body.as_bytes()).ok());
+    Some(body.map_or_else(|| said(&String::from_utf8_lossy(kind.as_bytes()), "the answer broke off"), Bytes::from))
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Said<'a> {
+    error_message: &'a str,
+    error_type: &'a str,
+}
+
+fn said(error_type: &str, error_message: &str) -> Bytes {
+    serde_json::to_vec(&Said { error_message, error_type }).unwrap_or_default().into()
+}
+
+fn json(status: StatusCode, body: Bytes) -> Answer {
+    let mut answer = Response::new(Full::new(body));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer
+}
+
+fn answer(status: StatusCode, kind: &str, message: &str) -> Answer {
+    json(status, said(kind, message))
+}
+
+fn accepted() -> Answer {
+    json(StatusCode::ACCEPTED, Bytes::from_static(b"{\"status\":\"OK\"}\n"))
+}
+
+fn unknown(path: &str) -> Answer {
+    answer(StatusCode::NOT_FOUND, "NotFound", &format!("the Runtime API has no {path}"))
+}
+
+/// After the body: some clients wait with reading until they have written all of it.
+async fn refused_after(request: Request<Incoming>, refusal: Refusal) -> Answer {
+    let mut body = request.into_body();
+    // What it is does not matter, nor how it ends.
+    while let Some(Ok(_)) = body.frame().await {}
+    refused(refusal)
+}
+
+fn refused(refusal: Refusal) -> Answer {
+    let (status, kind, message) = match refusal {
+        Refusal::InvalidRequestId => (StatusCode::BAD_REQUEST, "InvalidRequestID", "not the id of the current call"),
+        Refusal::InvalidStateTransition => (StatusCode::FORBIDDEN, "InvalidStateTransition", "not now"),
+        Refusal::InvokeTimeout => (StatusCode::GONE, "InvokeTimeout", "the call this answers is over"),
+    };
+    answer(status, kind, message)
+}
