@@ -15,6 +15,11 @@ use crate::driver::{call::Failure, hit::Hit, reason, rejection::Rejection};
 
 /// ErrorInfo's domain.
 pub const DOMAIN: &str = "sublet";
+/// What a function said and logged, in one status. It travels in the trailers of the answer, in base64, and common clients
+/// take 8 KiB of them: with more they see no status at all, only a broken connection.
+const WORDS_MAX_BYTES: usize = 3 * 1024;
+/// The sentence of a verdict, and what was seen.
+const SENTENCE_MAX_BYTES: usize = 256;
 /// Type of our detail, as google.protobuf.Any names it.
 const VERDICT_TYPE: &str = "type.googleapis.com/sublet.v1.Verdict";
 
@@ -112,8 +117,27 @@ pub fn internal(message: impl Into<String>) -> Status {
     Status::with_error_details(Code::Internal, message.into(), info("INTERNAL", HashMap::new()))
 }
 
-/// With the whole verdict as a detail, and its core in the ErrorInfo for callers who have not got our types.
-fn of_verdict(found: &Verdict) -> Status {
+/// As much of a verdict as a status can carry: of what the function said the beginning, of its log the end.
+fn cut(verdict: &Verdict) -> Verdict {
+    let sentence = |text: &str| -> String {
+        let kept = |(at, c): &(usize, char)| at + c.len_utf8() <= SENTENCE_MAX_BYTES;
+        text.char_indices().take_while(kept).map(|(_, c)| c).collect()
+    };
+    let said = verdict.function_error.slice(..verdict.function_error.len().min(WORDS_MAX_BYTES));
+    let log = &verdict.log_tail;
+    let log_tail = log.slice(log.len().saturating_sub(WORDS_MAX_BYTES - said.len())..);
+    Verdict {
+        message: sentence(&verdict.message),
+        seen: sentence(&verdict.seen),
+        function_error: said,
+        log_tail,
+        ..verdict.clone()
+    }
+}
+
+/// With the verdict as a detail, and its core in the ErrorInfo for callers who have not got our types.
+fn of_verdict(whole: &Verdict) -> Status {
+    let found = &cut(whole);
     let (code, reason) = (code_of_verdict(found.kind()), reason::of_verdict(found.kind()));
     let metadata = metadata([&found.limit, &found.seen, &found.level, &found.setting]);
     let plain = Status::with_error_details(code, found.message.clone(), info(reason, metadata));
@@ -141,4 +165,42 @@ pub fn verdict_of(status: &Status) -> Option<Verdict> {
     let details = tonic_types::pb::Status::decode(status.details()).ok()?.details;
     let found = details.iter().find(|any| any.type_url == VERDICT_TYPE)?;
     Verdict::decode(found.value.as_slice()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A verdict whose words are as long as they may get on the way.
+    fn wordy() -> Verdict {
+        Verdict {
+            kind: VerdictKind::FunctionError.into(),
+            message: "é".repeat(9000),
+            seen: "é".repeat(9000),
+            refused_syscalls: vec!["io_uring_register".into(); 16],
+            setting: format!("tenant.{}.function.{}.memory_max", "t".repeat(63), "f".repeat(63)),
+            function_error: vec![b'e'; 64 << 10].into(),
+            log_tail: [vec![b'x'; 64 << 10], b"the end".to_vec()].concat().into(),
+            ..Verdict::default()
+        }
+    }
+
+    #[test]
+    fn every_status_fits_what_clients_take_as_trailers() {
+        let status = of_verdict(&wordy());
+        // Base64 for the details; the message's bytes beyond ASCII are written as three.
+        let size = status.details().len().div_ceil(3) * 4 + status.message().len() * 3;
+        assert!(size < 8 * 1024 - 512, "{size} bytes");
+        assert_eq!(status.code(), Code::Unknown);
+    }
+
+    #[test]
+    fn of_an_error_the_beginning_is_kept_and_of_a_log_the_end() {
+        let told = |verdict: &Verdict| verdict_of(&of_verdict(verdict)).expect("a verdict");
+        let found = told(&wordy());
+        assert_eq!((found.function_error.len(), found.log_tail.len()), (WORDS_MAX_BYTES, 0));
+        let found = told(&Verdict { function_error: "short".into(), ..wordy() });
+        assert_eq!(&found.function_error[..], b"short");
+        assert!(found.log_tail.len() == WORDS_MAX_BYTES - 5 && found.log_tail.ends_with(b"the end"));
+    }
 }
