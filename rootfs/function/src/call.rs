@@ -2,12 +2,14 @@
 
 use std::{
     borrow::Cow,
-    fmt,
+    fmt, io,
     str::Utf8Error,
     time::{Duration, Instant},
 };
 
 use sublet_proto::link::frame::Header;
+
+use crate::pieces::Pieces;
 
 /// What [`Call::for_test`] gives a handler to finish: the default `timeout` of a function.
 const TEST_DEADLINE: Duration = Duration::from_secs(30);
@@ -18,18 +20,20 @@ pub struct Call<'a> {
     payload: Cow<'a, [u8]>,
     deadline: Instant,
     lease: Lease,
+    pieces: Pieces,
 }
 
 impl<'a> Call<'a> {
     /// The call of a request that has arrived just now.
-    pub(crate) fn new(header: &Header, payload: Cow<'a, [u8]>) -> Self {
+    pub(crate) fn new(header: &Header, payload: Cow<'a, [u8]>, pieces: Pieces) -> Self {
         let left = Duration::from_millis(header.aux.into());
-        Self { payload, deadline: Instant::now() + left, lease: Lease(header.lease) }
+        Self { payload, deadline: Instant::now() + left, lease: Lease(header.lease), pieces }
     }
 
     /// A call that sublet did not make, with 30 seconds left, for unit tests of a handler.
     pub fn for_test(payload: &'a [u8]) -> Self {
-        Self { payload: payload.into(), deadline: Instant::now() + TEST_DEADLINE, lease: Lease([0; 16]) }
+        let (deadline, lease) = (Instant::now() + TEST_DEADLINE, Lease([0; 16]));
+        Self { payload: payload.into(), deadline, lease, pieces: Pieces::default() }
     }
 
     /// What the caller sent.
@@ -48,6 +52,16 @@ impl<'a> Call<'a> {
     /// When it is not UTF-8.
     pub fn text(&self) -> Result<&str, Utf8Error> {
         std::str::from_utf8(&self.payload)
+    }
+
+    /// Gives the next bytes of the answer out. A caller that takes it in pieces has them at once; this waits while the
+    /// caller is slow to read. Any other caller gets them with the rest, ahead of what the handler returns. If the handler
+    /// fails after that, the caller learns that what it has is not the whole answer.
+    ///
+    /// # Errors
+    /// When sublet has closed the channel, or the piece is over a limit of this worker or of sublet.
+    pub fn send_piece(&self, bytes: &[u8]) -> io::Result<()> {
+        self.pieces.send(bytes)
     }
 
     /// When the worker is ended if it has not answered.

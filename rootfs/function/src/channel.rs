@@ -12,6 +12,7 @@ use std::{
         fd::{AsFd, AsRawFd, OwnedFd, RawFd},
         unix::fs::FileExt,
     },
+    sync::Arc,
 };
 
 use nix::{
@@ -34,12 +35,16 @@ const FIRST_READ: usize = 16 * 1024;
 /// One end of a channel.
 #[derive(Debug)]
 pub struct Channel {
-    socket: OwnedFd,
+    sender: Sender,
     /// Kept between frames; grows to the largest frame in line.
     buffer: Vec<u8>,
     /// Room for what travels beside the bytes.
     control: Vec<u8>,
 }
+
+/// What writes on a channel; a call has one too, for pieces of its answer.
+#[derive(Clone, Debug)]
+pub struct Sender(Arc<OwnedFd>);
 
 /// A payload that is ready to be sent, so that what can fail for lack of room has not failed after a half-sent frame.
 #[derive(Debug)]
@@ -67,17 +72,24 @@ impl<'a> Parcel<'a> {
 impl Channel {
     /// The channel on `socket`, which must be blocking.
     pub fn new(socket: OwnedFd) -> Self {
-        Self { socket, buffer: vec![0; FIRST_READ], control: cmsg_space!(RawFd) }
+        Self { sender: Sender(Arc::new(socket)), buffer: vec![0; FIRST_READ], control: cmsg_space!(RawFd) }
     }
 
-    /// Sends one frame; `header` needs neither length nor flags.
+    /// What writes on it.
+    pub fn sender(&self) -> Sender {
+        self.sender.clone()
+    }
+}
+
+impl Sender {
+    /// Sends one frame; `header` needs neither length nor the flag of a file.
     ///
     /// # Errors
     /// What sendmsg says; `EPIPE` when the other side has closed.
     pub fn send(&self, header: Header, parcel: &Parcel<'_>) -> io::Result<()> {
         let length = u32::try_from(parcel.bytes.len()).map_err(io::Error::other)?;
         let (flags, payload) = if parcel.file.is_some() { (FLAG_MEMFD, &[][..]) } else { (0, parcel.bytes) };
-        let header = Header { length, flags, ..header }.encode();
+        let header = Header { length, flags: header.flags | flags, ..header }.encode();
         let total = header.len() + payload.len();
         let mut sent = 0;
         while sent < total {
@@ -89,7 +101,7 @@ impl Channel {
             let raw = parcel.file.as_ref().filter(|_| sent == 0).map(|file| [file.as_raw_fd()]);
             let rights = raw.as_ref().map(|raw| [ControlMessage::ScmRights(raw)]);
             let control: &[ControlMessage<'_>] = rights.as_ref().map_or(&[], |rights| rights);
-            match sendmsg::<()>(self.socket.as_raw_fd(), &slices, control, MsgFlags::MSG_NOSIGNAL, None) {
+            match sendmsg::<()>(self.0.as_raw_fd(), &slices, control, MsgFlags::MSG_NOSIGNAL, None) {
                 Ok(bytes) => sent += bytes,
                 Err(Errno::EINTR) => {}
                 Err(error) => return Err(error.into()),
@@ -97,7 +109,9 @@ impl Channel {
         }
         Ok(())
     }
+}
 
+impl Channel {
     /// The next frame, its payload at most `limit` bytes; none when the other side has closed. Nothing may follow a
     /// frame until it is answered, so that one read may take all there is.
     ///
@@ -143,7 +157,7 @@ impl Channel {
         let mut slices = [IoSliceMut::new(&mut self.buffer[start..end])];
         let flags = MsgFlags::MSG_CMSG_CLOEXEC;
         let message = loop {
-            match recvmsg::<()>(self.socket.as_raw_fd(), &mut slices, Some(&mut self.control), flags) {
+            match recvmsg::<()>(self.sender.0.as_raw_fd(), &mut slices, Some(&mut self.control), flags) {
                 Ok(message) => break message,
                 Err(Errno::EINTR) => {}
                 // Closed with something unread in it: closed all the same.

@@ -22,6 +22,7 @@
 //!
 //! How calls end:
 //! - `Ok`: the bytes are the answer.
+//! - [`Call::send_piece`] gives parts of the answer out before that, to callers that take it in pieces.
 //! - `Err`: the caller gets the error's text; the worker is kept and its state with it.
 //! - A panic ends the process. sublet tells the caller that the function crashed, and starts a new worker for the next
 //!   call. It is not caught, because the handler's state may be half-changed: a fresh worker is the only known good one.
@@ -36,6 +37,7 @@
 
 mod call;
 mod channel;
+mod pieces;
 mod serve;
 #[allow(unsafe_code)]
 mod sys;

@@ -10,7 +10,8 @@ use sublet_proto::link::frame::{Header, Kind, PAYLOAD_LIMIT};
 
 use crate::{
     call::Call,
-    channel::{Channel, Parcel},
+    channel::{Channel, Parcel, Sender},
+    pieces::Pieces,
     sys,
 };
 
@@ -57,7 +58,8 @@ where
     H: FnMut(Call<'_>) -> Result<A, E>,
 {
     let mut channel = Channel::new(socket);
-    let mut sent = channel.send(Header::bare(Kind::Ready), &Parcel::pack(&[])?);
+    let sender = channel.sender();
+    let mut sent = sender.send(Header::bare(Kind::Ready), &Parcel::pack(&[])?);
     loop {
         match sent {
             Ok(()) => {}
@@ -70,22 +72,28 @@ where
             let text = format!("expected REQUEST, got {:?}", request.kind);
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
-        let result = handler(Call::new(&request, payload));
-        sent = reply(&channel, &request, result);
+        let pieces = Pieces::new(&sender, &request);
+        let result = handler(Call::new(&request, payload, pieces.clone()));
+        sent = reply(&sender, &request, &pieces, result);
     }
 }
 
 /// Lease and label go back as they came: they prove that this answer belongs to that request.
-fn reply<A: AsRef<[u8]>, E: Display>(channel: &Channel, request: &Header, result: Result<A, E>) -> io::Result<()> {
+fn reply<A: AsRef<[u8]>, E: Display>(
+    sender: &Sender,
+    request: &Header,
+    pieces: &Pieces,
+    result: Result<A, E>,
+) -> io::Result<()> {
     let frame = |kind| Header { lease: request.lease, label: request.label, ..Header::bare(kind) };
     let text = match &result {
-        Ok(answer) => match Parcel::pack(answer.as_ref()) {
-            Ok(parcel) => return channel.send(frame(Kind::Response), &parcel),
+        Ok(answer) => match Parcel::pack(&pieces.before(answer.as_ref())) {
+            Ok(parcel) => return sender.send(frame(Kind::Response), &parcel),
             Err(error) => error.to_string(),
         },
         Err(error) => format!("{error:#}"),
     };
-    channel.send(frame(Kind::Error), &Parcel::pack(cut(&text, ERROR_TEXT_MAX).as_bytes())?)
+    sender.send(frame(Kind::Error), &Parcel::pack(cut(&text, ERROR_TEXT_MAX).as_bytes())?)
 }
 
 /// The first `most` bytes, or a few less so that no character is cut in two.

@@ -208,9 +208,11 @@ impl<L: Link + 'static> Server<L> {
         let limit = self.identity.answer_max_bytes;
         let mut body = request.into_body();
         let mut pass_on = |piece: Bytes| self.link.send(Some(&event), Outbound::Piece(piece));
-        let in_pieces: Option<&mut dyn FnMut(Bytes)> =
-            if is_streaming && event.in_pieces { Some(&mut pass_on) } else { None };
-        let read = read(&mut body, limit, in_pieces).await;
+        let read = match is_streaming && event.in_pieces {
+            // How much that may be is the supervisor's business, which counts.
+            true => read(&mut body, usize::MAX, Some(&mut pass_on)).await,
+            false => read(&mut body, limit, None).await,
+        };
         let (bytes, trailers) = match read {
             Ok(read) => read,
             Err(Cut::Broken) => return answer(StatusCode::BAD_REQUEST, "TruncatedHTTPRequest", "the body broke off"),

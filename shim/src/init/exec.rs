@@ -19,13 +19,15 @@ use nix::{
 };
 use sublet_proto::link::{
     CHANNEL_FD,
-    frame::{ENDED_BY_SIGNAL, Header, Kind, TOO_LARGE},
+    frame::{ENDED_BY_SIGNAL, FLAG_IN_PIECES, Header, Kind, TOO_LARGE},
     sandbox::SandboxSpec,
 };
 
 use super::channel::Channel;
 use crate::sys::{self, Fork};
 
+/// Largest piece of an answer: what a pipe holds.
+const PIECE_BYTES: usize = 64 * 1024;
 /// Status of the child when execve itself failed, as shells have it.
 pub(super) const EXEC_FAILED: i32 = 127;
 
@@ -39,7 +41,11 @@ pub fn serve(spec: &SandboxSpec, arguments: &[CString], environment: &[CString])
         }
         let reply =
             Header { kind: Kind::Response, flags: 0, length: 0, aux: 0, lease: request.lease, label: request.label };
-        match run_once(arguments, environment, payload.into_file()?, spec.answer_max_bytes) {
+        let sink = match request.flags & FLAG_IN_PIECES {
+            0 => Sink::Whole { answer: Vec::new(), limit: spec.answer_max_bytes },
+            _ => Sink::Pieces { channel, header: Header { kind: Kind::Piece, ..reply } },
+        };
+        match run_once(arguments, environment, payload.into_file()?, sink) {
             Ok(Outcome::Ended { answer, status }) => channel.send(Header { aux: status, ..reply }, &answer)?,
             Ok(Outcome::TooLarge) => channel.send_header(Header { length: TOO_LARGE, ..reply })?,
             Err(error) => {
@@ -55,24 +61,65 @@ enum Outcome {
     TooLarge,
 }
 
-fn run_once(
-    arguments: &[CString],
-    environment: &[CString],
-    stdin: OwnedFd,
-    answer_max_bytes: u32,
-) -> io::Result<Outcome> {
+fn run_once(arguments: &[CString], environment: &[CString], stdin: OwnedFd, mut sink: Sink) -> io::Result<Outcome> {
     let (stdout, child_stdout) = pipe2(OFlag::O_CLOEXEC)?;
     let child = match sys::fork()? {
         Fork::Child => become_function(arguments, environment, &stdin, &child_stdout),
         Fork::Parent(pid) => pid,
     };
     drop((child_stdout, stdin));
-    let read = read_answer(stdout, child, answer_max_bytes);
+    let read = read_answer(stdout, child, &mut sink);
     let status = end_all(child)?;
-    Ok(match read? {
-        Some(answer) => Outcome::Ended { answer, status },
-        None => Outcome::TooLarge,
+    Ok(match (read?, sink) {
+        (Taken::TooMuch, _) => Outcome::TooLarge,
+        (_, Sink::Whole { answer, .. }) => Outcome::Ended { answer, status },
+        (_, Sink::Pieces { .. }) => Outcome::Ended { answer: Vec::new(), status },
     })
+}
+
+/// Where an answer goes as it is read.
+enum Sink {
+    /// Kept to its end.
+    Whole { answer: Vec<u8>, limit: u32 },
+    /// On at once. Nobody reads the function's stdout while the supervisor does not take a piece.
+    Pieces { channel: Channel, header: Header },
+}
+
+/// What one read found.
+enum Taken {
+    /// There may be more.
+    Some,
+    /// It is the end.
+    All,
+    /// It is over the limit.
+    TooMuch,
+}
+
+impl Sink {
+    /// Takes what is there now.
+    fn take(&mut self, stdout: &mut std::fs::File) -> io::Result<Taken> {
+        match self {
+            Self::Whole { answer, limit } => {
+                let room = u64::from(*limit) + 1 - answer.len() as u64;
+                let read = stdout.take(room).read_to_end(answer);
+                match read {
+                    _ if answer.len() as u64 > u64::from(*limit) => Ok(Taken::TooMuch),
+                    Ok(_) => Ok(Taken::All),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Taken::Some),
+                    Err(error) => Err(error),
+                }
+            }
+            Self::Pieces { channel, header } => {
+                let mut piece = [0; PIECE_BYTES];
+                match stdout.read(&mut piece) {
+                    Ok(0) => Ok(Taken::All),
+                    Ok(length) => channel.send(*header, &piece[..length]).map(|()| Taken::Some),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Taken::Some),
+                    Err(error) => Err(error),
+                }
+            }
+        }
+    }
 }
 
 fn become_function(arguments: &[CString], environment: &[CString], stdin: &OwnedFd, stdout: &OwnedFd) -> ! {
@@ -93,12 +140,11 @@ fn become_function(arguments: &[CString], environment: &[CString], stdin: &Owned
 }
 
 /// Reads stdout until it ends or the child has ended and nothing is left in the pipe; a process the function left behind
-/// that holds the pipe open does not hold the answer up. None when there is more than `limit` bytes.
-fn read_answer(stdout: OwnedFd, child: Pid, limit: u32) -> io::Result<Option<Vec<u8>>> {
+/// that holds the pipe open does not hold the answer up.
+fn read_answer(stdout: OwnedFd, child: Pid, sink: &mut Sink) -> io::Result<Taken> {
     fcntl(&stdout, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     let child = sys::open_pidfd(child)?;
     let mut stdout = std::fs::File::from(stdout);
-    let mut answer = Vec::new();
     let mut ended = false;
     loop {
         let mut watched =
@@ -106,7 +152,7 @@ fn read_answer(stdout: OwnedFd, child: Pid, limit: u32) -> io::Result<Option<Vec
         let count = if ended { 1 } else { 2 };
         let timeout = if ended { PollTimeout::ZERO } else { PollTimeout::NONE };
         match poll(&mut watched[..count], timeout) {
-            Ok(0) => return Ok(Some(answer)),
+            Ok(0) => return Ok(Taken::All),
             Ok(_) => {}
             Err(Errno::EINTR) => continue,
             Err(error) => return Err(error.into()),
@@ -114,15 +160,9 @@ fn read_answer(stdout: OwnedFd, child: Pid, limit: u32) -> io::Result<Option<Vec
         let readable = watched[0].any().unwrap_or(false);
         ended |= watched[1].any().unwrap_or(false);
         if readable {
-            let room = u64::from(limit) + 1 - answer.len() as u64;
-            match (&mut stdout).take(room).read_to_end(&mut answer) {
-                Ok(_) if answer.len() as u64 > u64::from(limit) => return Ok(None),
-                Ok(_) => return Ok(Some(answer)),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            }
-            if answer.len() as u64 > u64::from(limit) {
-                return Ok(None);
+            match sink.take(&mut stdout)? {
+                Taken::Some => {}
+                end @ (Taken::All | Taken::TooMuch) => return Ok(end),
             }
         }
     }

@@ -2,8 +2,12 @@
 
 use std::io::{Read, Write};
 
+use bytes::BytesMut;
 use serde_json::json;
-use sublet_proto::v1::{InvokeRequest, Verdict};
+use sublet_proto::v1::{
+    InvokeRequest, InvokeResponse, InvokeStreamEnd, InvokeStreamResponse, Verdict, invoke_stream_response::Part,
+};
+use tonic::{Response, Status, Streaming};
 
 use super::{Failed, InvokeArgs, STATUS_CALL, client, output};
 use crate::front::status;
@@ -22,6 +26,9 @@ pub fn run(args: InvokeArgs, json: bool) -> Result<(), Failed> {
     };
     let result = client::block_on(async {
         let mut client = client::invoker(&args.socket).await?;
+        if args.stream {
+            return in_chunks(client.invoke_stream(request).await, json).await;
+        }
         Ok(client.invoke(request).await)
     })?;
     match result {
@@ -44,6 +51,36 @@ pub fn run(args: InvokeArgs, json: bool) -> Result<(), Failed> {
             Ok(())
         }
         Err(refusal) => Err(failed(&refusal, json)),
+    }
+}
+
+/// Prints chunks as they come; with `json` all of them at the end. Returns what is left to print.
+async fn in_chunks(
+    begun: Result<Response<Streaming<InvokeStreamResponse>>, Status>,
+    json: bool,
+) -> Result<Result<Response<InvokeResponse>, Status>, Failed> {
+    let mut stream = match begun {
+        Ok(stream) => stream.into_inner(),
+        Err(status) => return Ok(Err(status)),
+    };
+    let mut whole = BytesMut::new();
+    loop {
+        match stream.message().await {
+            Ok(Some(InvokeStreamResponse { part: Some(Part::Chunk(chunk)) })) if json => {
+                whole.extend_from_slice(&chunk)
+            }
+            Ok(Some(InvokeStreamResponse { part: Some(Part::Chunk(chunk)) })) => {
+                let mut stdout = std::io::stdout().lock();
+                stdout.write_all(&chunk)?;
+                stdout.flush()?;
+            }
+            Ok(Some(InvokeStreamResponse { part: Some(Part::End(InvokeStreamEnd { receipt, log_tail })) })) => {
+                return Ok(Ok(Response::new(InvokeResponse { payload: whole.freeze(), receipt, log_tail })));
+            }
+            Ok(Some(InvokeStreamResponse { part: None })) => {}
+            Ok(None) => return Ok(Err(Status::internal("the answer broke off without its end"))),
+            Err(status) => return Ok(Err(status)),
+        }
     }
 }
 

@@ -220,6 +220,9 @@ struct InvokeArgs {
     /// From acceptance to answer at the longest, for example 500ms.
     #[arg(long, value_parser = duration)]
     timeout: Option<Duration>,
+    /// Print the answer in chunks, as the function makes them.
+    #[arg(long)]
+    stream: bool,
     /// Print receipt and log to stderr.
     #[arg(long, short)]
     verbose: bool,

@@ -2,14 +2,19 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use sublet_proto::v1::{InvokeRequest, InvokeResponse, invoker_server::Invoker};
+use tokio::sync::{mpsc, oneshot};
 use tonic::{Request, Response, Status, metadata::MetadataMap};
 
-use super::status;
+use super::{status, stream::AnswerStream};
 use crate::driver::{
     Driver,
-    call::{Invocation, Outlet},
+    call::{Cancel, Held, Invocation, Outlet},
 };
+
+/// Pieces of an answer that wait for their caller, beside what HTTP/2's window holds.
+const PIECES_WAITING_MAX: usize = 2;
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -17,7 +22,37 @@ pub struct InvokerService(pub Arc<Driver>);
 
 #[tonic::async_trait]
 impl Invoker for InvokerService {
+    type InvokeStreamStream = AnswerStream;
+
     async fn invoke(&self, request: Request<InvokeRequest>) -> Result<Response<InvokeResponse>, Status> {
+        let (answer, cancel) = self.begin(request, None)?;
+        let answer = answer.await;
+        cancel.disarm();
+        match answer {
+            Ok(Ok(answer)) => Ok(Response::new(InvokeResponse {
+                payload: answer.payload,
+                receipt: Some(answer.receipt),
+                log_tail: answer.log_tail,
+            })),
+            Ok(Err(failure)) => Err(status::of_failure(failure)),
+            Err(_) => Err(status::internal("the call's task failed")),
+        }
+    }
+
+    async fn invoke_stream(&self, request: Request<InvokeRequest>) -> Result<Response<AnswerStream>, Status> {
+        let (pieces, taken) = mpsc::channel(PIECES_WAITING_MAX);
+        let (answer, cancel) = self.begin(request, Some(pieces))?;
+        Ok(Response::new(AnswerStream::new(taken, answer, cancel)))
+    }
+}
+
+impl InvokerService {
+    /// Takes a call on and sees to it that it runs. What comes out is its answer, and what cancels it when dropped.
+    fn begin(
+        &self,
+        request: Request<InvokeRequest>,
+        pieces: Option<mpsc::Sender<Bytes>>,
+    ) -> Result<(oneshot::Receiver<Held>, Cancel), Status> {
         let deadline = grpc_timeout(request.metadata())?;
         let InvokeRequest { tenant, function, sub_tenant, payload, timeout, want_log } = request.into_inner();
         // Negative: the deadline lies in the past.
@@ -30,19 +65,9 @@ impl Invoker for InvokerService {
         })?;
         // A task of its own: when this future is dropped with the caller's connection, `cancel` says so to the pool, and
         // the task sees the call to its end.
-        let (outlet, answer) = Outlet::new(None);
+        let (outlet, answer) = Outlet::new(pieces);
         tokio::spawn(call.run(outlet));
-        let answer = answer.await;
-        cancel.disarm();
-        match answer {
-            Ok(Ok(answer)) => Ok(Response::new(InvokeResponse {
-                payload: answer.payload,
-                receipt: Some(answer.receipt),
-                log_tail: answer.log_tail,
-            })),
-            Ok(Err(failure)) => Err(status::of_failure(failure)),
-            Err(_) => Err(status::internal("the call's task failed")),
-        }
+        Ok((answer, cancel))
     }
 }
 

@@ -8,6 +8,7 @@ mod admin;
 mod incoming;
 mod invoker;
 pub mod status;
+mod stream;
 
 use std::{io, sync::Arc};
 

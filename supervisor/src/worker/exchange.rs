@@ -1,6 +1,8 @@
 //! One call on a worker's channel: a REQUEST out, pieces of the answer for those who take them, and exactly one
 //! RESPONSE or ERROR back, all of the same lease and label; from a `lambda` function's launcher an IDLE after it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bytes::Bytes;
 use sublet_proto::link::{
     frame::{BAD_PAYLOAD, FLAG_IN_PIECES, Header, Kind},
@@ -88,8 +90,37 @@ pub struct Ask<'a> {
     pub time_left_ms: u32,
     /// Largest answer, and largest piece of one.
     pub answer_max_bytes: u32,
-    /// Where pieces of the answer go, when the caller takes them; at most so many bytes together.
-    pub pieces: Option<(&'a mpsc::Sender<Bytes>, u64)>,
+    /// Where pieces of the answer go, when the caller takes them.
+    pub pieces: Option<&'a Pieces>,
+    /// Most bytes of all of them together.
+    pub stream_max_bytes: u64,
+}
+
+/// Where pieces of an answer go. Whoever takes them slowly slows the function down.
+#[derive(Debug)]
+pub struct Pieces {
+    sender: mpsc::Sender<Bytes>,
+    has_begun: AtomicBool,
+}
+
+impl Pieces {
+    /// Nothing has gone there yet.
+    pub fn new(sender: mpsc::Sender<Bytes>) -> Self {
+        Self { sender, has_begun: AtomicBool::new(false) }
+    }
+
+    /// Whether anything has.
+    pub fn has_begun(&self) -> bool {
+        self.has_begun.load(Ordering::Relaxed)
+    }
+
+    /// Waits for room. Never returns when nobody takes them any more: then the pool is being told, and it ends this call.
+    async fn send(&self, piece: Bytes) {
+        self.has_begun.store(true, Ordering::Relaxed);
+        if self.sender.send(piece).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 /// Performs one call. Waits for whoever takes the pieces, and the function with it.
@@ -121,15 +152,14 @@ pub async fn exchange(channel: &mut Channel, ask: Ask<'_>) -> Result<Reply, Faul
     loop {
         let (header, payload) = receive(channel, ticket, answer_max_bytes.max(ERROR_MAX_BYTES)).await?;
         if header.kind == Kind::Piece
-            && let Some((pieces, most)) = ask.pieces
+            && let Some(pieces) = ask.pieces
         {
             total += u64::from(header.length);
-            if total > most {
-                return Err(Fault::TooManyPieces { limit: most });
+            if total > ask.stream_max_bytes {
+                return Err(Fault::TooManyPieces { limit: ask.stream_max_bytes });
             }
-            if !payload.is_empty() && pieces.send(payload).await.is_err() {
-                // Nobody takes them any more, and the pool is being told.
-                std::future::pending::<()>().await;
+            if !payload.is_empty() {
+                pieces.send(payload).await;
             }
             continue;
         }

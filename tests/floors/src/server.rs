@@ -15,7 +15,7 @@ use std::{
 
 use prost::bytes::{Bytes, BytesMut};
 use sublet_proto::v1::{
-    InvokeRequest, InvokeResponse,
+    InvokeRequest, InvokeResponse, InvokeStreamResponse,
     invoker_server::{Invoker, InvokerServer},
 };
 use tokio::{
@@ -24,7 +24,7 @@ use tokio::{
     sync::oneshot,
 };
 use tokio_stream::wrappers::UnixListenerStream;
-use tonic::{Request, Response, Status, transport::Server};
+use tonic::{Request, Response, Status, codegen::BoxStream, transport::Server};
 
 use crate::{Error, Mode, PAYLOAD_MAX_BYTES, Serve, child::HEADER_BYTES, remove_socket, runtime};
 
@@ -129,6 +129,12 @@ impl Floor {
 
 #[tonic::async_trait]
 impl Invoker for Floor {
+    type InvokeStreamStream = BoxStream<InvokeStreamResponse>;
+
+    async fn invoke_stream(&self, _: Request<InvokeRequest>) -> Result<Response<Self::InvokeStreamStream>, Status> {
+        Err(Status::unimplemented("the floor is of whole answers"))
+    }
+
     async fn invoke(&self, request: Request<InvokeRequest>) -> Result<Response<InvokeResponse>, Status> {
         let payload = request.into_inner().payload;
         let payload = match self.mode {

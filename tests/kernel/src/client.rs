@@ -3,10 +3,13 @@
 use std::{path::Path, time::Duration};
 
 use prost::Message;
-use sublet_proto::v1::{InvokeRequest, InvokeResponse, Receipt, Verdict, VerdictKind, invoker_client::InvokerClient};
+use sublet_proto::v1::{
+    InvokeRequest, InvokeResponse, InvokeStreamEnd, InvokeStreamResponse, Receipt, Verdict, VerdictKind,
+    invoke_stream_response::Part, invoker_client::InvokerClient,
+};
 use tokio::runtime::Runtime;
 use tonic::{
-    Code, Status,
+    Code, Status, Streaming,
     transport::{Channel, Endpoint},
 };
 
@@ -37,6 +40,29 @@ pub fn request(function: &str, sub_tenant: &str, payload: &str) -> InvokeRequest
     }
 }
 
+/// What came of an answer in chunks.
+#[derive(Debug, Default)]
+pub struct Streamed {
+    /// In their order.
+    pub chunks: Vec<Vec<u8>>,
+    /// Its last message, if it was whole.
+    pub end: Option<InvokeStreamEnd>,
+    /// Why it broke off.
+    pub status: Option<Status>,
+}
+
+impl Streamed {
+    /// The chunks together.
+    pub fn whole(&self) -> Vec<u8> {
+        self.chunks.concat()
+    }
+
+    /// The verdict by which it broke off.
+    pub fn verdict(&self) -> Option<Verdict> {
+        self.status.as_ref().and_then(verdict)
+    }
+}
+
 impl Client {
     /// Connects to a supervisor.
     pub fn new(supervisor: &Supervisor) -> Result<Self, String> {
@@ -49,6 +75,40 @@ impl Client {
     pub fn call(&mut self, request: InvokeRequest) -> Result<InvokeResponse, Status> {
         let client = &mut self.client;
         self.runtime.block_on(client.invoke(request)).map(tonic::Response::into_inner)
+    }
+
+    /// Calls once and takes the answer in chunks.
+    pub fn begin_stream(&mut self, request: InvokeRequest) -> Result<Streaming<InvokeStreamResponse>, Status> {
+        let client = &mut self.client;
+        self.runtime.block_on(client.invoke_stream(request)).map(tonic::Response::into_inner)
+    }
+
+    /// The next message of such an answer.
+    pub fn next(
+        &mut self,
+        stream: &mut Streaming<InvokeStreamResponse>,
+    ) -> Result<Option<InvokeStreamResponse>, Status> {
+        self.runtime.block_on(stream.message())
+    }
+
+    /// All of an answer in chunks, to its end or to where it breaks off.
+    pub fn stream(&mut self, request: InvokeRequest) -> Streamed {
+        let mut streamed = Streamed::default();
+        let mut stream = match self.begin_stream(request) {
+            Ok(stream) => stream,
+            Err(status) => return Streamed { status: Some(status), ..streamed },
+        };
+        loop {
+            match self.next(&mut stream) {
+                Ok(Some(InvokeStreamResponse { part: Some(Part::Chunk(chunk)) })) => {
+                    streamed.chunks.push(chunk.to_vec())
+                }
+                Ok(Some(InvokeStreamResponse { part: Some(Part::End(end)) })) => streamed.end = Some(end),
+                Ok(Some(InvokeStreamResponse { part: None })) => {}
+                Ok(None) => return streamed,
+                Err(status) => return Streamed { status: Some(status), ..streamed },
+            }
+        }
     }
 
     /// Calls `acme/probe` and wants an answer.

@@ -2,7 +2,7 @@
 
 use std::{fmt, fs, process::Command};
 
-use crate::supervisor;
+use crate::{lambda, supervisor};
 
 /// What a case needs of its ground.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +11,10 @@ pub enum Need {
     Landlock,
     /// CPU quotas.
     Cpu,
+    /// A stock client of the Lambda Runtime API, by its directory's name.
+    Client(&'static str),
+    /// More time than an emulated machine gives.
+    Speed,
 }
 
 /// This ground.
@@ -61,7 +65,13 @@ impl Ground {
         match need {
             Need::Landlock if self.degraded.iter().any(|name| name == "landlock") => Some("no landlock"),
             Need::Cpu if self.degraded.iter().any(|name| name == "cpu") => Some("no CPU limit"),
-            Need::Landlock | Need::Cpu => None,
+            Need::Client("python") if !lambda::clients().join("python/awslambdaric").is_dir() => {
+                Some("no awslambdaric")
+            }
+            Need::Client("node") if !lambda::clients().join("node/node_modules").is_dir() => Some("no aws-lambda-ric"),
+            Need::Client("shell") if !lambda::clients().join("shell").is_dir() => Some("no curl"),
+            Need::Speed if self.is_slow => Some("emulated"),
+            Need::Landlock | Need::Cpu | Need::Client(_) | Need::Speed => None,
         }
     }
 }

@@ -11,12 +11,15 @@ mod configs;
 mod ground;
 mod history;
 mod isolation;
+mod lambda;
 mod life;
 mod litter;
 mod load;
+mod mixed;
 mod pool;
 mod quotas;
 mod reload;
+mod streams;
 mod supervisor;
 mod trace;
 mod usage;
@@ -54,9 +57,12 @@ fn main() {
         reload::CASES,
         quotas::CASES,
         usage::CASES,
+        lambda::CASES,
+        streams::CASES,
         trace::CASES,
         bad_input::CASES,
         load::CASES,
+        mixed::CASES,
         history::CASES,
     ]
     .concat();

@@ -11,12 +11,12 @@ use std::{
 };
 
 use sublet_proto::v1::{
-    InvokeRequest, InvokeResponse,
+    InvokeRequest, InvokeResponse, InvokeStreamResponse,
     invoker_server::{Invoker, InvokerServer},
 };
 use tokio::{net::UnixListener, runtime::Runtime, sync::Mutex};
 use tokio_stream::wrappers::UnixListenerStream;
-use tonic::{Request, Response, Status, transport::Server};
+use tonic::{Request, Response, Status, codegen::BoxStream, transport::Server};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_noise");
@@ -39,6 +39,12 @@ struct Stub {
 
 #[tonic::async_trait]
 impl Invoker for Stub {
+    type InvokeStreamStream = BoxStream<InvokeStreamResponse>;
+
+    async fn invoke_stream(&self, _: Request<InvokeRequest>) -> Result<Response<Self::InvokeStreamStream>, Status> {
+        Err(Status::unimplemented("the loads do not ask for it"))
+    }
+
     async fn invoke(&self, request: Request<InvokeRequest>) -> Result<Response<InvokeResponse>, Status> {
         let at = self.calls.fetch_add(1, Ordering::SeqCst);
         let _passed = self.door.lock().await;

@@ -9,10 +9,10 @@ use std::{
 
 use sublet_proto::link::{
     CHANNEL_FD,
-    frame::{HEADER_LEN, Header, Kind},
+    frame::{FLAG_IN_PIECES, HEADER_LEN, Header, Kind},
 };
 
-use crate::{perform, state::State, sys};
+use crate::{perform, pieces, state::State, sys};
 
 /// Largest payload the probe takes, in bytes.
 const PAYLOAD_MAX: u32 = 256 * 1024;
@@ -54,11 +54,22 @@ fn run(channel: &mut UnixStream) -> io::Result<()> {
             break_frames(channel, &request, how)?;
             continue;
         }
-        let (kind, answer) = match perform(&mut state, &text) {
+        let reply = Header { flags: 0, aux: 0, ..request };
+        let outcome = match text.strip_prefix("pieces ") {
+            Some(arguments) if request.flags & FLAG_IN_PIECES != 0 => {
+                pieces::run(arguments, |piece| send(channel, Header { kind: Kind::Piece, ..reply }, piece))
+            }
+            Some(arguments) => {
+                let mut whole = Vec::new();
+                pieces::run(arguments, |piece| whole.write_all(piece)).map(|end| [whole, end].concat())
+            }
+            None => perform(&mut state, &text),
+        };
+        let (kind, answer) = match outcome {
             Ok(answer) => (Kind::Response, answer),
             Err(error) => (Kind::Error, error.into_bytes()),
         };
-        send(channel, Header { kind, aux: 0, ..request }, &answer)?;
+        send(channel, Header { kind, ..reply }, &answer)?;
     }
 }
 
@@ -68,11 +79,14 @@ fn send(channel: &mut UnixStream, header: Header, payload: &[u8]) -> io::Result<
 }
 
 fn break_frames(channel: &mut UnixStream, request: &Header, how: &str) -> io::Result<()> {
-    let good = Header { kind: Kind::Response, aux: 0, length: 0, ..*request };
+    let good = Header { kind: Kind::Response, flags: 0, aux: 0, length: 0, ..*request };
     match how {
         "garbage" => channel.write_all(&[0x55; 200]),
         "wrong-lease" => send(channel, Header { lease: [1; 16], ..good }, b"other's"),
         "wrong-label" => send(channel, Header { label: [1; 16], ..good }, b"other's"),
+        // To a caller that takes no pieces, or of another call.
+        "piece" => send(channel, Header { kind: Kind::Piece, ..good }, b"unasked"),
+        "piece-of-another" => send(channel, Header { kind: Kind::Piece, lease: [1; 16], ..good }, b"other's"),
         "wrong-kind" => send(channel, Header { kind: Kind::Ready, ..good }, b""),
         "together" => channel.write_all(&[good.encode(), good.encode()].concat()),
         // The second answer comes when nobody asks: it must not be taken for the next call's.

@@ -7,6 +7,7 @@
 mod attack;
 mod frames;
 mod limits;
+mod pieces;
 mod state;
 mod sys;
 
@@ -32,6 +33,10 @@ fn main() -> ExitCode {
             if let Err(error) = std::io::stdin().read_to_string(&mut verb) {
                 eprintln!("read the payload: {error}");
                 return ExitCode::from(2);
+            }
+            if let Some(arguments) = verb.strip_prefix("pieces ") {
+                let mut stdout = std::io::stdout();
+                return tell(pieces::run(arguments, |piece| stdout.write_all(piece).and_then(|()| stdout.flush())));
             }
             tell(perform(&mut state::State::default(), &verb))
         }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use nix::sys::socket::{MsgFlags, recv};
-use sublet_proto::link::frame::{FLAG_MEMFD, HEADER_LEN, MEMFD_THRESHOLD};
+use sublet_proto::link::frame::{FLAG_IN_PIECES, FLAG_MEMFD, HEADER_LEN, MEMFD_THRESHOLD};
 
 use super::*;
 
@@ -22,6 +22,11 @@ fn echo(call: Call<'_>) -> Result<Vec<u8>, String> {
     }
     if let Some(count) = payload.strip_prefix(b"big ") {
         return Ok(vec![b'x'; String::from_utf8_lossy(count).parse().expect("a number")]);
+    }
+    if let Some(text) = payload.strip_prefix(b"words ") {
+        let words = text.split(|byte| *byte == b' ');
+        words.for_each(|word| call.send_piece(word).expect("a piece"));
+        return Ok(b"end".to_vec());
     }
     Ok(payload.to_vec())
 }
@@ -44,7 +49,7 @@ fn request(number: u8) -> Header {
 }
 
 fn ask(sublet: &mut Channel, number: u8, payload: &[u8]) -> (Header, Vec<u8>) {
-    sublet.send(request(number), &Parcel::pack(payload).expect("a parcel")).expect("send");
+    sublet.sender().send(request(number), &Parcel::pack(payload).expect("a parcel")).expect("send");
     let (header, answer) = sublet.receive(PAYLOAD_LIMIT).expect("an answer").expect("not closed");
     (header, answer.into_owned())
 }
@@ -65,6 +70,36 @@ fn each_answer_carries_its_own_lease_and_label() {
     }
     drop(sublet);
     end(served).expect("the end of the channel is the end of the work");
+}
+
+#[test]
+fn pieces_go_to_who_takes_them_and_to_others_with_the_rest() {
+    let (mut sublet, served) = start();
+    let (header, answer) = ask(&mut sublet, 1, b"words a bc d");
+    assert_eq!((header.kind, answer), (Kind::Response, b"abcdend".to_vec()));
+    drop(sublet);
+    end(served).expect("a clean end");
+
+    // Several frames answer one request, and a channel takes one at a time.
+    let (mut sublet, served) = start_raw();
+    let words = b"words a bc d";
+    let in_pieces = Header { flags: FLAG_IN_PIECES, length: words.len() as u32, ..request(2) };
+    let mut head = [0; HEADER_LEN];
+    sublet.read_exact(&mut head).expect("READY");
+    sublet.write_all(&[&in_pieces.encode()[..], words].concat()).expect("send");
+    let mut seen = Vec::new();
+    while seen.last().is_none_or(|(kind, _)| *kind == Kind::Piece) {
+        sublet.read_exact(&mut head).expect("a header");
+        let header = Header::decode(&head, PAYLOAD_LIMIT).expect("a frame");
+        assert_eq!((header.lease, header.label), (in_pieces.lease, in_pieces.label));
+        let mut payload = vec![0; header.length as usize];
+        sublet.read_exact(&mut payload).expect("a payload");
+        seen.push((header.kind, payload));
+    }
+    let piece = |text: &str| (Kind::Piece, text.as_bytes().to_vec());
+    assert_eq!(seen, [piece("a"), piece("bc"), piece("d"), (Kind::Response, b"end".to_vec())]);
+    drop(sublet);
+    end(served).expect("a clean end");
 }
 
 #[test]
@@ -139,7 +174,7 @@ fn end_of_the_channel_ends_cleanly_whenever_it_comes() {
     drop(socket);
     end(served).expect("before READY was read");
     let (sublet, served) = start();
-    sublet.send(request(1), &Parcel::pack(b"big 200000").expect("a parcel")).expect("send");
+    sublet.sender().send(request(1), &Parcel::pack(b"big 200000").expect("a parcel")).expect("send");
     drop(sublet);
     end(served).expect("with an answer nobody reads");
 }
@@ -167,9 +202,9 @@ fn frame_that_arrives_in_pieces_is_put_together() {
 
 #[test]
 fn call_tells_its_lease_and_the_time_left() {
-    let call = Call::new(&request(0xa5), b"x"[..].into());
+    let call = Call::new(&request(0xa5), b"x"[..].into(), Pieces::default());
     assert_eq!(call.lease().to_string(), "a5".repeat(16));
     assert!(call.remaining() <= Duration::from_secs(30) && call.remaining() > Duration::from_secs(20));
-    let late = Call::new(&Header { aux: 0, ..request(1) }, b""[..].into());
+    let late = Call::new(&Header { aux: 0, ..request(1) }, b""[..].into(), Pieces::default());
     assert_eq!(late.remaining(), Duration::ZERO);
 }

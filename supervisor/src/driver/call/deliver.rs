@@ -75,13 +75,15 @@ impl Call {
         if let Ok(note) = notes.try_recv() {
             return Delivered::Overtaken(delivery, None, Some(note));
         }
+        let protocol = self.entry.settings.runtime.protocol();
         let ask = Ask {
-            protocol: self.entry.settings.runtime.protocol(),
+            protocol,
             ticket,
             payload: &self.payload,
             time_left_ms: left_ms,
             answer_max_bytes: self.entry.settings.answer_max_bytes,
-            pieces: outlet.pieces.as_ref().map(|pieces| (pieces, self.entry.settings.stream_max.bytes())),
+            pieces: outlet.pieces.as_ref(),
+            stream_max_bytes: self.entry.settings.stream_max.bytes(),
         };
         let outcome = tokio::select! {
             // An answer that is there counts, even when its worker has ended since.
@@ -131,7 +133,7 @@ impl Call {
             }
         };
         let mut winding = None;
-        if clean && ask.protocol == Protocol::Lambda {
+        if clean && protocol == Protocol::Lambda {
             // The caller need not wait for what the runtime does on its way to its next call.
             outlet.give(held.clone());
             winding = Some(self.driver.winding.begin(&self.key));

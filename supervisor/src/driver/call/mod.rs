@@ -24,6 +24,7 @@ use super::{Driver, Note, catalogue::Entry, hit::Hit, reason, rejection::Rejecti
 use crate::{
     config::Isolation,
     events::book::{Kind, Seen},
+    worker::exchange::Pieces,
 };
 
 /// Workers that may turn out to be unfit before they have read the call; then it is the call that is unlucky.
@@ -103,7 +104,7 @@ impl Drop for Cancel {
 pub struct Outlet {
     answer: Option<oneshot::Sender<Held>>,
     /// For pieces of it, ahead of the rest.
-    pieces: Option<mpsc::Sender<Bytes>>,
+    pieces: Option<Pieces>,
 }
 
 impl Outlet {
@@ -111,11 +112,12 @@ impl Outlet {
     /// slowly slows the function down.
     pub fn new(pieces: Option<mpsc::Sender<Bytes>>) -> (Self, oneshot::Receiver<Held>) {
         let (answer, receiver) = oneshot::channel();
-        (Self { answer: Some(answer), pieces }, receiver)
+        (Self { answer: Some(answer), pieces: pieces.map(Pieces::new) }, receiver)
     }
 
     /// Hands the answer out, once.
     fn give(&mut self, held: Held) {
+        self.pieces = None;
         if let Some(answer) = self.answer.take() {
             // Whoever does not wait for it any more has cancelled.
             answer.send(held).ok();
@@ -125,6 +127,11 @@ impl Outlet {
     /// Whether it has been handed out.
     const fn is_given(&self) -> bool {
         self.answer.is_none()
+    }
+
+    /// Whether the caller has been given a part of an answer: then no other worker may begin another.
+    fn has_begun(&self) -> bool {
+        self.pieces.as_ref().is_some_and(Pieces::has_begun)
     }
 }
 
@@ -323,6 +330,17 @@ impl Call {
                         held => self.settled(end, worker, delivery.as_ref(), held).await,
                     };
                     self.count(&result, delivery.as_ref());
+                    return result;
+                }
+                // The worker that had begun to answer has died, and the function is idempotent. The caller, however, has
+                // read what that one said.
+                Some(Note::Deliver { .. }) if outlet.has_begun() => {
+                    self.driver.step(Event::Cancel { call });
+                    let result = match &last {
+                        Some((delivery, _)) => self.died(&delivery.worker, Some(delivery)).await,
+                        None => Err(Failure::Ours("an answer was begun by no worker".into())),
+                    };
+                    self.count(&result, last.as_ref().map(|(delivery, _)| delivery));
                     return result;
                 }
                 Some(Note::Deliver { worker, lease, start, thaw }) => {

@@ -163,7 +163,7 @@ impl Call {
         }
     }
 
-    async fn died(&self, worker: &Worker, delivery: Option<&Delivery>) -> Held {
+    pub(super) async fn died(&self, worker: &Worker, delivery: Option<&Delivery>) -> Held {
         let forks_refused = worker.was_refused_forks();
         let leaf = worker.leaf().map_or("", |leaf| leaf.name());
         let forks_refused = forks_refused.then(|| self.driver.shop.quotas.tree().pids_bite(leaf));
