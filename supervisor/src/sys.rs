@@ -44,6 +44,14 @@ pub fn end_on_broken_pipe() {
     unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }.ok();
 }
 
+/// Gives freed memory back to the host. The allocator keeps what has been needed once, for the next time, and a burst of
+/// large payloads would stay with the supervisor for good. Takes milliseconds for hundreds of MiB.
+pub fn return_free_memory() {
+    // WHY UNSAFE: malloc_trim is C.
+    // SAFETY: it works on what is free, under the allocator's locks. That it found nothing is no matter.
+    unsafe { libc::malloc_trim(0) };
+}
+
 /// Takes ownership of a descriptor that recvmsg has just handed over.
 pub fn received_fd(raw: RawFd) -> OwnedFd {
     // WHY UNSAFE: nix hands received descriptors over as numbers.

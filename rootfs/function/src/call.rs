@@ -41,7 +41,7 @@ impl<'a> Call<'a> {
         &self.payload
     }
 
-    /// What the caller sent, to keep. Copies payloads up to 256 KiB, larger ones are handed over.
+    /// What the caller sent, to keep. Copies payloads up to 8 MiB, larger ones are handed over.
     pub fn into_payload(self) -> Vec<u8> {
         self.payload.into_owned()
     }

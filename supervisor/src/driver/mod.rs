@@ -13,6 +13,7 @@ pub mod call;
 pub mod catalogue;
 pub mod hit;
 pub mod labels;
+pub mod large;
 pub mod policy;
 pub mod reason;
 pub mod rejection;
@@ -38,6 +39,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use self::{
     catalogue::{Catalogue, Entry},
+    large::Large,
     winding::Winding,
 };
 use crate::{
@@ -106,6 +108,7 @@ pub struct Driver {
     shop: Arc<Workshop>,
     recorder: Option<Recorder>,
     winding: Winding,
+    large: Arc<Large>,
     books: Mutex<Books>,
     origin: Instant,
     next_call: AtomicU64,
@@ -152,6 +155,7 @@ impl Driver {
             shop: Arc::new(shop),
             recorder,
             winding: Winding::default(),
+            large: Arc::default(),
             books: Mutex::new(Books {
                 pool: Pool::new(policy::host(&config.host)),
                 workers: HashMap::new(),
@@ -167,6 +171,7 @@ impl Driver {
         });
         driver.install(config);
         tokio::spawn(run_timer(Arc::downgrade(&driver)));
+        tokio::spawn(return_memory(driver.large.clone()));
         driver
     }
 
@@ -504,6 +509,15 @@ async fn freeze(worker: Arc<Worker>) {
     }
     if let Err(error) = worker.apply_freeze() {
         tracing::warn!(worker = worker.name(), %error, "it cannot be frozen");
+    }
+}
+
+/// Gives memory back after large calls.
+async fn return_memory(large: Arc<Large>) {
+    loop {
+        large.have_ended(large::QUIET).await;
+        // It ends by itself, and nobody waits for it.
+        drop(tokio::task::spawn_blocking(crate::sys::return_free_memory));
     }
 }
 

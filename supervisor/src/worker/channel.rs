@@ -22,7 +22,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 /// First read of a frame asks for this much: header and a small payload in one system call.
 const FIRST_READ: usize = 16 * 1024;
 /// Any further read asks for no more than this.
-const READ_MAX: usize = 64 * 1024;
+const READ_MAX: usize = 256 * 1024;
 
 /// What went wrong on a channel.
 #[derive(Debug, thiserror::Error)]
@@ -145,9 +145,11 @@ impl Channel {
         })?;
         let in_line = if header.flags & FLAG_MEMFD == 0 { header.length as usize } else { 0 };
         let total = HEADER_LEN + in_line;
+        // Room for all of it is only addresses until it is written to.
+        self.buffer.reserve(total.saturating_sub(self.buffer.len()));
         while self.buffer.len() < total {
-            // Never the whole rest at once: room is made for what is read, and a worker that sends byte by byte must not
-            // have it made over and over for all that it has announced.
+            // Never the whole rest at once: what is asked for is cleared first, and a worker that sends byte by byte must
+            // not have that done over and over for all that it has announced.
             self.read((total - self.buffer.len()).min(READ_MAX)).await?;
         }
         let frame = self.buffer.split_to(total).freeze();

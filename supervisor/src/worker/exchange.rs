@@ -84,8 +84,6 @@ pub struct Ask<'a> {
     pub protocol: Protocol,
     /// What its answer must carry.
     pub ticket: Ticket,
-    /// For the function.
-    pub payload: &'a [u8],
     /// Told to the function, no more; the caller keeps the time.
     pub time_left_ms: u32,
     /// Largest answer, and largest piece of one.
@@ -123,11 +121,12 @@ impl Pieces {
     }
 }
 
-/// Performs one call. Waits for whoever takes the pieces, and the function with it.
+/// Performs one call. Waits for whoever takes the pieces, and the function with it. `payload` is given up as soon as the
+/// worker has it: a large one need not be here for as long as the function works.
 ///
 /// # Errors
-/// What the worker did wrong.
-pub async fn exchange(channel: &mut Channel, ask: Ask<'_>) -> Result<Reply, Fault> {
+/// What the worker did wrong. With [`Fault::NotDelivered`] `payload` is as it was.
+pub async fn exchange(channel: &mut Channel, ask: Ask<'_>, payload: &mut Bytes) -> Result<Reply, Fault> {
     let Ask { ticket, answer_max_bytes, .. } = ask;
     if channel.has_unread() {
         // A second answer to an earlier call, or a message nobody asked for, or the end. It must not meet this call.
@@ -141,13 +140,14 @@ pub async fn exchange(channel: &mut Channel, ask: Ask<'_>) -> Result<Reply, Faul
         lease: ticket.lease,
         label: ticket.label,
     };
-    if let Err(error) = channel.send(request, ask.payload).await {
+    if let Err(error) = channel.send(request, payload).await {
         return Err(match error {
             // The function may have read a part, but never all of it: no function has acted on this call.
             ChannelError::Closed => Fault::NotDelivered("the worker closed its channel".into()),
             other => other.into(),
         });
     }
+    *payload = Bytes::new();
     let mut total = 0;
     loop {
         let (header, payload) = receive(channel, ticket, answer_max_bytes.max(ERROR_MAX_BYTES)).await?;

@@ -105,7 +105,7 @@ fn pieces_go_to_who_takes_them_and_to_others_with_the_rest() {
 #[test]
 fn payloads_above_the_threshold_are_files_both_ways() {
     let (mut sublet, served) = start();
-    for (size, flags) in [(MEMFD_THRESHOLD, 0), (MEMFD_THRESHOLD + 1, FLAG_MEMFD), (5 << 20, FLAG_MEMFD), (3, 0)] {
+    for (size, flags) in [(MEMFD_THRESHOLD, 0), (MEMFD_THRESHOLD + 1, FLAG_MEMFD), (20 << 20, FLAG_MEMFD), (3, 0)] {
         let payload: Vec<u8> = (0..size).map(|at| (at % 251) as u8).collect();
         let (header, answer) = ask(&mut sublet, 1, &payload);
         assert_eq!((header.kind, header.flags, header.length as usize), (Kind::Response, flags, size));

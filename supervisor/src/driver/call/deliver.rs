@@ -79,16 +79,16 @@ impl Call {
         let ask = Ask {
             protocol,
             ticket,
-            payload: &self.payload,
             time_left_ms: left_ms,
             answer_max_bytes: self.entry.settings.answer_max_bytes,
             pieces: outlet.pieces.as_ref(),
             stream_max_bytes: self.entry.settings.stream_max.bytes(),
         };
+        let mut payload = self.take_payload();
         let outcome = tokio::select! {
             // An answer that is there counts, even when its worker has ended since.
             biased;
-            outcome = timeout(own, exchange(&mut channel, ask)) => outcome,
+            outcome = timeout(own, exchange(&mut channel, ask, &mut payload)) => outcome,
             note = notes.recv() => return Delivered::Overtaken(delivery, None, note),
         };
         let Ok(outcome) = outcome else {
@@ -112,6 +112,7 @@ impl Call {
             }
             Ok(Reply::Error(what)) => self.failure(&Failed::Handler(what), &delivery).await,
             Err(Fault::NotDelivered(what)) => {
+                self.put_payload(payload);
                 worker.meter().end(worker.reading());
                 return unfit(what);
             }

@@ -8,7 +8,7 @@ mod settle;
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -141,7 +141,9 @@ pub struct Call {
     driver: Arc<Driver>,
     entry: Arc<Entry>,
     key: PoolKey,
-    payload: Bytes,
+    /// Until a worker has it.
+    payload: Mutex<Bytes>,
+    payload_bytes: usize,
     want_log: bool,
     accepted: Instant,
     /// From acceptance to answer.
@@ -183,7 +185,8 @@ impl Driver {
             driver: self.clone(),
             entry: entry.clone(),
             key,
-            payload,
+            payload_bytes: payload.len(),
+            payload: Mutex::new(payload),
             want_log,
             accepted: Instant::now(),
             limit: timeout.map_or(most, |timeout| timeout.min(most)),
@@ -224,6 +227,8 @@ impl Call {
                 result => break result,
             }
         };
+        let answered = result.as_ref().map_or(0, |answer| answer.payload.len());
+        self.driver.large.note(self.payload_bytes.max(answered));
         let counters = &self.driver.counters;
         let counter = match &result {
             Ok(_) => &counters.answered,
@@ -274,6 +279,17 @@ impl Call {
             level: level.to_owned(),
             setting: setting.to_owned(),
         }
+    }
+
+    /// For a delivery. What may be delivered once more is kept.
+    fn take_payload(&self) -> Bytes {
+        let mut payload = self.payload.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.entry.settings.is_idempotent { payload.clone() } else { std::mem::take(&mut payload) }
+    }
+
+    /// Back from a worker that has not read it.
+    fn put_payload(&self, payload: Bytes) {
+        *self.payload.lock().unwrap_or_else(PoisonError::into_inner) = payload;
     }
 
     /// Takes the revision that has replaced its function's, if there is one that takes the same label.
