@@ -8,6 +8,7 @@
 //!   |                 '--> quota (limits of every group) <----+-|------------+-------> cgroups
 //!   |                                                           +--> usage (who used what), events (what operators are told)
 //!   |                                                           '--> recorder --> trace
+//!   |                                                           '--> logs (what functions write) --> journald, files
 //!   '--> what-if (pure, a crate of its own) <------------------------------------ trace
 //! ```
 //! The front does not see cgroups or the kernel; the driver does not see gRPC beyond its message types; the pool sees
@@ -21,6 +22,7 @@ pub mod doctor;
 pub mod driver;
 pub mod events;
 pub mod front;
+pub mod logs;
 pub mod nursery;
 pub mod quota;
 pub mod recorder;

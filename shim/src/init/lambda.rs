@@ -5,21 +5,23 @@
 //! function that has taken the launcher's place.
 
 use std::{
+    cell::RefCell,
     ffi::CString,
     io,
     net::TcpListener,
-    os::fd::{AsRawFd, BorrowedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
     rc::Rc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use nix::{
+    fcntl::OFlag,
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         signal::{Signal, kill},
         wait::{WaitStatus, waitpid},
     },
-    unistd::{Pid, execve},
+    unistd::{Pid, execve, pipe2},
 };
 use sublet_proto::link::{
     CHANNEL_FD,
@@ -32,21 +34,31 @@ use sublet_runtime_api::{
 };
 use tokio::task::{LocalSet, spawn_local};
 
-use super::{channel::Channel, exec::EXEC_FAILED};
+use super::{channel::Channel, exec::EXEC_FAILED, log_frames::Records};
 use crate::sys::{self, Fork};
 
 /// Added to a signal's number, as shells have it: the status of a launcher that a signal did not end.
 const SIGNAL_STATUS: i32 = 128;
+
+/// Where clients write records of their log, rather than lines to stdout.
+const RECORDS_FD: RawFd = CHANNEL_FD;
+/// Tells them.
+const RECORDS_VARIABLE: &str = "_LAMBDA_TELEMETRY_LOG_FD";
+/// The log, as any process of a worker has it.
+const LOG_FD: RawFd = 2;
 
 /// Serves calls until the supervisor closes the channel or the runtime ends.
 pub fn serve(spec: &SandboxSpec, arguments: &[CString], environment: &[CString]) -> io::Result<()> {
     // Before the runtime is there to ask: clients give up connecting after a second.
     let listener = TcpListener::bind(ADDRESS)?;
     listener.set_nonblocking(true)?;
+    let (records, written) = pipe2(OFlag::O_CLOEXEC)?;
     let child = match sys::fork()? {
-        Fork::Child => become_runtime(arguments, environment),
+        Fork::Child => become_runtime(arguments, environment, &written),
         Fork::Parent(pid) => pid,
     };
+    drop(written);
+    let records = Records::new(records, sys::lasting_fd(LOG_FD).try_clone_to_owned()?)?;
     let identity = Identity {
         arn: arn(environment),
         tenant_id: value(environment, "SUBLET_SUB_TENANT").to_owned(),
@@ -59,7 +71,10 @@ pub fn serve(spec: &SandboxSpec, arguments: &[CString], environment: &[CString])
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let requests = sys::watch(Readable(sys::lasting_fd(CHANNEL_FD)))?;
         let ended = sys::watch(sys::open_pidfd(child)?)?;
-        let server = Server::new(ToSupervisor(channel), identity);
+        let logged = sys::watch(records.watched()?)?;
+        let records = Rc::new(RefCell::new(records));
+        let mut has_records = true;
+        let server = Server::new(ToSupervisor { channel, records: records.clone() }, identity);
         let mut accepting = spawn_local(Rc::clone(&server).listen(listener));
         loop {
             tokio::select! {
@@ -86,6 +101,15 @@ pub fn serve(spec: &SandboxSpec, arguments: &[CString], environment: &[CString])
                         }
                     }
                 }
+                ready = logged.readable(), if has_records => {
+                    let mut ready = ready?;
+                    match records.borrow_mut().pass_on() {
+                        Ok(has_more) => has_records = has_more,
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
+                        // Its process goes on without them.
+                        Err(_) => has_records = false,
+                    }
+                }
                 stopped = &mut accepting => return stopped.map_err(io::Error::other)?,
             }
         }
@@ -105,23 +129,29 @@ fn event(header: Header, payload: Vec<u8>) -> Event {
 }
 
 /// The runtime's words as frames.
-struct ToSupervisor(Channel);
+struct ToSupervisor {
+    channel: Channel,
+    records: Rc<RefCell<Records>>,
+}
 
 impl Link for ToSupervisor {
     fn send(&self, event: Option<&Event>, what: Outbound) {
         let (lease, label) = event.map_or(([0; 16], [0; 16]), |event| (event.lease, event.label));
+        // What was logged before the answer is there before it.
+        self.records.borrow_mut().drain();
+        let channel = &self.channel;
         let header = |kind| Header { lease, label, ..Header::bare(kind) };
         let sent = match what {
-            Outbound::Ready => self.0.send(header(Kind::Ready), &[]),
-            Outbound::InitFailed(said) => self.0.send(header(Kind::Error), &said),
-            Outbound::Piece(piece) => self.0.send(header(Kind::Piece), &piece),
-            Outbound::Answer(answer) => self.0.send(header(Kind::Response), &answer),
-            Outbound::Failed(said) => self.0.send(header(Kind::Error), &said[..said.len().min(ERROR_MAX_BYTES)]),
-            Outbound::TooLarge => self.0.send_header(Header { length: TOO_LARGE, ..header(Kind::Response) }),
+            Outbound::Ready => channel.send(header(Kind::Ready), &[]),
+            Outbound::InitFailed(said) => channel.send(header(Kind::Error), &said),
+            Outbound::Piece(piece) => channel.send(header(Kind::Piece), &piece),
+            Outbound::Answer(answer) => channel.send(header(Kind::Response), &answer),
+            Outbound::Failed(said) => channel.send(header(Kind::Error), &said[..said.len().min(ERROR_MAX_BYTES)]),
+            Outbound::TooLarge => channel.send_header(Header { length: TOO_LARGE, ..header(Kind::Response) }),
             Outbound::BadPayload(why) => {
-                self.0.send(Header { aux: BAD_PAYLOAD, ..header(Kind::Error) }, why.as_bytes())
+                channel.send(Header { aux: BAD_PAYLOAD, ..header(Kind::Error) }, why.as_bytes())
             }
-            Outbound::Idle => self.0.send(header(Kind::Idle), &[]),
+            Outbound::Idle => channel.send(header(Kind::Idle), &[]),
         };
         if sent.is_err() {
             // The supervisor has let go of this worker.
@@ -144,17 +174,28 @@ fn is_readable(fd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(poll(&mut watched, PollTimeout::ZERO)? > 0)
 }
 
-fn become_runtime(arguments: &[CString], environment: &[CString]) -> ! {
+fn become_runtime(arguments: &[CString], environment: &[CString], records: &OwnedFd) -> ! {
     let prepare = || -> io::Result<()> {
-        // The channel is the launcher's alone.
-        sys::close_from(CHANNEL_FD)?;
+        // In the place of the channel, which is the launcher's alone.
+        let lifted = sys::lift_fd(records.as_fd())?;
+        sys::place_fd(lifted.as_fd(), RECORDS_FD)?;
+        // Given up to close_from, which closes it.
+        std::mem::forget(lifted);
+        sys::close_from(RECORDS_FD + 1)?;
         sys::default_signal(Signal::SIGPIPE);
-        match execve(&arguments[0], arguments, environment)? {}
+        match execve(&arguments[0], arguments, &with_records(environment)?)? {}
     };
     if let Err(error) = prepare() {
         eprintln!("execve {}: {error}", arguments[0].to_string_lossy());
     }
     sys::exit_now(EXEC_FAILED)
+}
+
+fn with_records(environment: &[CString]) -> io::Result<Vec<CString>> {
+    let is_other = |entry: &&CString| !entry.to_bytes().starts_with(RECORDS_VARIABLE.as_bytes());
+    let mut environment: Vec<CString> = environment.iter().filter(is_other).cloned().collect();
+    environment.push(CString::new(format!("{RECORDS_VARIABLE}={RECORDS_FD}"))?);
+    Ok(environment)
 }
 
 /// Ends as `child` has ended.

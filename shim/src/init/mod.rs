@@ -9,6 +9,7 @@ mod confine;
 mod exec;
 mod lambda;
 mod launcher;
+mod log_frames;
 mod root;
 mod watch;
 

@@ -22,7 +22,7 @@ pub fn run(args: InvokeArgs, json: bool) -> Result<(), Failed> {
         sub_tenant: args.sub_tenant.unwrap_or_default(),
         payload: payload.into(),
         timeout,
-        want_log: args.verbose || json,
+        want_log: args.verbose || args.log || json,
     };
     let result = client::block_on(async {
         let mut client = client::invoker(&args.socket).await?;
@@ -44,8 +44,10 @@ pub fn run(args: InvokeArgs, json: bool) -> Result<(), Failed> {
                 return Ok(());
             }
             std::io::stdout().write_all(&response.payload)?;
-            if args.verbose {
+            if args.verbose || args.log {
                 std::io::stderr().write_all(&response.log_tail)?;
+            }
+            if args.verbose {
                 eprintln!("sublet: {}", output::receipt_line(&receipt));
             }
             Ok(())

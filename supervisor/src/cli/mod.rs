@@ -3,6 +3,7 @@
 mod client;
 mod demo;
 mod invoke;
+mod logs;
 mod offline;
 mod operate;
 mod output;
@@ -120,6 +121,8 @@ enum Command {
         #[command(flatten)]
         socket: AdminSocket,
     },
+    /// Print what functions have written to stdout and stderr, line by line, with whose it is and in which call.
+    Logs(logs::LogsArgs),
     /// What tenants and sub-tenants have used since the start: receipts summed, beside what the kernel counted.
     Usage {
         /// Only this tenant's.
@@ -223,6 +226,9 @@ struct InvokeArgs {
     /// Print the answer in chunks, as the function makes them.
     #[arg(long)]
     stream: bool,
+    /// Print what the function logged during the call to stderr, the last 4 KiB of it.
+    #[arg(long)]
+    log: bool,
     /// Print receipt and log to stderr.
     #[arg(long, short)]
     verbose: bool,
@@ -332,6 +338,7 @@ fn run(command: Command, json: bool) -> Result<(), Failed> {
         Command::Limits(args) => quotas::limits(args, json),
         Command::Faults { tenant, socket } => watch::faults(&socket.path, tenant, json),
         Command::Watch { tenant, socket } => watch::watch(&socket.path, tenant, json),
+        Command::Logs(args) => logs::run(args, json),
         Command::Usage { tenant, socket } => watch::usage(&socket.path, tenant, json),
         Command::Evict { worker, tenant, function, sub_tenant, all, force, socket } => {
             let or_empty = Option::unwrap_or_default;

@@ -180,6 +180,29 @@ pub const LOG: Bounds<ByteSize> = Bounds {
     max: ByteSize::mib(1),
     why_max: "the supervisor keeps it in memory, once for each worker",
 };
+/// `log_rate`.
+pub const LOG_RATE: Bounds<ByteSize> = Bounds {
+    min: ByteSize::kib(32),
+    why_min: "a longest line of 16 KiB must fit",
+    max: ByteSize::mib(10),
+    why_max: "the supervisor reads no worker's log faster",
+};
+/// `log_memory`.
+pub const LOG_MEMORY: Bounds<ByteSize> = Bounds {
+    min: ByteSize::kib(64),
+    why_min: "less does not hold the lines of one moment",
+    max: ByteSize::from_bytes(16 << 30),
+    why_max: "the supervisor keeps it in memory",
+};
+/// `log_file_size`.
+pub const LOG_FILE: Bounds<ByteSize> = Bounds {
+    min: ByteSize::mib(1),
+    why_min: "files would be moved on more often than they are read",
+    max: ByteSize::from_bytes(1 << 40),
+    why_max: PLAUSIBLE,
+};
+/// `log_files`.
+pub const LOG_FILES: Bounds<u32> = count(1000, "each move renames all of them");
 /// `timeout` and `start_timeout`.
 pub const TIMEOUT: Bounds<Duration> = Bounds {
     min: Duration::from_millis(1),

@@ -85,5 +85,14 @@ pub const ANSWER_MAX: ByteSize = ByteSize::mib(6);
 pub const STREAM_MAX: ByteSize = ByteSize::mib(200);
 /// A stack trace and what led to it; at 200 workers 13 MiB in all.
 pub const LOG_MAX: ByteSize = ByteSize::kib(64);
+/// Some hundred lines a second, above what a function that is well writes; a flood is cut to what a disk takes from hundreds
+/// of workers.
+pub const LOG_RATE: ByteSize = ByteSize::kib(256);
+/// Some ten thousand lines: what was written in the minutes before somebody asks.
+pub const LOG_MEMORY: ByteSize = ByteSize::mib(16);
+/// With [`LOG_FILES`] of them half a GiB, which a host has.
+pub const LOG_FILE_SIZE: ByteSize = ByteSize::mib(64);
+/// See [`LOG_FILE_SIZE`].
+pub const LOG_FILES: u32 = 8;
 /// Runtimes probe for calls they can do without; EPERM lets them, and the verdict names the call all the same.
 pub const ON_REFUSED: OnRefused = OnRefused::Errno;

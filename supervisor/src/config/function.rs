@@ -67,6 +67,7 @@ pub fn check(raw: &RawFunction, r: &Reader<'_>, above: &Above<'_>) -> Option<Fun
     let answer_max_bytes = frame("answer_max", &raw.answer_max, defaults::ANSWER_MAX);
     let stream_max = r.or("stream_max", raw.stream_max.as_ref(), &bounds::STREAM, defaults::STREAM_MAX).value;
     let log_max = r.or("log_max", raw.log_max.as_ref(), &bounds::LOG, defaults::LOG_MAX).value;
+    let log_rate = r.or("log_rate", raw.log_rate.as_ref(), &bounds::LOG_RATE, defaults::LOG_RATE).value;
 
     let (layout, dir) = (layout?, dir?);
     let revision = revision(raw, &dir, layout.root(), kernel.tmp_size)
@@ -110,6 +111,8 @@ pub fn check(raw: &RawFunction, r: &Reader<'_>, above: &Above<'_>) -> Option<Fun
         answer_max_bytes,
         stream_max,
         log_max,
+        log_rate,
+        has_report_lines: r.flag("report_lines", raw.report_lines.as_ref()),
         on_refused_syscall,
     })
 }

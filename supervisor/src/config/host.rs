@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, net::SocketAddr};
 use super::{
     bounds, defaults,
     degradation::Degradation,
+    logs,
     name::Name,
     path::HostPath,
     raw::{Maybe, RawHost, Scalar},
@@ -54,6 +55,8 @@ pub fn check(raw: &RawHost, r: &Reader<'_>) -> (Above, Option<Host>) {
     let cpu_quota = r.optional("cpu_quota", raw.cpu_quota.as_ref(), &bounds::CPU_QUOTA);
     let pids_max = r.optional("pids_max", raw.pids_max.as_ref(), &bounds::PIDS);
     let ids = ids(raw, r, &workers_max);
+    let log = logs::check(raw, r);
+    let log_memory = r.or("log_memory", raw.log_memory.as_ref(), &bounds::LOG_MEMORY, defaults::LOG_MEMORY).value;
     let build = || {
         Some(Host {
             state_dir: state_dir.clone()?,
@@ -73,6 +76,8 @@ pub fn check(raw: &RawHost, r: &Reader<'_>) -> (Above, Option<Host>) {
             cells_memory_max: cells_memory_max.value,
             starts_max: starts_max.value,
             connections_max: connections_max.value,
+            log: log.clone()?,
+            log_memory,
             memory_max: memory_max.as_ref().map(|s| s.value),
             cpu_quota: cpu_quota.as_ref().map(|s| s.value),
             pids_max: pids_max.as_ref().map(|s| s.value),
@@ -80,7 +85,13 @@ pub fn check(raw: &RawHost, r: &Reader<'_>) -> (Above, Option<Host>) {
         })
     };
     let host = build();
-    let ours = [("host.state_dir", state_dir), ("host.socket", socket), ("host.admin_socket", admin_socket)];
+    let log_dir = log.as_ref().and_then(|log| log.dir().cloned());
+    let ours = [
+        ("host.state_dir", state_dir),
+        ("host.socket", socket),
+        ("host.admin_socket", admin_socket),
+        ("host.log_dir", log_dir),
+    ];
     let ours = ours.into_iter().filter_map(|(name, path)| Some((name, path?))).collect();
     (Above { workers_max, calls_in_flight_max, calls_waiting_max, memory_max, cpu_quota, pids_max, ours }, host)
 }

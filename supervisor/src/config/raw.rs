@@ -113,6 +113,11 @@ table! {
         cells_memory_max,
         starts_max,
         connections_max,
+        log,
+        log_dir,
+        log_file_size,
+        log_files,
+        log_memory,
         memory_max,
         cpu_quota,
         pids_max,
@@ -236,6 +241,8 @@ table! {
         #[serde(skip_serializing)]
         stream_max,
         log_max,
+        log_rate,
+        report_lines,
         on_refused_syscall,
     } {
         command: Option<Vec<Scalar>>,

@@ -11,6 +11,7 @@ use sublet_proto::link::sandbox::{OnRefused, Root};
 
 use super::{
     degradation::Degradation,
+    logs::LogTo,
     name::Name,
     path::HostPath,
     runtime::Runtime,
@@ -88,6 +89,10 @@ pub struct Host {
     pub cells_memory_max: ByteSize,
     /// Connections of callers; at least 1.
     pub connections_max: u32,
+    /// Where the lines of all functions are written.
+    pub log: LogTo,
+    /// Room for the last lines of all functions, for `sublet logs`.
+    pub log_memory: ByteSize,
     /// Memory of all workers together; none leaves the kernel's.
     pub memory_max: Option<ByteSize>,
     /// CPU time per time of all workers together; none leaves all there is.
@@ -333,6 +338,10 @@ pub struct Function {
     pub stream_max: ByteSize,
     /// Tail of the log that is kept for each worker.
     pub log_max: ByteSize,
+    /// Lines of a worker that are taken per second, in bytes; more is dropped and counted.
+    pub log_rate: ByteSize,
+    /// Whether each call's log has the lines START, END and REPORT.
+    pub has_report_lines: bool,
     /// What a refused system call does.
     pub on_refused_syscall: OnRefused,
 }

@@ -45,6 +45,7 @@ use self::{
 use crate::{
     config::{Config, Name, SubTenantLevel, Tenant},
     events::{Happened, Hub, WorkerNews},
+    logs::{capture::Capture, record::Source},
     recorder::Recorder,
     worker::{
         Owner, Worker,
@@ -353,11 +354,25 @@ impl Driver {
             false => self.shop.labels.group(tenant, sub_tenant),
         });
         worker.meter().belongs_to(self.shop.ledger.of(tenant, Some(sub_tenant)));
+        self.attach(worker, sub_tenant);
         if !worker.label(Owner { sub_tenant: sub_tenant.clone(), tag, group, since: Instant::now() }) {
             // Its keeper goes on with the first owner, and no frame of the second would be accepted.
             tracing::error!(worker = worker.name(), "a worker was to get a second owner");
             self.shop.groups.leave(tenant, sub_tenant);
         }
+    }
+
+    /// Before its function runs: from here on it is known whose its lines are.
+    fn attach(&self, worker: &Worker, sub_tenant: &SubTenant) {
+        let Entry { tenant, name, settings, .. } = &*worker.entry;
+        let source = Source {
+            tenant: tenant.to_string(),
+            function: name.to_string(),
+            sub_tenant_hash: self.shop.labels.group(tenant, sub_tenant),
+            worker: worker.name(),
+        };
+        let logs = self.shop.logs.clone();
+        worker.log.attach(Capture::new(logs, source, settings.log_rate.bytes(), settings.has_report_lines));
     }
 
     fn perform(self: &Arc<Self>, books: &mut Books, action: Action) {

@@ -18,6 +18,8 @@ const FIXED: &[(&str, &str)] = &[
     ("uid_base", "the nursery was told once"),
     ("uid_count", "the nursery was told once"),
     ("supervisor_uid", "it is what the supervisor runs as"),
+    ("log", "it was opened with root's rights"),
+    ("log_memory", "it was set aside"),
     ("connections_max", "it is counted from the start"),
     ("memory_max", "the pool's own limit is root's"),
     ("cpu_quota", "the pool's own limit is root's"),

@@ -99,6 +99,7 @@ fn of_host(host: &Host) -> Values {
         ("starts_max", host.starts_max.to_string()),
         ("cells_memory_max", host.cells_memory_max.to_string()),
         ("connections_max", host.connections_max.to_string()),
+        ("log_memory", host.log_memory.to_string()),
     ]
 }
 
@@ -166,6 +167,7 @@ fn of_function(function: &Function) -> Values {
         ("answer_max", bytes(function.answer_max_bytes)),
         ("stream_max", function.stream_max.to_string()),
         ("log_max", function.log_max.to_string()),
+        ("log_rate", function.log_rate.to_string()),
     ]
 }
 

@@ -39,6 +39,11 @@ use crate::{
     driver::{Driver, labels::Labels},
     events,
     front::{Bound, Front, FrontError},
+    logs::{
+        Logs,
+        files::DirError,
+        sink::{self, Sink},
+    },
     nursery::{self, Nursery, NurseryError, Started},
     quota::{self, Quotas, table::Table},
     recorder::{self, Recorder},
@@ -92,6 +97,9 @@ pub enum ServeError {
         /// Why not.
         error: io::Error,
     },
+    /// The directory of log files.
+    #[error(transparent)]
+    Logs(#[from] DirError),
     /// Something of the operating system.
     #[error("{what}: {error}")]
     Os {
@@ -140,6 +148,7 @@ struct Prepared {
     missing_layers: Vec<Layer>,
     v1_controllers: Vec<&'static str>,
     recorder: Option<Recorder>,
+    log_place: Option<sink::Place>,
     // Held until the end; the nursery has a copy.
     _state: State,
 }
@@ -201,6 +210,7 @@ fn prepare(source: Source, config: Config, record: Option<&Path>) -> Result<Prep
     let v1 = found.places.iter().filter(|(_, place)| matches!(place, Place::V1(_)));
     let v1_controllers = v1.map(|(controller, _)| controller.name()).collect();
     // From here on an error ends this process, and then the nursery cleans up.
+    let log_place = sink::open(host)?;
     rights::drop_to(host.supervisor_uid)?;
     let recorder = record.map(Recorder::start).transpose().map_err(os("write the trace's first line"))?;
     Ok(Prepared {
@@ -213,6 +223,7 @@ fn prepare(source: Source, config: Config, record: Option<&Path>) -> Result<Prep
         missing_layers,
         v1_controllers,
         recorder,
+        log_place,
         _state: state,
     })
 }
@@ -264,16 +275,30 @@ async fn run(
     while_stdin_is_open: bool,
     ready: impl FnOnce(&Config),
 ) -> Result<(), ServeError> {
-    let Prepared { source, config, report, tree, bound, started, missing_layers, v1_controllers, recorder, _state } =
-        prepared;
+    let Prepared {
+        source,
+        config,
+        report,
+        tree,
+        bound,
+        started,
+        missing_layers,
+        v1_controllers,
+        recorder,
+        log_place,
+        _state,
+    } = prepared;
     let nursery = Nursery::run(started)?;
     let host = &config.host;
     let quotas = Arc::new(Quotas::new(Arc::new(tree)));
+    let logs = Arc::new(Logs::new(usize::try_from(host.log_memory.bytes()).unwrap_or(usize::MAX)));
+    let sink = log_place.map(|place| Sink::start(place, logs.clone())).transpose().map_err(os("write host.log"))?;
     let shop = Workshop {
         nursery: nursery.clone(),
         quotas: quotas.clone(),
         slots: Slots::new(host.uid_count / 2),
         ledger: Ledger::default(),
+        logs,
         groups: Groups::default(),
         labels: Labels::new().map_err(os("get random bytes"))?,
         uid_base: host.uid_base,
@@ -347,6 +372,10 @@ async fn run(
     drop(tokio::time::timeout(CLOSE_GRACE, &mut serving).await);
     serving.abort();
     let left = nursery.stop().await?;
+    if let Some(sink) = sink {
+        // It waits for a thread; nothing else runs any more that would have to.
+        tokio::task::spawn_blocking(|| sink.finish()).await.ok();
+    }
     if let Some(lost) = driver.finish_recording() {
         match lost {
             Ok(0) => {}

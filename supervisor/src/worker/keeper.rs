@@ -34,6 +34,7 @@ use super::{
 use crate::{
     cgroups::{CgroupError, leaf::Leaf},
     driver::labels::Labels,
+    logs::Logs,
     nursery::{InitEnd, Nursery, NurseryError, Sandbox},
     quota::Quotas,
     usage::Ledger,
@@ -59,6 +60,8 @@ pub struct Workshop {
     pub slots: Slots,
     /// What everybody used.
     pub ledger: Ledger,
+    /// What functions write.
+    pub logs: Arc<Logs>,
     /// Which group is whose.
     pub groups: Groups,
     /// Names and tags.

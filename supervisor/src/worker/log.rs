@@ -1,6 +1,7 @@
-//! What a function writes to stdout and stderr: the tail is kept, the rate is bounded.
+//! What a function writes to stdout and stderr: the tail is kept, the rate is bounded, and every line goes to the logs.
 
 use std::{
+    cell::RefCell,
     collections::VecDeque,
     io,
     os::fd::{AsFd, OwnedFd},
@@ -14,12 +15,25 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
+use crate::{
+    driver::labels::hex,
+    logs::{
+        capture::Capture,
+        report::{self, Report},
+    },
+};
+
 /// Read at once; what a pipe holds.
 const READ_BYTES: usize = 64 * 1024;
 /// A worker's log is read at most this fast: [`WINDOW_BYTES`] each [`WINDOW`]. One that writes faster waits in its own
 /// write(2); the supervisor's time belongs to all sub-tenants.
 const WINDOW: Duration = Duration::from_millis(100);
 const WINDOW_BYTES: usize = 1024 * 1024;
+
+thread_local! {
+    /// Every call looks into a pipe that is empty as a rule; that must not cost a cleared buffer each time.
+    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
+}
 
 /// The tail of one worker's log.
 #[derive(Debug)]
@@ -36,6 +50,8 @@ struct Tail {
     /// When the last of them were.
     written: Option<Instant>,
     pipe: Option<OwnedFd>,
+    /// Once it is known whose the lines are. Nothing of a function's runs before.
+    capture: Option<Capture>,
 }
 
 /// A point in a log.
@@ -52,11 +68,42 @@ impl Log {
         self.tail.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where the log ends now, what is still in the pipe included.
-    pub fn mark(&self) -> Mark {
+    /// From now on lines go to the logs as well.
+    pub fn attach(&self, capture: Capture) {
+        self.tail().capture = Some(capture);
+    }
+
+    /// The worker is given a call: what is written from here on, what is still in the pipe not included, is the call's.
+    pub fn begin(&self, request: [u8; 16], revision: impl FnOnce() -> String) -> Mark {
         let mut tail = self.tail();
         tail.drain(self.limit);
-        Mark(tail.total)
+        let mark = Mark(tail.total);
+        if let Some(capture) = &mut tail.capture {
+            capture.begin(request);
+            if capture.has_report_lines() {
+                let line = report::start(&hex(&request), &revision());
+                tail.say(&line, self.limit);
+            }
+        }
+        mark
+    }
+
+    /// The lines that end a call's log, where the function has them; once, whoever says so.
+    pub fn report(&self, report: &Report<'_>) {
+        let mut tail = self.tail();
+        if tail.capture.as_mut().is_some_and(Capture::wants_report) {
+            tail.drain(self.limit);
+            tail.say(&report::end(report), self.limit);
+        }
+    }
+
+    /// The worker has no call any more.
+    pub fn end(&self) {
+        let mut tail = self.tail();
+        tail.drain(self.limit);
+        if let Some(capture) = &mut tail.capture {
+            capture.end();
+        }
     }
 
     /// What is kept of what was written since `mark`.
@@ -91,8 +138,14 @@ impl Log {
         let (mut window_end, mut taken) = (Instant::now() + WINDOW, 0);
         loop {
             let mut ready = wakes.readable().await?;
-            match self.tail().read(self.limit) {
-                Ok(0) => return Ok(()),
+            let read = self.tail().read(self.limit);
+            match read {
+                Ok(0) => {
+                    if let Some(capture) = &mut self.tail().capture {
+                        capture.close();
+                    }
+                    return Ok(());
+                }
                 Ok(bytes) => taken += bytes,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
                 Err(error) => return Err(error),
@@ -110,11 +163,20 @@ impl Log {
 impl Tail {
     /// Reads once. 0 at the end of the pipe.
     fn read(&mut self, limit: usize) -> io::Result<usize> {
-        let Some(pipe) = &self.pipe else { return Err(io::ErrorKind::WouldBlock.into()) };
-        let mut buffer = [0; READ_BYTES];
-        let length = nix::unistd::read(pipe.as_fd(), &mut buffer)?;
-        self.take_in(&buffer[..length], limit);
-        Ok(length)
+        BUFFER.with_borrow_mut(|buffer| {
+            let Some(pipe) = &self.pipe else { return Err(io::ErrorKind::WouldBlock.into()) };
+            let length = nix::unistd::read(pipe.as_fd(), buffer)?;
+            self.take_in(&buffer[..length], limit);
+            Ok(length)
+        })
+    }
+
+    /// Takes sublet's own words in, as if the function had written them.
+    fn say(&mut self, text: &str, limit: usize) {
+        if let Some(capture) = &mut self.capture {
+            capture.say(text);
+        }
+        self.keep(text.as_bytes(), limit);
     }
 
     /// Reads what is there now; at most what a pipe holds, so that a flood does not keep the reader.
@@ -126,6 +188,13 @@ impl Tail {
     }
 
     fn take_in(&mut self, bytes: &[u8], limit: usize) {
+        if let Some(capture) = &mut self.capture {
+            capture.take_in(bytes);
+        }
+        self.keep(bytes, limit);
+    }
+
+    fn keep(&mut self, bytes: &[u8], limit: usize) {
         self.total += bytes.len() as u64;
         self.written = Some(Instant::now());
         let kept = &bytes[bytes.len().saturating_sub(limit)..];
@@ -143,7 +212,7 @@ mod tests {
     fn tail_keeps_the_last_bytes_and_counts_all() {
         let log = Log::new(4);
         log.tail().take_in(b"abc", 4);
-        let mark = log.mark();
+        let mark = log.begin([0; 16], String::new);
         log.tail().take_in(b"de", 4);
         assert_eq!(log.all(), b"bcde");
         assert_eq!(log.since(mark), b"de");

@@ -22,6 +22,9 @@ export const handler = async (event, context) => {
       throw new TypeError("as asked");
     case "exit":
       process.exit(event.status ?? 3);
+    case "log":
+      console.error(event.value);
+      return null;
     case "sleep":
       await new Promise((done) => setTimeout(done, event.ms));
       return calls;

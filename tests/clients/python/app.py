@@ -1,5 +1,6 @@
 """A Lambda handler as anybody writes one: it imports nothing of sublet's."""
 
+import logging
 import os
 import time
 
@@ -38,6 +39,10 @@ def handler(event, context):
             kept.write(event["value"])
         with open("/tmp/kept", encoding="utf-8") as kept:
             return kept.read()
+    if do == "log":
+        logging.getLogger().error(event["value"])
+        print(event["value"].replace("\n", " "))
+        return None
     if do == "print":
         print(event["value"])
         return None

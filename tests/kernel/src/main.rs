@@ -15,6 +15,7 @@ mod lambda;
 mod life;
 mod litter;
 mod load;
+mod logs;
 mod mixed;
 mod pool;
 mod quotas;
@@ -62,6 +63,7 @@ fn main() {
         trace::CASES,
         bad_input::CASES,
         load::CASES,
+        logs::CASES,
         mixed::CASES,
         history::CASES,
     ]

@@ -4,7 +4,7 @@ use std::{
     env,
     io::{BufRead, BufReader, Read},
     path::PathBuf,
-    process::{Child, ChildStderr, Command, Stdio},
+    process::{Child, Command, Stdio},
     thread::{JoinHandle, sleep, spawn},
     time::{Duration, Instant},
 };
@@ -39,6 +39,7 @@ pub fn probe() -> PathBuf {
 pub struct Supervisor {
     child: Child,
     log: Option<JoinHandle<String>>,
+    out: Option<JoinHandle<String>>,
     /// Its files.
     pub place: Place,
 }
@@ -70,10 +71,13 @@ impl Supervisor {
             .map_err(|error| format!("start {}: {error}", program().display()))?;
         let log = child.stderr.take().map(collect);
         let mut line = String::new();
-        if let Some(out) = child.stdout.take() {
-            BufReader::new(out).read_line(&mut line).map_err(|error| error.to_string())?;
+        let mut out = None;
+        if let Some(stdout) = child.stdout.take() {
+            let mut stdout = BufReader::new(stdout);
+            stdout.read_line(&mut line).map_err(|error| error.to_string())?;
+            out = Some(collect(stdout));
         }
-        let supervisor = Self { child, log, place };
+        let supervisor = Self { child, log, out, place };
         if line.starts_with("serving") {
             return Ok(supervisor);
         }
@@ -116,6 +120,13 @@ impl Supervisor {
         if status == "exit status: 0" { Ok(()) } else { Err(format!("stopped with {status}: {log}")) }
     }
 
+    /// Stops it, and returns what it has written to standard output since it serves.
+    pub fn stop_for_output(mut self) -> Result<String, String> {
+        let out = self.out.take();
+        self.stop()?;
+        out.and_then(|out| out.join().ok()).ok_or_else(|| "its standard output was not read".into())
+    }
+
     /// Ends it by SIGKILL and gives its place back for another.
     pub fn kill(mut self) -> Result<Place, String> {
         self.child.kill().map_err(|error| error.to_string())?;
@@ -154,11 +165,11 @@ impl Drop for Supervisor {
     }
 }
 
-/// Reads stderr to its end, so that a chatty child never blocks on it.
-fn collect(stderr: ChildStderr) -> JoinHandle<String> {
+/// Reads to its end, so that a chatty child never blocks on it.
+fn collect(mut from: impl Read + Send + 'static) -> JoinHandle<String> {
     spawn(move || {
         let mut text = String::new();
-        BufReader::new(stderr).read_to_string(&mut text).ok();
+        from.read_to_string(&mut text).ok();
         text
     })
 }

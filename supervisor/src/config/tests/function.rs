@@ -25,6 +25,7 @@ fn function_defaults_are_what_the_manual_says() {
     assert_eq!(function.freeze_after, Freeze::After(Duration::from_millis(100)));
     assert_eq!((function.workers_max, function.workers_per_sub_tenant_max, function.queue_max), (200, 4, 100));
     assert_eq!((function.payload_max_bytes, function.answer_max_bytes), (6 << 20, 6 << 20));
+    assert_eq!((function.log_rate.bytes(), function.has_report_lines), (256 << 10, false));
     assert_eq!((function.log_max.bytes(), function.on_refused_syscall), (64 << 10, OnRefused::Errno));
 }
 
@@ -88,6 +89,7 @@ fn function_numbers_have_bounds() {
     bounded(&[], &f("payload_max"), "\"0B\"", "\"1B\"", "\"64MiB\"", "\"67108865B\"");
     bounded(&[], &f("answer_max"), "\"0B\"", "\"1B\"", "\"64MiB\"", "\"67108865B\"");
     bounded(&[], &f("log_max"), "\"1023B\"", "\"1KiB\"", "\"1MiB\"", "\"1025KiB\"");
+    bounded(&[], &f("log_rate"), "\"31KiB\"", "\"32KiB\"", "\"10MiB\"", "\"10241KiB\"");
 }
 
 #[test]
@@ -280,7 +282,7 @@ fn command_and_environment_fit_one_message() {
 }
 
 /// Another value for every setting of a function.
-const OTHERS: [(&str, &str); 38] = [
+const OTHERS: [(&str, &str); 40] = [
     ("runtime", "\"exec\""),
     ("handler", "\"app.other\""),
     ("isolation", "\"shared\""),
@@ -315,6 +317,8 @@ const OTHERS: [(&str, &str); 38] = [
     ("answer_max", "\"5MiB\""),
     ("stream_max", "\"5MiB\""),
     ("log_max", "\"65KiB\""),
+    ("log_rate", "\"64KiB\""),
+    ("report_lines", "true"),
     ("on_refused_syscall", "\"kill\""),
     ("command", "[\"/function/resize\", \"\"]"),
     ("env", "{ A = \"\" }"),

@@ -5,6 +5,7 @@ mod function;
 mod host;
 mod lambda;
 mod levels;
+mod logs;
 mod quotas;
 mod shape;
 

@@ -64,7 +64,7 @@ impl Call {
             return unfit("its channel is not there".into());
         };
         // What it wrote before is not this call's, nor what it used.
-        delivery.mark = Some(worker.log.mark());
+        delivery.mark = Some(worker.log.begin(delivery.lease, || self.entry.settings.short_revision()));
         worker.meter().begin(worker.reading());
         delivery.throttled_above = worker.throttled_above();
         let ticket = Ticket { lease: delivery.lease, label: owner.tag };
@@ -146,6 +146,8 @@ impl Call {
             };
         }
         if clean {
+            // What it writes between two calls is nobody's.
+            worker.log.end();
             worker.put_channel(channel);
         }
         answered(clean);

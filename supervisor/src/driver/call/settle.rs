@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use sublet_pool::{End, Refusal, Stage, Start};
-use sublet_proto::v1::{self, Receipt, Verdict};
+use sublet_proto::v1::{self, Receipt, Verdict, VerdictKind};
 use tokio::time::sleep;
 
 use super::{Answer, Call, Failure, Held, deliver::Delivery};
@@ -16,24 +16,49 @@ use crate::{
     driver::{
         hit::Scope,
         labels::hex,
+        reason,
         rejection::Rejection,
         verdict::{self, HeldBack, Noticed},
     },
+    logs::report::Report,
     usage::sums::{CallEnd, Reading},
-    worker::{StartFailure, Worker},
+    worker::{PostMortem, StartFailure, Worker, log::Mark},
 };
 
 /// How long a verdict waits for the counters of a dead worker.
 const POST_MORTEM_PATIENCE: Duration = Duration::from_secs(2);
 
+/// Of a call's log, what goes with its answer or verdict, in bytes: the end of it.
+const LOG_TAIL_MAX_BYTES: usize = 4096;
+
+fn log_tail(delivery: &Delivery, mark: Mark) -> Bytes {
+    let log = Bytes::from(delivery.worker.log.since(mark));
+    log.slice(log.len().saturating_sub(LOG_TAIL_MAX_BYTES)..)
+}
+
 impl Call {
     pub(super) fn answer(&self, payload: Bytes, delivery: &Delivery) -> Answer {
+        let used = delivery.worker.meter().end(delivery.worker.reading());
+        let receipt = self.receipt(Some(delivery), used);
+        self.report(delivery, &receipt, None);
         let log_tail = match delivery.mark.filter(|_| self.want_log) {
-            Some(mark) => delivery.worker.log.since(mark).into(),
+            Some(mark) => log_tail(delivery, mark),
             None => Bytes::new(),
         };
-        let used = delivery.worker.meter().end(delivery.worker.reading());
-        Answer { payload, receipt: self.receipt(Some(delivery), used), log_tail }
+        Answer { payload, receipt, log_tail }
+    }
+
+    /// Ends the call's part of its worker's log, where its function has lines for that.
+    fn report(&self, delivery: &Delivery, receipt: &Receipt, status: Option<(&str, &str)>) {
+        let time = |wire: Option<prost_types::Duration>| Duration::try_from(wire?).ok();
+        delivery.worker.log.report(&Report {
+            request: &receipt.lease,
+            running: time(receipt.running).unwrap_or_default(),
+            memory_max: self.entry.settings.memory_max.bytes(),
+            memory_peak: receipt.memory_peak_bytes,
+            starting: time(receipt.starting),
+            status,
+        });
     }
 
     /// Puts a call that was accepted into the books of its worker, sub-tenant and tenant.
@@ -79,7 +104,7 @@ impl Call {
             limit_millis: quota(level),
         });
         let verdict = verdict::or_cpu(&self.scope(), of_deadline, held);
-        self.failed_with(verdict, Some(delivery), used)
+        self.failed_with(verdict, Some(delivery), used, None)
     }
 
     /// What the quotas of the levels above held back since the delivery.
@@ -92,20 +117,36 @@ impl Call {
     /// Adds to a verdict what every verdict carries.
     pub(super) fn failed(&self, verdict: Verdict, delivery: Option<&Delivery>) -> Held {
         let used = delivery.map(|delivery| delivery.worker.meter().end(delivery.worker.reading()));
-        self.failed_with(verdict, delivery, used.unwrap_or_default())
+        self.failed_with(verdict, delivery, used.unwrap_or_default(), None)
     }
 
-    fn failed_with(&self, verdict: Verdict, delivery: Option<&Delivery>, used: Reading) -> Held {
+    fn failed_with(
+        &self,
+        verdict: Verdict,
+        delivery: Option<&Delivery>,
+        used: Reading,
+        post: Option<&PostMortem>,
+    ) -> Held {
         let worker = delivery.map(|delivery| &delivery.worker);
+        let mut receipt = self.receipt(delivery, used);
+        if let Some(post) = post {
+            receipt.memory_peak_bytes = post.memory_peak_bytes;
+            receipt.exit = post.exit();
+        }
+        if let Some(delivery) = delivery {
+            let kind = verdict.kind();
+            let status = if kind == VerdictKind::Deadline { "timeout" } else { "error" };
+            self.report(delivery, &receipt, Some((status, reason::of_verdict(kind))));
+        }
         let log_tail = match delivery {
-            Some(Delivery { mark: Some(mark), worker, .. }) => worker.log.since(*mark).into(),
+            Some(delivery @ Delivery { mark: Some(mark), .. }) => log_tail(delivery, *mark),
             _ => verdict.log_tail,
         };
         let refused_syscalls = match worker {
             Some(worker) => worker.refused_calls(),
             None => verdict.refused_syscalls,
         };
-        let receipt = Some(self.receipt(delivery, used));
+        let receipt = Some(receipt);
         Err(Failure::Verdict(Box::new(Verdict { receipt, log_tail, refused_syscalls, ..verdict })))
     }
 
@@ -121,7 +162,12 @@ impl Call {
                 held.unwrap_or_else(|| Err(Failure::Ours("the call was answered without an answer".into())))
             }
             End::Deadline { at, .. } => self.deadline_passed(at, delivery),
-            End::Cancelled { .. } => Err(Failure::Cancelled),
+            End::Cancelled { .. } => {
+                if let Some(delivery) = delivery {
+                    self.report(delivery, &self.receipt(Some(delivery), Reading::default()), Some(("cancelled", "")));
+                }
+                Err(Failure::Cancelled)
+            }
             // It ended after it had answered, in full and in time.
             End::WorkerDied { .. } if matches!(held, Some(Ok(_))) => {
                 held.unwrap_or_else(|| Err(Failure::Ours("the call was answered without an answer".into())))
@@ -176,17 +222,9 @@ impl Call {
         };
         let refused = worker.refused_calls();
         let noticed = Noticed { refused: &refused, forks_refused: forks_refused.or(post.pids_bite) };
-        let held = self.failed(verdict::of_death(&self.scope(), &post, noticed), delivery);
-        match held {
-            Err(Failure::Verdict(mut verdict)) => {
-                if let Some(receipt) = &mut verdict.receipt {
-                    receipt.memory_peak_bytes = post.memory_peak_bytes;
-                    receipt.exit = post.exit();
-                }
-                Err(Failure::Verdict(verdict))
-            }
-            other => other,
-        }
+        let verdict = verdict::of_death(&self.scope(), &post, noticed);
+        let used = delivery.map(|delivery| delivery.worker.meter().end(delivery.worker.reading()));
+        self.failed_with(verdict, delivery, used.unwrap_or_default(), Some(&post))
     }
 
     fn receipt(&self, delivery: Option<&Delivery>, used: Reading) -> Receipt {

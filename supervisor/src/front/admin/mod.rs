@@ -1,5 +1,6 @@
 //! `sublet.v1.Admin`: what operators ask and order.
 
+mod logs;
 mod quotas;
 mod watch;
 
@@ -14,8 +15,8 @@ use sublet_proto::v1::{
     DiffResponse, DrainRequest, DrainResponse, EvictRequest, EvictResponse, Fact, Function, GetHealthRequest,
     GetHealthResponse, GetUsageRequest, GetUsageResponse, Limit, ListFaultsRequest, ListFaultsResponse,
     ListFunctionsRequest, ListFunctionsResponse, ListLimitsRequest, ListLimitsResponse, ListWorkersRequest,
-    ListWorkersResponse, ReloadRequest, ReloadResponse, SetRequest, SetResponse, UnsetRequest, UnsetResponse,
-    WarmRequest, WarmResponse, WatchRequest, WatchResponse, Worker, admin_server::Admin,
+    ListWorkersResponse, LogsRequest, LogsResponse, ReloadRequest, ReloadResponse, SetRequest, SetResponse,
+    UnsetRequest, UnsetResponse, WarmRequest, WarmResponse, WatchRequest, WatchResponse, Worker, admin_server::Admin,
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -299,6 +300,12 @@ impl Admin for AdminService {
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         Ok(Response::new(watch::watch(self.driver.clone(), request.into_inner().tenant)))
+    }
+
+    type LogsStream = ReceiverStream<Result<LogsResponse, Status>>;
+
+    async fn logs(&self, request: Request<LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
+        logs::logs(&self.driver, request.into_inner()).map(Response::new)
     }
 
     async fn get_usage(&self, request: Request<GetUsageRequest>) -> Result<Response<GetUsageResponse>, Status> {

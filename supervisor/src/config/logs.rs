@@ -1,0 +1,71 @@
+//! Checks what was written about logs in [host].
+
+use serde::Serialize;
+
+use super::{bounds, defaults, path::HostPath, raw::RawHost, reader::Reader, units::ByteSize};
+
+/// Where the lines of all functions are written, besides memory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogTo {
+    /// Nowhere.
+    None,
+    /// Standard output, one JSON value for each line: for journald.
+    Stdout,
+    /// Files.
+    Files {
+        /// Their directory.
+        dir: HostPath,
+        /// Of each.
+        size: ByteSize,
+        /// How many are kept, with the one that is written; at least 1.
+        count: u32,
+    },
+}
+
+/// Where logs go; none when that is wrong.
+pub fn check(raw: &RawHost, r: &Reader<'_>) -> Option<LogTo> {
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    enum To {
+        None,
+        Stdout,
+        Files,
+    }
+    let choices = [("none", To::None), ("stdout", To::Stdout), ("files", To::Files)];
+    let to = match &raw.log {
+        Some(raw) => r.choice("log", Some(raw), &choices)?,
+        None => To::None,
+    };
+    let dir = r.path("log_dir", raw.log_dir.as_ref(), "/var/log/sublet");
+    let size = r.or("log_file_size", raw.log_file_size.as_ref(), &bounds::LOG_FILE, defaults::LOG_FILE_SIZE).value;
+    let count = r.or("log_files", raw.log_files.as_ref(), &bounds::LOG_FILES, defaults::LOG_FILES).value;
+    if to != To::Files {
+        let written = [("log_dir", &raw.log_dir), ("log_file_size", &raw.log_file_size), ("log_files", &raw.log_files)];
+        for (key, value) in written {
+            if let Some(value) = value {
+                let what = "says how files are written, and none are";
+                r.refuse(key, Some(value.to_string()), what, "write log = \"files\" as well, or remove it");
+            }
+        }
+    }
+    match to {
+        To::None => Some(LogTo::None),
+        To::Stdout => Some(LogTo::Stdout),
+        To::Files => {
+            if raw.log_dir.is_none() {
+                r.missing("log_dir", "add a directory of its own, such as log_dir = \"/var/log/sublet\" in [host]");
+            }
+            Some(LogTo::Files { dir: dir?, size, count })
+        }
+    }
+}
+
+impl LogTo {
+    /// Directory that no worker may see.
+    pub const fn dir(&self) -> Option<&HostPath> {
+        match self {
+            Self::None | Self::Stdout => None,
+            Self::Files { dir, .. } => Some(dir),
+        }
+    }
+}

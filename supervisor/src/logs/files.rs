@@ -1,0 +1,237 @@
+//! Log files with rotation: `functions.log` is written, `functions.log.1` is the one before, and so on to the number that is
+//! kept. Bounded by count times size, whatever functions write.
+
+use std::{
+    fs::{DirBuilder, File},
+    io::{self, Write},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{DirBuilderExt, MetadataExt},
+    },
+    path::Path,
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{OFlag, open, openat, renameat},
+    sys::stat::Mode,
+    unistd::{Gid, Uid, UnlinkatFlags, fchown, unlinkat},
+};
+
+/// The one that is written.
+const NAME: &str = "functions.log";
+
+/// Why a directory of logs cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DirError {
+    /// Something of the operating system.
+    #[error("{what} host.log_dir = \"{path}\": {error}; name a directory of its own on a disk that can be written")]
+    Os {
+        /// What was tried.
+        what: &'static str,
+        /// On what.
+        path: String,
+        /// Why it failed.
+        error: io::Error,
+    },
+    /// It is somebody else's, and may hold anything.
+    #[error(
+        "host.log_dir = \"{path}\" belongs to uid {owner}, and logs are written by uid {uid}: name a directory that is not there \
+         yet, or give it away with `chown {uid}:{uid} {path}`"
+    )]
+    Foreign {
+        /// Where.
+        path: String,
+        /// Whose it is.
+        owner: u32,
+        /// Host.supervisor_uid.
+        uid: u32,
+    },
+}
+
+/// A directory of logs, held open: what its path leads to later does not matter.
+#[derive(Debug)]
+pub struct Dir(OwnedFd);
+
+impl Dir {
+    /// Opens it; makes it for `uid` when it is not there. Called with root's rights.
+    ///
+    /// # Errors
+    /// It cannot be made, or is somebody else's.
+    pub fn open(path: &Path, uid: u32) -> Result<Self, DirError> {
+        let shown = || path.display().to_string();
+        let os = |what| move |error: io::Error| DirError::Os { what, path: path.display().to_string(), error };
+        let made = match DirBuilder::new().mode(0o750).create(path) {
+            Ok(()) => true,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+            Err(error) => return Err(os("make")(error)),
+        };
+        let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let dir = open(path, flags, Mode::empty()).map_err(|error| os("open")(error.into()))?;
+        if made {
+            let (owner, group) = (Uid::from_raw(uid), Gid::from_raw(uid));
+            fchown(&dir, Some(owner), Some(group)).map_err(|error| os("give away")(error.into()))?;
+        }
+        let file = File::from(dir);
+        let owner = file.metadata().map_err(os("look at"))?.uid();
+        // Never chown what we have not made: the path could be /var/log.
+        if owner != uid {
+            return Err(DirError::Foreign { path: shown(), owner, uid });
+        }
+        Ok(Self(file.into()))
+    }
+
+    fn append(&self) -> io::Result<(File, u64)> {
+        let flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let file = File::from(openat(&self.0, NAME, flags, Mode::from_bits_truncate(0o640))?);
+        let size = file.metadata()?.len();
+        Ok((file, size))
+    }
+
+    /// Moves every file on by one; the oldest of `count` goes.
+    fn shift(&self, count: u32) -> io::Result<()> {
+        let name = |number: u32| if number == 0 { NAME.to_owned() } else { format!("{NAME}.{number}") };
+        if count == 1 {
+            return absent_is_fine(unlinkat(&self.0, NAME, UnlinkatFlags::NoRemoveDir));
+        }
+        for number in (0..count - 1).rev() {
+            absent_is_fine(renameat(&self.0, name(number).as_str(), &self.0, name(number + 1).as_str()))?;
+        }
+        Ok(())
+    }
+}
+
+fn absent_is_fine(done: nix::Result<()>) -> io::Result<()> {
+    match done {
+        Ok(()) | Err(Errno::ENOENT) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Files that are being written.
+#[derive(Debug)]
+pub struct Files {
+    dir: Dir,
+    file: File,
+    size: u64,
+    size_max: u64,
+    count: u32,
+}
+
+impl Files {
+    /// Goes on where an earlier run ended. At most `count` files of `size_max` bytes.
+    ///
+    /// # Errors
+    /// When the file cannot be opened or made.
+    pub fn open(dir: Dir, size_max: u64, count: u32) -> io::Result<Self> {
+        let (file, size) = dir.append()?;
+        Ok(Self { dir, file, size, size_max, count })
+    }
+}
+
+impl Files {
+    /// Writes whole lines, all or none to one file, and rotates before a file grows over its size.
+    ///
+    /// # Errors
+    /// When the disk refuses; then the file is as it was, as far as the disk lets us.
+    pub fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+        let length = lines.len() as u64;
+        if self.size > 0 && self.size + length > self.size_max {
+            self.dir.shift(self.count)?;
+            (self.file, self.size) = self.dir.append()?;
+        }
+        match self.file.write_all(lines) {
+            Ok(()) => {
+                self.size += length;
+                Ok(())
+            }
+            Err(error) => {
+                // Half a line would spoil the next one.
+                self.file.set_len(self.size).ok();
+                Err(error)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Place(std::path::PathBuf);
+
+    impl Place {
+        fn new(name: &str) -> Self {
+            Self(std::env::temp_dir().join(format!("sublet-logs-{name}-{}", std::process::id())))
+        }
+
+        fn read(&self, name: &str) -> Option<String> {
+            std::fs::read_to_string(self.0.join(name)).ok()
+        }
+    }
+
+    impl Drop for Place {
+        fn drop(&mut self) {
+            std::fs::remove_dir_all(&self.0).ok();
+        }
+    }
+
+    fn uid() -> u32 {
+        nix::unistd::getuid().as_raw()
+    }
+
+    #[test]
+    fn files_move_on_and_the_oldest_goes() {
+        let place = Place::new("rotate");
+        let open = || Files::open(Dir::open(&place.0, uid()).unwrap(), 10, 3).unwrap();
+        let mut files = open();
+        for line in ["aaaa\n", "bbbb\n", "cccc\n"] {
+            files.write(line.as_bytes()).unwrap();
+        }
+        assert_eq!(place.read(NAME).as_deref(), Some("cccc\n"));
+        assert_eq!(place.read("functions.log.1").as_deref(), Some("aaaa\nbbbb\n"));
+        // A later run goes on where this one ended.
+        drop(files);
+        let mut files = open();
+        for line in ["dddd\n", "eeee\n", "ffff\n", "gggg\n"] {
+            files.write(line.as_bytes()).unwrap();
+        }
+        assert_eq!(place.read(NAME).as_deref(), Some("gggg\n"));
+        assert_eq!(place.read("functions.log.1").as_deref(), Some("eeee\nffff\n"));
+        assert_eq!(place.read("functions.log.2").as_deref(), Some("cccc\ndddd\n"));
+        assert_eq!(place.read("functions.log.3"), None);
+    }
+
+    #[test]
+    fn single_file_begins_anew() {
+        let place = Place::new("single");
+        let mut files = Files::open(Dir::open(&place.0, uid()).unwrap(), 4, 1).unwrap();
+        files.write(b"one\n").unwrap();
+        files.write(b"two\n").unwrap();
+        assert_eq!(place.read(NAME).as_deref(), Some("two\n"));
+        assert_eq!(std::fs::read_dir(&place.0).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn foreign_directory_is_refused_and_left_as_it_is() {
+        let place = Place::new("foreign");
+        std::fs::create_dir(&place.0).unwrap();
+        let error = Dir::open(&place.0, uid() + 1).unwrap_err().to_string();
+        assert!(error.contains("belongs to uid") && error.contains("chown"), "{error}");
+        assert_eq!(std::fs::metadata(&place.0).unwrap().uid(), uid());
+    }
+
+    #[test]
+    fn link_in_place_of_a_file_or_directory_is_not_followed() {
+        let place = Place::new("link");
+        let target = Place::new("target");
+        std::fs::create_dir(&target.0).unwrap();
+        std::os::unix::fs::symlink(&target.0, &place.0).unwrap();
+        assert!(Dir::open(&place.0, uid()).is_err());
+        std::fs::remove_file(&place.0).unwrap();
+        std::fs::create_dir(&place.0).unwrap();
+        std::os::unix::fs::symlink(target.0.join("elsewhere"), place.0.join(NAME)).unwrap();
+        assert!(Files::open(Dir::open(&place.0, uid()).unwrap(), 10, 1).is_err());
+        assert!(!target.0.join("elsewhere").exists());
+    }
+}

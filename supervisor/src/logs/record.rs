@@ -1,0 +1,122 @@
+//! One record: a line of a log with whose it is, or what became of lines that are not there.
+
+use std::{sync::Arc, time::SystemTime};
+
+use serde_json::{Value, json};
+
+use super::rate::Dropped;
+
+/// Whose lines they are. The same for all of a worker's.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Source {
+    /// Its tenant.
+    pub tenant: String,
+    /// Its function.
+    pub function: String,
+    /// Its sub-tenant, as operators see it.
+    pub sub_tenant_hash: String,
+    /// The worker.
+    pub worker: String,
+}
+
+/// What a record says.
+#[derive(Debug, PartialEq, Eq)]
+pub enum What {
+    /// A line, or a part of one.
+    Line {
+        /// Without its end. A client's record of several lines is one with newlines in it.
+        text: String,
+        /// Whether the next one goes on with it.
+        is_cut: bool,
+    },
+    /// Lines came faster than the function's `log_rate`.
+    Dropped(Dropped),
+}
+
+/// A record.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Record {
+    /// When it was read.
+    pub at: SystemTime,
+    /// Whose it is.
+    pub source: Arc<Source>,
+    /// Which call the worker had, if it had one.
+    pub request: Option<Arc<str>>,
+    /// What it says.
+    pub what: What,
+}
+
+impl Record {
+    /// The line, if it is one.
+    pub fn text(&self) -> &str {
+        match &self.what {
+            What::Line { text, .. } => text,
+            What::Dropped(_) => "",
+        }
+    }
+
+    /// As one line of JSON is made of: journald, files and `sublet logs --json` have the same.
+    pub fn to_json(&self) -> Value {
+        let Source { tenant, function, sub_tenant_hash, worker } = &*self.source;
+        let mut value = json!({
+            "at": clock(self.at), "tenant": tenant, "function": function, "sub_tenant_hash": sub_tenant_hash,
+            "worker": worker,
+        });
+        if let Some(request) = &self.request {
+            value["request"] = json!(&**request);
+        }
+        match &self.what {
+            What::Line { text, is_cut } => {
+                value["message"] = json!(text);
+                if *is_cut {
+                    value["cut"] = json!(true);
+                }
+            }
+            What::Dropped(Dropped { lines, bytes }) => {
+                value["dropped_lines"] = json!(lines);
+                value["dropped_bytes"] = json!(bytes);
+            }
+        }
+        value
+    }
+}
+
+/// RFC 3339, UTC, with microseconds.
+pub fn clock(at: SystemTime) -> String {
+    let at = std::time::UNIX_EPOCH
+        + std::time::Duration::from_micros(
+            at.duration_since(std::time::UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(0)),
+        );
+    prost_types::Timestamp::from(at).to_string()
+}
+
+#[cfg(test)]
+pub(in crate::logs) mod tests {
+    use super::*;
+
+    /// A line of nobody in particular.
+    pub fn line(text: &str) -> Record {
+        let source =
+            Source { tenant: "acme".into(), function: "f".into(), sub_tenant_hash: "s-1".into(), worker: "w-1".into() };
+        Record {
+            at: SystemTime::UNIX_EPOCH,
+            source: source.into(),
+            request: Some("ab".into()),
+            what: What::Line { text: text.into(), is_cut: false },
+        }
+    }
+
+    #[test]
+    fn json_has_one_line_whatever_the_text() {
+        let text = line("two\nlines \u{1b}[31m \"").to_json().to_string();
+        assert!(!text.contains('\n') && !text.contains('\u{1b}'), "{text}");
+        let value: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(value["message"], "two\nlines \u{1b}[31m \"");
+        assert_eq!(value["at"], "1970-01-01T00:00:00Z");
+        assert_eq!((&value["request"], &value["cut"]), (&json!("ab"), &Value::Null));
+        let dropped = Record { what: What::Dropped(Dropped { lines: 2, bytes: 30 }), request: None, ..line("") };
+        let value = dropped.to_json();
+        assert_eq!((&value["dropped_lines"], &value["dropped_bytes"]), (&json!(2), &json!(30)));
+        assert_eq!((&value["request"], &value["message"]), (&Value::Null, &Value::Null));
+    }
+}
