@@ -11,7 +11,7 @@
 # such a script would make is there (the links in /etc/alternatives, for example). In the tree that results
 #   - everything belongs to root, may be read by all and written by nobody else: a worker's ids own nothing outside,
 #   - no file is set-uid or set-gid and none is a device,
-#   - /proc, /dev, /tmp and /function are empty plain directories: sublet mounts there, and refuses links,
+#   - /proc, /dev, /tmp, /function and /run/sublet are empty plain directories: sublet mounts there, and refuses links,
 #   - Python's library is compiled: the tree is read-only, so each cold start would do it again.
 # It appears under its name when it is complete, or not at all. To update it, build another and change `root` in the
 # configuration, which makes a new revision of the function; workers of the old one keep the old tree.
@@ -66,9 +66,9 @@ for path in var etc/apt etc/cron.daily etc/cron.d etc/dpkg etc/fstab etc/logrota
     rm -rf --one-file-system "${tree:?}/$path"
 done
 
-for point in proc dev tmp function; do
+for point in proc dev tmp function run/sublet; do
     rm -rf --one-file-system "${tree:?}/$point"
-    mkdir "$tree/$point"
+    mkdir -p "$tree/$point"
 done
 
 # As in the layouts that sublet prepares itself: whom a worker is, and nothing of the host's accounts.
@@ -94,7 +94,7 @@ chmod -R u=rwX,go=rX "$tree"
 # What sublet relies on is looked at, not assumed.
 wrong=$(find "$tree" ! -type l '(' -perm /7022 -o ! -perm -0444 -o ! -uid 0 -o ! -gid 0 ')' -print -quit)
 [ -z "$wrong" ] || fail "$wrong has the wrong owner or mode"
-for point in proc dev tmp function; do
+for point in proc dev tmp function run/sublet; do
     { [ -d "$tree/$point" ] && [ ! -L "$tree/$point" ]; } || fail "/$point is not a plain directory"
 done
 chroot "$tree" /usr/bin/python3 -I -B -c 'import ctypes, json, socket, sqlite3, ssl' ||

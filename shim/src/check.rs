@@ -172,6 +172,7 @@ mod tests {
                 tmp_inodes: 16,
                 stack_bytes: 1 << 20,
             },
+            token: false,
             answer_max_bytes: 1,
             payload_max_bytes: 1,
             layers: Layer::ALL.to_vec(),

@@ -5,7 +5,10 @@
 
 use std::fmt;
 
-use sublet_proto::link::sandbox::{InnerLimits, Layer, OnRefused, Protocol, Root, SandboxSpec};
+use sublet_proto::link::{
+    sandbox::{InnerLimits, Layer, OnRefused, Protocol, Root, SandboxSpec},
+    token::{TOKEN_DIR, TOKEN_FILE},
+};
 use sublet_runtime_api::ADDRESS;
 
 /// Uid and gid of init inside the sandbox.
@@ -16,6 +19,11 @@ pub const FUNCTION_UID: u32 = 1000;
 pub const HOST_NAME: &str = "worker";
 /// Added to init's and the function's oom score: when the host itself runs short, workers go before anything else.
 pub const OOM_SCORE_ADJ: u32 = 700;
+
+/// Size of the place for a token: the old one, the new one, and their pages.
+pub const TOKEN_MOUNT_BYTES: u64 = 64 * 1024;
+/// Files there, the directory itself included: the old one, the new one, and one to spare.
+pub const TOKEN_MOUNT_INODES: u64 = 4;
 
 /// Who performs a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +63,8 @@ pub enum Step {
     MountProc,
     /// The only place that can be written.
     MountTmp { bytes: u64, inodes: u64 },
+    /// Where init puts the token of the sub-tenant; nobody else can write there.
+    MountToken,
     /// No user namespaces inside.
     ForbidUserNamespaces,
     /// First to go when the host runs out of memory.
@@ -69,8 +79,8 @@ pub enum Step {
     NewSession,
     /// The launcher starts, as a copy of init.
     ForkLauncher,
-    /// Init gives up everything.
-    ConfineInit,
+    /// Init gives up everything, but for the token's place where there is one.
+    ConfineInit { token: bool },
     /// 0 /dev/null, 1 and 2 the log, 3 the channel, nothing else.
     PlaceDescriptors,
     /// Resource limits.
@@ -107,6 +117,7 @@ impl Step {
             | Self::MountFunction { .. }
             | Self::MountProc
             | Self::MountTmp { .. }
+            | Self::MountToken
             | Self::ForbidUserNamespaces
             | Self::RaiseOomScore
             | Self::PivotRoot
@@ -114,7 +125,7 @@ impl Step {
             | Self::LoopbackUp
             | Self::NewSession
             | Self::ForkLauncher
-            | Self::ConfineInit => Actor::Init,
+            | Self::ConfineInit { .. } => Actor::Init,
             Self::PlaceDescriptors
             | Self::SetRlimits { .. }
             | Self::SwitchUid
@@ -151,6 +162,10 @@ impl fmt::Display for Step {
             Self::MountFunction { dir } => write!(f, "mount {dir} on /function, read-only"),
             Self::MountProc => f.write_str("mount /proc with hidepid=invisible,subset=pid"),
             Self::MountTmp { bytes, inodes } => write!(f, "mount tmpfs /tmp with size={bytes},nr_inodes={inodes}"),
+            Self::MountToken => write!(
+                f,
+                "mount tmpfs {TOKEN_DIR} with size={TOKEN_MOUNT_BYTES},nr_inodes={TOKEN_MOUNT_INODES}, read-only for all but init"
+            ),
             Self::ForbidUserNamespaces => f.write_str("set max_user_namespaces to 0 inside"),
             Self::RaiseOomScore => write!(f, "set oom_score_adj to {OOM_SCORE_ADJ}"),
             Self::PivotRoot => f.write_str("pivot_root and detach the old root"),
@@ -158,10 +173,13 @@ impl fmt::Display for Step {
             Self::LoopbackUp => f.write_str("bring the loopback interface up"),
             Self::NewSession => f.write_str("start a new session with a new keyring"),
             Self::ForkLauncher => f.write_str("fork the launcher"),
-            Self::ConfineInit => write!(
-                f,
-                "confine init: uid {INIT_UID}, no capabilities, no_new_privs, own system call filter, dies with the nursery"
-            ),
+            Self::ConfineInit { token } => {
+                write!(
+                    f,
+                    "confine init: uid {INIT_UID}, no capabilities, no_new_privs, own system call filter, dies with the nursery"
+                )?;
+                if *token { write!(f, ", may write {TOKEN_FILE}") } else { Ok(()) }
+            }
             Self::PlaceDescriptors => f.write_str("keep descriptors 0 null, 1 and 2 log, 3 channel; close all others"),
             Self::SetRlimits { limits } => write!(
                 f,
@@ -222,6 +240,9 @@ pub fn plan(spec: &SandboxSpec, host: &HostFacts<'_>) -> Vec<Step> {
     steps.push(Step::MountFunction { dir: spec.function_dir.clone() });
     steps.push(Step::MountProc);
     steps.push(Step::MountTmp { bytes: spec.limits.tmp_bytes, inodes: spec.limits.tmp_inodes });
+    if spec.token {
+        steps.push(Step::MountToken);
+    }
     steps.extend([
         Step::ForbidUserNamespaces,
         Step::RaiseOomScore,
@@ -230,7 +251,7 @@ pub fn plan(spec: &SandboxSpec, host: &HostFacts<'_>) -> Vec<Step> {
         Step::LoopbackUp,
         Step::NewSession,
         Step::ForkLauncher,
-        Step::ConfineInit,
+        Step::ConfineInit { token: spec.token },
         Step::PlaceDescriptors,
         Step::SetRlimits { limits: spec.limits.clone() },
         Step::SwitchUid,

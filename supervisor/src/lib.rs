@@ -6,6 +6,7 @@
 //!   |          '--> reload <'--- checked configuration -----' | | +--> worker keepers --> nursery (the shim)
 //!   |                 |                                       | |            |
 //!   |                 '--> quota (limits of every group) <----+-|------------+-------> cgroups
+//!   |                                                           +--> token (who gives each worker its own)
 //!   |                                                           +--> usage (who used what), events (what operators are told)
 //!   |                                                           '--> recorder --> trace
 //!   |                                                           '--> logs (what functions write) --> journald, files
@@ -29,5 +30,6 @@ pub mod recorder;
 pub mod reload;
 pub mod serve;
 mod sys;
+pub mod token;
 pub mod usage;
 pub mod worker;

@@ -139,6 +139,7 @@ fn outcome(verdict: &Verdict) -> Outcome {
         | VerdictKind::RefusedSyscall
         | VerdictKind::BadFrame
         | VerdictKind::Start
+        | VerdictKind::Token
         | VerdictKind::AnswerTooLarge
         | VerdictKind::Evicted
         | VerdictKind::Inodes

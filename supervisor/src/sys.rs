@@ -28,6 +28,23 @@ pub fn pass_descriptors(command: &mut Command, socket: &OwnedFd, lock: &OwnedFd)
     unsafe { command.pre_exec(place) };
 }
 
+/// Makes the child of `command` the first of a process group of its own, and ends it when the thread that starts it ends:
+/// a supervisor that is killed leaves nothing behind.
+pub fn own_group_and_die_with_us(command: &mut Command) {
+    command.process_group(0);
+    let die_with_us = || -> io::Result<()> {
+        // WHY UNSAFE: prctl takes any numbers.
+        // SAFETY: only an async-signal-safe call between fork and exec, without pointers.
+        match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    };
+    // WHY UNSAFE: code between fork and exec must be async-signal-safe.
+    // SAFETY: it makes one system call and allocates nothing.
+    unsafe { command.pre_exec(die_with_us) };
+}
+
 fn lift(fd: RawFd) -> io::Result<RawFd> {
     // WHY UNSAFE: fcntl works on numbers.
     // SAFETY: duplicating a descriptor touches no memory.

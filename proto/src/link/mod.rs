@@ -4,11 +4,12 @@
 //! |---|---|---|
 //! | supervisor, function | `SOCK_STREAM`, the function's descriptor [`CHANNEL_FD`] | [`frame`] |
 //! | supervisor, nursery | `SOCK_SEQPACKET` | [`nursery`], one JSON message per packet, descriptors attached |
-//! | supervisor, init | `SOCK_SEQPACKET` | [`nursery::InitReport`], init to supervisor only |
+//! | supervisor, init | `SOCK_SEQPACKET` | [`nursery::InitReport`] from init, [`token::ToInit`] to it |
 
 pub mod frame;
 pub mod nursery;
 pub mod sandbox;
+pub mod token;
 
 /// The descriptor on which a function finds its channel. 0 is /dev/null, 1 and 2 are the log.
 pub const CHANNEL_FD: i32 = 3;

@@ -159,6 +159,18 @@ pub enum InitReport {
         /// What was left in /tmp at that moment, when it could be asked.
         tmp: Option<TmpSpace>,
     },
+    /// The token of this number is where the function reads it.
+    TokenWritten {
+        /// As it came.
+        number: u64,
+    },
+    /// It could not be put there.
+    TokenFailed {
+        /// As it came.
+        number: u64,
+        /// Why.
+        error: String,
+    },
 }
 
 /// What is left for a worker's processes, of what no control group counts.

@@ -148,6 +148,8 @@ pub struct SandboxSpec {
     pub on_refused: OnRefused,
     /// Limits set inside.
     pub limits: InnerLimits,
+    /// Whether its function is given a token: then there is a place for one, and init may write it there.
+    pub token: bool,
     /// Largest answer in bytes that a launcher takes from its function.
     pub answer_max_bytes: u32,
     /// Largest payload in bytes that a launcher accepts.

@@ -45,4 +45,4 @@ mod worker;
 
 pub use call::{Call, Lease};
 pub use serve::{serve, serve_on};
-pub use worker::{function, sub_tenant, tenant};
+pub use worker::{function, sub_tenant, tenant, token};

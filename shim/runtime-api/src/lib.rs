@@ -15,6 +15,7 @@
 
 pub mod machine;
 pub mod server;
+mod token;
 
 use bytes::Bytes;
 

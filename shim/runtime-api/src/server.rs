@@ -19,6 +19,7 @@ use tokio::{net::TcpListener, task::spawn_local};
 use crate::{
     Event, Link, Outbound,
     machine::{Machine, News, Next, Refusal},
+    token,
 };
 
 /// Connections at a time. Stock clients have one, or two while they report a failed start.
@@ -49,6 +50,8 @@ pub struct Identity {
     pub tenant_id: String,
     /// Largest answer in bytes.
     pub answer_max_bytes: usize,
+    /// Where the sub-tenant's token is, when the function is given one.
+    pub token_file: Option<&'static str>,
 }
 
 /// The API of one worker.
@@ -58,7 +61,7 @@ pub struct Server<L> {
     identity: Identity,
 }
 
-type Answer = Response<Full<Bytes>>;
+pub(crate) type Answer = Response<Full<Bytes>>;
 
 /// An answer that begins to arrive; given up when dropped before its end.
 struct Arriving<'a>(&'a RefCell<Machine>);
@@ -133,6 +136,7 @@ impl<L: Link + 'static> Server<L> {
         let Some(rest) = path.strip_prefix(VERSION) else {
             return match (request.method(), path.as_str()) {
                 (&Method::GET, "/ping") => Response::new("pong".into()),
+                (method, token::PATH) => token::answer_to(method, self.identity.token_file),
                 _ => unknown(&path),
             };
         };
@@ -330,7 +334,7 @@ fn json(status: StatusCode, body: Bytes) -> Answer {
     answer
 }
 
-fn answer(status: StatusCode, kind: &str, message: &str) -> Answer {
+pub(crate) fn answer(status: StatusCode, kind: &str, message: &str) -> Answer {
     json(status, said(kind, message))
 }
 

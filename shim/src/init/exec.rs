@@ -9,10 +9,11 @@ use std::{
 
 use nix::{
     errno::Errno,
-    fcntl::{FcntlArg, OFlag, fcntl},
+    fcntl::{FcntlArg, OFlag, fcntl, open},
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         signal::{Signal, kill},
+        stat::Mode,
         wait::{WaitStatus, waitpid},
     },
     unistd::{Pid, execve, pipe2},
@@ -21,6 +22,7 @@ use sublet_proto::link::{
     CHANNEL_FD,
     frame::{ENDED_BY_SIGNAL, FLAG_IN_PIECES, Header, Kind, TOO_LARGE},
     sandbox::SandboxSpec,
+    token::{TOKEN_FD, TOKEN_FILE},
 };
 
 use super::channel::Channel;
@@ -45,7 +47,7 @@ pub fn serve(spec: &SandboxSpec, arguments: &[CString], environment: &[CString])
             0 => Sink::Whole { answer: Vec::new(), limit: spec.answer_max_bytes },
             _ => Sink::Pieces { channel, header: Header { kind: Kind::Piece, ..reply } },
         };
-        match run_once(arguments, environment, payload.into_file()?, sink) {
+        match run_once(&Program { arguments, environment, token: spec.token }, payload.into_file()?, sink) {
             Ok(Outcome::Ended { answer, status }) => channel.send(Header { aux: status, ..reply }, &answer)?,
             Ok(Outcome::TooLarge) => channel.send_header(Header { length: TOO_LARGE, ..reply })?,
             Err(error) => {
@@ -61,10 +63,18 @@ enum Outcome {
     TooLarge,
 }
 
-fn run_once(arguments: &[CString], environment: &[CString], stdin: OwnedFd, mut sink: Sink) -> io::Result<Outcome> {
+/// What is started for each call.
+struct Program<'a> {
+    arguments: &'a [CString],
+    environment: &'a [CString],
+    /// Whether it finds its sub-tenant's token on a descriptor.
+    token: bool,
+}
+
+fn run_once(program: &Program<'_>, stdin: OwnedFd, mut sink: Sink) -> io::Result<Outcome> {
     let (stdout, child_stdout) = pipe2(OFlag::O_CLOEXEC)?;
     let child = match sys::fork()? {
-        Fork::Child => become_function(arguments, environment, &stdin, &child_stdout),
+        Fork::Child => become_function(program, &stdin, &child_stdout),
         Fork::Parent(pid) => pid,
     };
     drop((child_stdout, stdin));
@@ -122,16 +132,27 @@ impl Sink {
     }
 }
 
-fn become_function(arguments: &[CString], environment: &[CString], stdin: &OwnedFd, stdout: &OwnedFd) -> ! {
+fn become_function(program: &Program<'_>, stdin: &OwnedFd, stdout: &OwnedFd) -> ! {
+    let arguments = program.arguments;
     let prepare = || -> io::Result<()> {
         let (stdin, stdout) = (sys::lift_fd(stdin.as_fd())?, sys::lift_fd(stdout.as_fd())?);
         sys::place_fd(stdin.as_fd(), 0)?;
         sys::place_fd(stdout.as_fd(), 1)?;
         std::mem::forget((stdin, stdout));
         // The channel is the launcher's alone.
-        sys::close_from(CHANNEL_FD)?;
+        let mut first_closed = CHANNEL_FD;
+        if program.token {
+            // As it is now: one that is renewed meanwhile is another file.
+            let token = open(TOKEN_FILE, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
+                .map_err(|error| io::Error::other(format!("open {TOKEN_FILE}: {error}")))?;
+            let token = sys::lift_fd(token.as_fd())?;
+            sys::place_fd(token.as_fd(), TOKEN_FD)?;
+            std::mem::forget(token);
+            first_closed = TOKEN_FD + 1;
+        }
+        sys::close_from(first_closed)?;
         sys::default_signal(Signal::SIGPIPE);
-        match execve(&arguments[0], arguments, environment)? {}
+        match execve(&arguments[0], arguments, program.environment)? {}
     };
     if let Err(error) = prepare() {
         eprintln!("execve {}: {error}", arguments[0].to_string_lossy());

@@ -27,6 +27,7 @@ use sublet_proto::link::{
     CHANNEL_FD,
     frame::{BAD_PAYLOAD, FLAG_IN_PIECES, Header, Kind, TOO_LARGE},
     sandbox::SandboxSpec,
+    token::TOKEN_FILE,
 };
 use sublet_runtime_api::{
     ADDRESS, Event, Link, Outbound,
@@ -63,6 +64,7 @@ pub fn serve(spec: &SandboxSpec, arguments: &[CString], environment: &[CString])
         arn: arn(environment),
         tenant_id: value(environment, "SUBLET_SUB_TENANT").to_owned(),
         answer_max_bytes: spec.answer_max_bytes as usize,
+        token_file: spec.token.then_some(TOKEN_FILE),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     let channel = Channel::new(sys::lasting_fd(CHANNEL_FD));

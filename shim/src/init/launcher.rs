@@ -130,6 +130,7 @@ fn apply(birth: &Birth<'_>, init: &mut Option<OwnedFd>, step: &Step) -> io::Resu
         | Step::MountFunction { .. }
         | Step::MountProc
         | Step::MountTmp { .. }
+        | Step::MountToken
         | Step::ForbidUserNamespaces
         | Step::RaiseOomScore
         | Step::PivotRoot
@@ -137,7 +138,7 @@ fn apply(birth: &Birth<'_>, init: &mut Option<OwnedFd>, step: &Step) -> io::Resu
         | Step::LoopbackUp
         | Step::NewSession
         | Step::ForkLauncher
-        | Step::ConfineInit => Ok(()),
+        | Step::ConfineInit { .. } => Ok(()),
     }
 }
 

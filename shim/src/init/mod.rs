@@ -11,6 +11,7 @@ mod lambda;
 mod launcher;
 mod log_frames;
 mod root;
+mod token;
 mod watch;
 
 use std::{
@@ -26,6 +27,7 @@ use nix::{
         signal::{SigSet, Signal},
         signalfd::{SfdFlags, SignalFd},
         socket::{AddressFamily, SockFlag, SockType, socketpair},
+        stat::{Mode, umask},
     },
     unistd::{sethostname, setsid},
 };
@@ -34,12 +36,12 @@ use sublet_proto::link::{
     sandbox::{OnRefused, SandboxSpec},
 };
 
-use self::root::NewRoot;
+use self::{root::NewRoot, token::TokenPlace};
 use crate::{
     link,
     nursery::skeleton::Skeleton,
     plan::{Actor, HOST_NAME, INIT_UID, OOM_SCORE_ADJ, Step},
-    seccomp::Filters,
+    seccomp::{Filters, policy::TOKEN_DIR_FD},
     sys::{self, Fork},
 };
 
@@ -66,6 +68,8 @@ pub struct Birth<'a> {
     pub log: OwnedFd,
     /// /dev/null.
     pub null: OwnedFd,
+    /// The token's place, writable, once it is mounted.
+    pub token: Option<OwnedFd>,
 }
 
 /// Runs init to its end.
@@ -90,8 +94,8 @@ pub fn run(mut birth: Birth<'_>) -> ! {
                         drop(theirs);
                         // What only the function may hold: a second copy would keep the channel open after its end.
                         let (control, null) = (birth.control, birth.null);
-                        let confine = Step::ConfineInit;
-                        match confine_init(&birth.filters.init, &control, &ours, &null) {
+                        let confine = Step::ConfineInit { token: birth.token.is_some() };
+                        match confine_init(birth.filters, &control, &ours, &null, birth.token) {
                             Ok(ports) => watch::run(&ports, pid, birth.spec.on_refused == OnRefused::Kill),
                             Err(error) => fail(&control, &confine, &error),
                         }
@@ -118,9 +122,7 @@ fn fail(control: &OwnedFd, step: &Step, error: &io::Error) -> ! {
 }
 
 fn apply(birth: &mut Birth<'_>, new_root: &mut Option<NewRoot>, step: &Step) -> io::Result<()> {
-    let root = |new_root: &mut Option<NewRoot>| -> io::Result<NewRoot> {
-        new_root.take().ok_or_else(|| io::Error::other("no root is mounted yet"))
-    };
+    let root = |new_root: &mut Option<NewRoot>| -> io::Result<NewRoot> { new_root.take().ok_or_else(no_root) };
     match step {
         Step::JoinV1Groups => {
             // "0" into `tasks` moves the writer itself, which needs no lock on all forks of the host; by pid it would.
@@ -139,7 +141,7 @@ fn apply(birth: &mut Birth<'_>, new_root: &mut Option<NewRoot>, step: &Step) -> 
             Ok(mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?)
         }
         Step::MountRoot { layout } => {
-            *new_root = Some(NewRoot::mount(birth.skeleton, layout)?);
+            *new_root = Some(NewRoot::mount(birth.skeleton, layout, birth.spec.token)?);
             Ok(())
         }
         Step::MountUsr => with(new_root, |root| root.bind(Path::new("/usr"), "usr")),
@@ -147,6 +149,10 @@ fn apply(birth: &mut Birth<'_>, new_root: &mut Option<NewRoot>, step: &Step) -> 
         Step::MountFunction { dir } => with(new_root, |root| root.bind(Path::new(dir), "function")),
         Step::MountProc => with(new_root, NewRoot::mount_proc),
         Step::MountTmp { bytes, inodes } => with(new_root, |root| root.mount_tmp(*bytes, *inodes)),
+        Step::MountToken => {
+            birth.token = Some(new_root.as_ref().ok_or_else(no_root)?.mount_token()?);
+            Ok(())
+        }
         // Through the old /proc: the new one shows processes only.
         Step::ForbidUserNamespaces => fs::write("/proc/sys/user/max_user_namespaces", "0"),
         Step::RaiseOomScore => fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJ.to_string()),
@@ -160,7 +166,7 @@ fn apply(birth: &mut Birth<'_>, new_root: &mut Option<NewRoot>, step: &Step) -> 
         Step::Birth { .. }
         | Step::MapIds { .. }
         | Step::ForkLauncher
-        | Step::ConfineInit
+        | Step::ConfineInit { .. }
         | Step::PlaceDescriptors
         | Step::SetRlimits { .. }
         | Step::SwitchUid
@@ -175,7 +181,11 @@ fn apply(birth: &mut Birth<'_>, new_root: &mut Option<NewRoot>, step: &Step) -> 
 }
 
 fn with(new_root: &Option<NewRoot>, run: impl FnOnce(&NewRoot) -> io::Result<()>) -> io::Result<()> {
-    new_root.as_ref().map_or_else(|| Err(io::Error::other("no root is mounted yet")), run)
+    new_root.as_ref().map_or_else(|| Err(no_root()), run)
+}
+
+fn no_root() -> io::Error {
+    io::Error::other("no root is mounted yet")
 }
 
 /// Waits until the nursery has written the id maps, once. Its end of the gate closing means that it could not.
@@ -190,10 +200,11 @@ fn await_gate(birth: &mut Birth<'_>) -> io::Result<()> {
 
 /// Init's own end of rights. Returns what it listens to from now on; every other descriptor is closed.
 fn confine_init(
-    filter: &seccompiler::BpfProgram,
+    filters: &Filters,
     control: &OwnedFd,
     launcher: &OwnedFd,
     null: &OwnedFd,
+    token: Option<OwnedFd>,
 ) -> io::Result<watch::Ports> {
     let (control, launcher, null) =
         (sys::lift_fd(control.as_fd())?, sys::lift_fd(launcher.as_fd())?, sys::lift_fd(null.as_fd())?);
@@ -202,10 +213,20 @@ fn confine_init(
     }
     sys::place_fd(control.as_fd(), 3)?;
     sys::place_fd(launcher.as_fd(), 4)?;
+    let mut next = 5;
+    if let Some(token) = token {
+        let token = sys::lift_fd(token.as_fd())?;
+        sys::place_fd(token.as_fd(), TOKEN_DIR_FD)?;
+        std::mem::forget(token);
+        next = TOKEN_DIR_FD + 1;
+    }
     // Given up to close_from, which closes them.
     std::mem::forget((control, launcher, null));
-    sys::close_from(5)?;
+    sys::close_from(next)?;
     let (control, launcher) = (sys::inherited_fd(3)?, sys::inherited_fd(4)?);
+    let token = if next > TOKEN_DIR_FD { Some(sys::inherited_fd(TOKEN_DIR_FD)?) } else { None };
+    // What it writes is for another uid to read, whatever the daemon was started with.
+    umask(Mode::from_bits_truncate(0o022));
     let mut children = SigSet::empty();
     children.add(Signal::SIGCHLD);
     children.thread_block()?;
@@ -216,7 +237,7 @@ fn confine_init(
     prctl::set_pdeathsig(Signal::SIGKILL)?;
     prctl::set_dumpable(false)?;
     prctl::set_no_new_privs()?;
-    sys::install_filter(filter, false)?;
+    sys::install_filter(if token.is_some() { &filters.init_with_token } else { &filters.init }, false)?;
     link::send(launcher.as_fd(), &launcher::Confined, &[])?;
-    Ok(watch::Ports { control, launcher, children })
+    Ok(watch::Ports { control, launcher, children, token: token.map(TokenPlace::new) })
 }

@@ -19,8 +19,8 @@ use nix::{
 use sublet_proto::link::sandbox::Root;
 
 use crate::{
-    nursery::skeleton::{MOUNT_POINTS, Skeleton},
-    plan::FUNCTION_UID,
+    nursery::skeleton::{MOUNT_POINTS, Skeleton, TOKEN_MOUNT_POINT},
+    plan::{FUNCTION_UID, INIT_UID, TOKEN_MOUNT_BYTES, TOKEN_MOUNT_INODES},
     sys,
 };
 
@@ -34,11 +34,12 @@ const NO_EXEC: u64 = libc::MOUNT_ATTR_NOEXEC;
 pub struct NewRoot(OwnedFd);
 
 impl NewRoot {
-    /// Mounts the layout's base, read-only.
-    pub fn mount(skeleton: &Skeleton, layout: &Root) -> io::Result<Self> {
+    /// Mounts the layout's base, read-only; with a place for a `token`, or without.
+    pub fn mount(skeleton: &Skeleton, layout: &Root, token: bool) -> io::Result<Self> {
+        let prepared = if token { &skeleton.with_token } else { &skeleton.roots };
         let source = match layout {
-            Root::Host => open_dir(&skeleton.host)?,
-            Root::Static => open_dir(&skeleton.bare)?,
+            Root::Host => open_dir(&prepared.host)?,
+            Root::Static => open_dir(&prepared.bare)?,
             Root::Dir { path } => {
                 let root = open_dir(Path::new(path))?;
                 for name in MOUNT_POINTS {
@@ -87,6 +88,22 @@ impl NewRoot {
             [(c"size", size.as_c_str()), (c"nr_inodes", &nr_inodes), (c"mode", c"0700"), (c"uid", &id), (c"gid", &id)];
         let tmp = sys::new_mount(c"tmpfs", &options, NO_SUID | NO_DEV | NO_EXEC)?;
         self.attach(tmp.as_fd(), "tmp")
+    }
+
+    /// The token's place, empty, and read-only for everybody who sees it. What is returned is the same place through a mount
+    /// that is nowhere to be seen: whoever holds it can write, as far as the owner, init, may.
+    pub fn mount_token(&self) -> io::Result<OwnedFd> {
+        let text = |value: u64| CString::new(value.to_string()).map_err(io::Error::from);
+        let (size, nr_inodes, id) = (text(TOKEN_MOUNT_BYTES)?, text(TOKEN_MOUNT_INODES)?, text(INIT_UID.into())?);
+        let options =
+            [(c"size", size.as_c_str()), (c"nr_inodes", &nr_inodes), (c"mode", c"0755"), (c"uid", &id), (c"gid", &id)];
+        let seen = sys::new_mount(c"tmpfs", &options, NO_SUID | NO_DEV | NO_EXEC)?;
+        self.attach(seen.as_fd(), TOKEN_MOUNT_POINT)?;
+        // Once it is attached, and before it is read-only: only a mount of this namespace can be cloned, and a clone is as
+        // its original was.
+        let unseen = sys::clone_mount(seen.as_fd(), c"")?;
+        sys::set_mount_attributes(seen.as_fd(), READ_ONLY | NO_SUID | NO_DEV | NO_EXEC)?;
+        Ok(unseen)
     }
 
     fn attach(&self, mount: BorrowedFd<'_>, name: &str) -> io::Result<()> {

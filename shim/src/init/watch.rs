@@ -11,9 +11,12 @@ use nix::{
     },
     unistd::Pid,
 };
-use sublet_proto::link::nursery::{InitReport, TmpSpace};
+use sublet_proto::link::{
+    nursery::{InitReport, TmpSpace},
+    token::ToInit,
+};
 
-use super::launcher::FromLauncher;
+use super::{launcher::FromLauncher, token::TokenPlace};
 use crate::{link, seccomp::names, sys};
 
 /// Different refused calls reported per worker; further ones are refused in silence.
@@ -28,16 +31,20 @@ pub struct Ports {
     pub launcher: OwnedFd,
     /// SIGCHLD as a descriptor.
     pub children: SignalFd,
+    /// Where the token is put, in sandboxes of functions with one.
+    pub token: Option<TokenPlace>,
 }
 
 /// Watches over the launcher `pid` until something ends. Never returns: the end of init ends the sandbox.
-pub fn run(Ports { control, launcher, children }: &Ports, pid: Pid, kill_on_refused: bool) -> ! {
+pub fn run(Ports { control, launcher, children, token }: &Ports, pid: Pid, kill_on_refused: bool) -> ! {
     let mut listener: Option<OwnedFd> = None;
     let mut launcher_open = true;
     let mut reported: Vec<i64> = Vec::new();
+    // Nothing is asked of an init that has no place for a token.
+    let of_control = if token.is_some() { PollFlags::POLLIN } else { PollFlags::empty() };
     loop {
         let mut watched =
-            vec![PollFd::new(control.as_fd(), PollFlags::empty()), PollFd::new(children.as_fd(), PollFlags::POLLIN)];
+            vec![PollFd::new(control.as_fd(), of_control), PollFd::new(children.as_fd(), PollFlags::POLLIN)];
         if launcher_open {
             watched.push(PollFd::new(launcher.as_fd(), PollFlags::POLLIN));
         }
@@ -50,6 +57,16 @@ pub fn run(Ports { control, launcher, children }: &Ports, pid: Pid, kill_on_refu
         if ready[0].intersects(PollFlags::POLLHUP | PollFlags::POLLERR) {
             // The supervisor is gone, or has let go of this worker.
             sys::exit_now(0);
+        }
+        if let Some(place) = token
+            && ready[0].contains(PollFlags::POLLIN)
+        {
+            match link::receive::<ToInit>(control.as_fd(), true) {
+                Ok(link::Received::Message(asked, _)) => report(control.as_fd(), &place.obey(&asked)),
+                Ok(link::Received::Nothing) => {}
+                // Only the supervisor is there, and it says nothing else.
+                Ok(link::Received::Closed) | Err(_) => sys::exit_now(1),
+            }
         }
         let mut at = 2;
         if launcher_open {

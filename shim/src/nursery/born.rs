@@ -73,6 +73,7 @@ pub fn make(nursery: &Nursery, spec: &SandboxSpec) -> Result<Born, String> {
                 channel: child_channel,
                 log: child_log,
                 null,
+                token: None,
             })
         }
         Fork::Parent((pid, pidfd)) => {

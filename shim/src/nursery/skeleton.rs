@@ -18,18 +18,30 @@ use crate::plan::{FUNCTION_UID, INIT_UID};
 /// Where the parts are, in the nursery's mount namespace.
 #[derive(Clone, Debug)]
 pub struct Skeleton {
-    /// Root of the `host` layout.
-    pub host: PathBuf,
-    /// Root of the `static` layout.
-    pub bare: PathBuf,
+    /// Roots of functions without a token.
+    pub roots: Roots,
+    /// Roots with a place for one: who is given none sees no such place.
+    pub with_token: Roots,
     /// /dev of every layout.
     pub dev: PathBuf,
     /// An empty directory to mount a root on.
     pub mount_point: PathBuf,
 }
 
+/// Roots of the layouts that are prepared here.
+#[derive(Clone, Debug)]
+pub struct Roots {
+    /// Of the `host` layout.
+    pub host: PathBuf,
+    /// Of the `static` layout.
+    pub bare: PathBuf,
+}
+
 /// Directories over which something is mounted, in every layout.
 pub const MOUNT_POINTS: [&str; 4] = ["dev", "proc", "tmp", "function"];
+
+/// The one more of functions with a token.
+pub const TOKEN_MOUNT_POINT: &str = "run/sublet";
 
 /// Enters an own mount namespace and prepares the skeleton on a tmpfs at `scratch`.
 ///
@@ -50,16 +62,22 @@ pub fn prepare(scratch: &Path) -> Result<Skeleton, String> {
     )
     .map_err(|e| format!("mount a tmpfs on {}: {e}", scratch.display()))?;
     let skeleton = Skeleton {
-        host: scratch.join("host"),
-        bare: scratch.join("static"),
+        roots: Roots { host: scratch.join("host"), bare: scratch.join("static") },
+        with_token: Roots { host: scratch.join("host-token"), bare: scratch.join("static-token") },
         dev: scratch.join("dev"),
         mount_point: scratch.join("root"),
     };
     let fill = || -> io::Result<()> {
         dir(&skeleton.mount_point)?;
-        fill_root(&skeleton.bare)?;
-        fill_root(&skeleton.host)?;
-        fill_host(&skeleton.host)?;
+        for roots in [&skeleton.roots, &skeleton.with_token] {
+            fill_root(&roots.bare)?;
+            fill_root(&roots.host)?;
+            fill_host(&roots.host)?;
+        }
+        for root in [&skeleton.with_token.bare, &skeleton.with_token.host] {
+            dir(&root.join("run"))?;
+            dir(&root.join(TOKEN_MOUNT_POINT))?;
+        }
         fill_dev(&skeleton.dev)
     };
     fill().map_err(|e| format!("prepare the skeleton in {}: {e}", scratch.display()))?;

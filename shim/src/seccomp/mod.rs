@@ -9,7 +9,7 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
 };
 
-use self::policy::{ABSENT, ALLOWED, ArgumentRule, BY_ARGUMENT, INIT, Test};
+use self::policy::{ABSENT, ALLOWED, ArgumentRule, BY_ARGUMENT, INIT, INIT_TOKEN, Test};
 
 #[cfg(not(target_arch = "x86_64"))]
 compile_error!("the system call policy is written for x86_64; another architecture needs its own table and review");
@@ -34,6 +34,8 @@ pub struct Filters {
     pub function_allowlist: BpfProgram,
     /// For init.
     pub init: BpfProgram,
+    /// For init in a sandbox with a token.
+    pub init_with_token: BpfProgram,
 }
 
 impl Filters {
@@ -58,7 +60,12 @@ impl Filters {
         let allowed: Vec<_> = ALLOWED.iter().flat_map(|(names, _)| names.iter().copied()).chain(absent).collect();
         let function_allowlist = announce(compile(plain(&allowed)?, SeccompAction::Trace(0), SeccompAction::Allow)?);
         let init = compile(plain(INIT)?, SeccompAction::KillProcess, SeccompAction::Allow)?;
-        Ok(Self { function, function_allowlist, init })
+        let mut rules = plain(INIT)?;
+        for (call, conditions) in INIT_TOKEN {
+            rules.insert(number(call)?, vec![all_equal(conditions)?]);
+        }
+        let init_with_token = compile(rules, SeccompAction::KillProcess, SeccompAction::Allow)?;
+        Ok(Self { function, function_allowlist, init, init_with_token })
     }
 
     /// Filters on a function's process, as /proc/PID/status counts them.
@@ -95,6 +102,14 @@ fn compile(
     listed: SeccompAction,
 ) -> Result<BpfProgram, FilterError> {
     Ok(SeccompFilter::new(rules, otherwise, listed, TargetArch::x86_64)?.try_into()?)
+}
+
+/// One rule: every argument that is named is as it is named.
+fn all_equal(conditions: &[(u8, u32)]) -> Result<SeccompRule, FilterError> {
+    let condition = |(argument, value): &(u8, u32)| {
+        SeccompCondition::new(*argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, u64::from(*value))
+    };
+    Ok(SeccompRule::new(conditions.iter().map(condition).collect::<Result<_, _>>()?)?)
 }
 
 /// The rules of a chain are alternatives; the conditions of one rule must all hold.

@@ -528,3 +528,15 @@ pub const INIT: &[&str] = &[
     "getrandom",
     "clock_gettime",
 ];
+
+/// The descriptor by which init reaches the token's place.
+pub const TOKEN_DIR_FD: i32 = 5;
+/// How it opens the file there: an old one that was not finished is written over, and no link is followed.
+pub const TOKEN_OPEN_FLAGS: i32 = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_NOFOLLOW | libc::O_CLOEXEC;
+
+/// What init may call besides, where there is a token to write: each with the arguments that must be so.
+pub const INIT_TOKEN: &[(&str, &[(u8, u32)])] = &[
+    // There and so, and nothing else is ever opened.
+    ("openat", &[(0, TOKEN_DIR_FD as u32), (2, TOKEN_OPEN_FLAGS as u32)]),
+    ("renameat", &[(0, TOKEN_DIR_FD as u32), (2, TOKEN_DIR_FD as u32)]),
+];

@@ -11,6 +11,7 @@ use crate::{
     config::{self, Config, Problem},
     doctor::{Outcome, Report},
     driver::catalogue::{Catalogue, Entry},
+    token::Keys,
 };
 
 /// `sublet plan`: the steps on this host, as the running supervisor would take them.
@@ -61,6 +62,7 @@ pub fn check_config(path: &Path, text_only: bool, json: bool) -> Result<(), Fail
         && !text_only
     {
         problems.extend(config::check_host(config));
+        problems.extend(Keys::read(config).err().unwrap_or_default());
     }
     if json {
         println!("{}", json!({ "ok": problems.is_empty(), "problems": problems, "config": config }));

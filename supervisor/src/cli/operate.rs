@@ -8,7 +8,7 @@ use sublet_proto::v1::{
     ListFunctionsRequest, ListWorkersRequest, WarmRequest, Worker,
 };
 
-use super::{Failed, client, output};
+use super::{Failed, client, output, quotas::clock};
 
 fn state_name(worker: &Worker) -> &'static str {
     output::state(worker.state(), worker.frozen)
@@ -87,6 +87,10 @@ pub fn describe(socket: &Path, worker: String, json: bool) -> Result<(), Failed>
             "memory_bytes": found.memory_bytes, "memory_peak_bytes": found.memory_peak_bytes,
             "cpu_ms": output::millis(found.cpu), "processes": found.processes,
             "log_tail": String::from_utf8_lossy(&found.log_tail), "degraded": found.degraded,
+            "token": found.token.as_ref().map(|token| json!({
+                "provider": token.provider,
+                "issued": token.issued.map(|at| at.to_string()), "expires": token.expires.map(|at| at.to_string()),
+            })),
         }));
         return Ok(());
     }
@@ -113,6 +117,11 @@ fn tell_worker(worker: &Worker, found: &DescribeWorkerResponse) {
         took(found.cpu),
         found.processes
     );
+    if let Some(token) = &found.token {
+        let issued = token.issued.map_or_else(|| "not issued".to_owned(), |at| format!("issued {}", clock(at)));
+        let expires = token.expires.map(|at| format!(", expires {}", clock(at))).unwrap_or_default();
+        println!("  token        {}, {issued}{expires}", token.provider);
+    }
     let not_enforced = if found.degraded.is_empty() { "nothing".to_owned() } else { found.degraded.join(", ") };
     println!("  not enforced {not_enforced}");
     let rows: Vec<Vec<String>> = (found.limits.iter())

@@ -159,6 +159,27 @@ pub const STACK: Bounds<ByteSize> = Bounds {
     max: ByteSize::from_bytes(1 << 30),
     why_max: PLAUSIBLE,
 };
+/// `token.ttl` of `jwt`.
+pub const JWT_TTL: Bounds<Duration> = Bounds {
+    min: Duration::from_secs(30),
+    why_min: "clocks differ, and a token must live through a call or two",
+    max: Duration::from_secs(3600),
+    why_max: "nobody can take a signed token back: it has to expire soon",
+};
+/// `token.ttl` of the other providers.
+pub const TOKEN_TTL: Bounds<Duration> = Bounds {
+    min: Duration::from_secs(1),
+    why_min: "the provider would do nothing else",
+    max: Duration::from_secs(DAY_SECS),
+    why_max: PLAUSIBLE,
+};
+/// `token.timeout`.
+pub const TOKEN_TIMEOUT: Bounds<Duration> = Bounds {
+    min: Duration::from_millis(10),
+    why_min: "no program is as fast",
+    max: Duration::from_secs(60),
+    why_max: "a call waits for it",
+};
 /// `stream_max`.
 pub const STREAM: Bounds<ByteSize> = Bounds {
     min: ByteSize::from_bytes(1),

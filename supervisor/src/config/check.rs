@@ -11,7 +11,7 @@ use super::{
     problem::{ConfigError, Problem},
     raw::RawConfig,
     reader::Reader,
-    tenant,
+    tenant, token,
     types::Config,
 };
 
@@ -33,6 +33,7 @@ pub fn config(raw: &RawConfig, base: &Path) -> Result<Config, ConfigError> {
     let config = host.map(|host| Config { host, tenants, written: written.take() });
     if let Some(config) = &config {
         dirs_fit_a_message(config, &top);
+        token::out_of_sight(config, &top);
         guarantee::within_host(config, &top.below("host"));
     }
     let mut problems = problems.into_inner();

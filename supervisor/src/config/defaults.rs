@@ -94,5 +94,10 @@ pub const LOG_MEMORY: ByteSize = ByteSize::mib(16);
 pub const LOG_FILE_SIZE: ByteSize = ByteSize::mib(64);
 /// See [`LOG_FILE_SIZE`].
 pub const LOG_FILES: u32 = 8;
+/// What cloud providers give credentials of this kind at the least, and short enough that one which has leaked is soon worth
+/// nothing.
+pub const TOKEN_TTL: Duration = Duration::from_secs(5 * 60);
+/// Half of [`START_TIMEOUT`]: the function has to start after it.
+pub const TOKEN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Runtimes probe for calls they can do without; EPERM lets them, and the verdict names the call all the same.
 pub const ON_REFUSED: OnRefused = OnRefused::Errno;

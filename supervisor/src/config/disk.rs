@@ -15,11 +15,14 @@ use super::{
     function::{FUNCTION_MOUNT, HOST_LAYOUT_DIRS},
     path::HostPath,
     problem::Problem,
+    token_disk,
     types::{Config, Function, Layout},
 };
 
 /// Directories over which every sandbox mounts something; a prepared root must have them.
 const MOUNT_POINTS: [&str; 4] = ["proc", "dev", "tmp", "function"];
+/// The one more of functions with a token.
+const TOKEN_MOUNT_POINT: &str = "run/sublet";
 /// A worker's ids own nothing on the host, so that what others may do is what it may do.
 const OTHERS_READ: u32 = 0o004;
 const OTHERS_EXECUTE: u32 = 0o001;
@@ -32,11 +35,15 @@ pub fn check_disk(config: &Config) -> Vec<Problem> {
         let has_dir = disk.directory("dir", &function.dir);
         let has_root = match &function.layout {
             Layout::Host | Layout::Static => true,
-            Layout::Dir(root) => disk.root(root),
+            Layout::Dir(root) => disk.root(root, function.token.is_some()),
         };
         // A program below a directory that is missing would only say the same again.
         if has_dir && has_root {
             disk.program(function);
+        }
+        if let Some(token) = &function.token {
+            let problem = token_disk::check(&disk.prefix, token, config.host.supervisor_uid);
+            disk.problems.extend(problem);
         }
     }
     problems
@@ -108,14 +115,15 @@ impl Disk<'_> {
     }
 
     /// A prepared tree: each mount point a directory of its own. One that is a link would be mounted over elsewhere.
-    fn root(&mut self, root: &HostPath) -> bool {
+    fn root(&mut self, root: &HostPath, token: bool) -> bool {
         if !self.directory("root", root) {
             return false;
         }
         let mut is_whole = true;
-        for name in MOUNT_POINTS {
+        for name in MOUNT_POINTS.into_iter().chain(token.then_some(TOKEN_MOUNT_POINT)) {
             let point = root.as_path().join(name);
-            let remedy = format!("make it an empty directory: mkdir {}", point.display());
+            let mkdir = if name.contains('/') { "mkdir -p" } else { "mkdir" };
+            let remedy = format!("make it an empty directory: {mkdir} {}", point.display());
             let what = match fs::symlink_metadata(&point) {
                 Ok(metadata) if metadata.is_dir() => continue,
                 Ok(metadata) if metadata.is_symlink() => format!("/{name} in it is a symbolic link"),

@@ -13,6 +13,7 @@ use super::{
     reader::{Origin, Reader, Setting},
     revision::revision,
     runtime::{self, Runtime, default_command},
+    token,
     types::{Freeze, Function, Isolation, Layout},
     units::{ByteSize, CpuMillis},
 };
@@ -69,8 +70,16 @@ pub fn check(raw: &RawFunction, r: &Reader<'_>, above: &Above<'_>) -> Option<Fun
     let log_max = r.or("log_max", raw.log_max.as_ref(), &bounds::LOG, defaults::LOG_MAX).value;
     let log_rate = r.or("log_rate", raw.log_rate.as_ref(), &bounds::LOG_RATE, defaults::LOG_RATE).value;
 
+    let token = raw.token.as_ref().map(|token| {
+        let about = token::About { isolation, start_timeout: times.start_timeout };
+        token::check(token, &r.below("token"), &about)
+    });
+
     let (layout, dir) = (layout?, dir?);
-    let revision = revision(raw, &dir, layout.root(), kernel.tmp_size)
+    // Written, and wrong in a way that has been told: a function without its token is another function.
+    let token = token.map_or(Some(None), |token| token.map(Some))?;
+    let of_token = token.as_ref().and_then(|token| token.provider.path());
+    let revision = revision(raw, [Some(&dir), layout.root(), of_token], kernel.tmp_size)
         .map_err(|error| r.refuse("revision", None, error, "report this as a bug of sublet"))
         .ok()?;
     Some(Function {
@@ -114,6 +123,7 @@ pub fn check(raw: &RawFunction, r: &Reader<'_>, above: &Above<'_>) -> Option<Fun
         log_rate,
         has_report_lines: r.flag("report_lines", raw.report_lines.as_ref()),
         on_refused_syscall,
+        token,
     })
 }
 

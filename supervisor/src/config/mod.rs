@@ -34,6 +34,8 @@ mod reader;
 mod revision;
 mod runtime;
 mod tenant;
+mod token;
+mod token_disk;
 mod types;
 mod units;
 
@@ -61,6 +63,7 @@ pub use overlay::{Overlay, changeable};
 pub use path::{HostPath, PathError};
 pub use problem::{ConfigError, Problem};
 pub use runtime::{Client, Runtime};
+pub use token::{Token, TokenProvider};
 pub use types::{
     CallLimits, Config, Freeze, Function, Host, Isolation, Layout, LevelLimits, Rate, SubTenantLevel, Tenant,
 };

@@ -248,9 +248,28 @@ table! {
         command: Option<Vec<Scalar>>,
         #[serde(default)]
         env: BTreeMap<String, Scalar>,
+        token: Option<RawToken>,
         /// Labels with the number of workers that are kept warm for each.
         #[serde(default, skip_serializing)]
         warm: BTreeMap<String, Scalar>,
+    }
+}
+
+table! {
+    /// Part of the revision as well: what a worker's token says does not change under it, only the key that signs it may.
+    #[derive(Clone, Debug, Default, Deserialize, Serialize)]
+    #[serde(deny_unknown_fields, expecting = "a table: [tenant.NAME.function.NAME.token]")]
+    RawToken {
+        provider,
+        dir,
+        key,
+        key_id,
+        issuer,
+        audience,
+        ttl,
+        timeout,
+    } {
+        command: Option<Vec<Scalar>>,
     }
 }
 

@@ -18,22 +18,17 @@ impl Fnv {
     }
 }
 
-/// The revision. The directories come resolved as well: the same relative path below another base is another function.
+/// The revision. The `paths` it names come resolved as well: the same relative path below another base is another function.
 ///
 /// # Errors
 /// The settings cannot be serialised; a bug, and worth its name.
-pub fn revision(
-    raw: &RawFunction,
-    dir: &HostPath,
-    root: Option<&HostPath>,
-    tmp_size: ByteSize,
-) -> Result<u64, toml::ser::Error> {
+pub fn revision(raw: &RawFunction, paths: [Option<&HostPath>; 3], tmp_size: ByteSize) -> Result<u64, toml::ser::Error> {
     let mut hash = Fnv::new();
     // Fields in order of declaration, absent ones left out, texts quoted: equal settings give equal texts, and only they.
     hash.write(toml::to_string(raw)?.as_bytes());
     // Where nobody wrote it, it depends on memory_max, which is not part of the revision.
     hash.write(&tmp_size.bytes().to_le_bytes());
-    for path in [Some(dir), root].into_iter().flatten() {
+    for path in paths.into_iter().flatten() {
         // No path contains a NUL, so the pieces cannot run into each other.
         hash.write(b"\0");
         hash.write(path.as_str().as_bytes());

@@ -15,6 +15,7 @@ use super::{
     name::Name,
     path::HostPath,
     runtime::Runtime,
+    token::Token,
     units::{ByteSize, CallRate, CpuMillis, SocketMode, format_duration},
 };
 
@@ -344,6 +345,8 @@ pub struct Function {
     pub has_report_lines: bool,
     /// What a refused system call does.
     pub on_refused_syscall: OnRefused,
+    /// Where its workers' tokens come from, when they are given any.
+    pub token: Option<Token>,
 }
 
 impl Function {
@@ -354,11 +357,11 @@ impl Function {
     }
 }
 
-fn as_text<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn as_text<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&format_duration(*duration))
 }
 
-fn as_optional_text<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn as_optional_text<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
     match duration {
         Some(duration) => as_text(duration, serializer),
         None => serializer.serialize_none(),

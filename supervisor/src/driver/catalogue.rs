@@ -6,7 +6,10 @@ use std::{
 };
 
 use sublet_pool::{FunctionId, SubTenant, TenantId};
-use sublet_proto::link::sandbox::{InnerLimits, Layer, SandboxSpec};
+use sublet_proto::link::{
+    sandbox::{InnerLimits, Layer, SandboxSpec},
+    token::{TOKEN_FD, TOKEN_FILE},
+};
 use sublet_shim::plan::{self, HostFacts, Step};
 
 use crate::{
@@ -59,6 +62,7 @@ impl Entry {
                 tmp_inodes: settings.tmp_inodes.into(),
                 stack_bytes: settings.stack.bytes(),
             },
+            token: settings.token.is_some(),
             answer_max_bytes: settings.answer_max_bytes,
             payload_max_bytes: settings.payload_max_bytes,
             layers: Layer::ALL.into_iter().filter(|layer| !missing_layers.contains(layer)).collect(),
@@ -80,7 +84,8 @@ impl Entry {
                 out.extend_from_slice(part.as_bytes());
             }
         };
-        let configured = &self.settings.env;
+        let settings = &self.settings;
+        let configured = &settings.env;
         for (name, value) in [("PATH", "/usr/bin:/bin"), ("HOME", "/tmp"), ("TMPDIR", "/tmp"), ("LANG", "C.UTF-8")] {
             if !configured.contains_key(name) {
                 put(name, value);
@@ -99,6 +104,13 @@ impl Entry {
         put("SUBLET_TENANT", &self.tenant);
         put("SUBLET_FUNCTION", &self.name);
         put("SUBLET_SUB_TENANT", sub_tenant);
+        if settings.token.is_some() {
+            // Where it is, and never what.
+            put("SUBLET_TOKEN_FILE", TOKEN_FILE);
+            if settings.runtime == Runtime::Exec {
+                put("SUBLET_TOKEN_FD", &TOKEN_FD.to_string());
+            }
+        }
         out
     }
 }

@@ -47,6 +47,7 @@ use crate::{
     events::{Happened, Hub, WorkerNews},
     logs::{capture::Capture, record::Source},
     recorder::Recorder,
+    token::Keys,
     worker::{
         Owner, Worker,
         keeper::{self, Workshop},
@@ -148,7 +149,7 @@ impl WorkerLine {
 
 impl Driver {
     /// A driver with no worker. Must be called inside a tokio runtime; its timer runs as long as it lives.
-    pub fn new(config: &Config, shop: Workshop, recorder: Option<Recorder>) -> Arc<Self> {
+    pub fn new(config: &Config, keys: &Keys, shop: Workshop, recorder: Option<Recorder>) -> Arc<Self> {
         let driver = Arc::new(Self {
             catalogue: RwLock::default(),
             counters: Counters::default(),
@@ -170,7 +171,7 @@ impl Driver {
             timer: Notify::new(),
             drained: watch::Sender::new(false),
         });
-        driver.install(config);
+        driver.install(config, keys);
         tokio::spawn(run_timer(Arc::downgrade(&driver)));
         tokio::spawn(return_memory(driver.large.clone()));
         driver
@@ -187,8 +188,8 @@ impl Driver {
     }
 
     /// Makes a checked configuration the one that counts: limits are set, new functions and revisions take calls, those
-    /// that are replaced or gone serve what they have accepted and end.
-    pub fn install(self: &Arc<Self>, config: &Config) {
+    /// that are replaced or gone serve what they have accepted and end. `keys` are those it names.
+    pub fn install(self: &Arc<Self>, config: &Config, keys: &Keys) {
         let mut books = self.books();
         let old = self.catalogue();
         let mut events = vec![Event::SetHost(policy::host(&config.host))];
@@ -236,6 +237,7 @@ impl Driver {
             }
         }
         for entry in new.all() {
+            self.shop.providers.install(entry, keys);
             books.entries.insert(entry.id, entry.clone());
             for (sub_tenant, workers) in catalogue::minimums(&entry.settings) {
                 events.push(Event::SetMinimum { key: PoolKey { function: entry.id, sub_tenant }, workers });
@@ -421,7 +423,10 @@ impl Driver {
                     worker.kill(why);
                 }
             }
-            Action::Retired { function } => drop(books.entries.remove(&function)),
+            Action::Retired { function } => {
+                self.shop.providers.forget(function);
+                books.entries.remove(&function);
+            }
             Action::Drained => drop(self.drained.send_replace(true)),
         }
     }

@@ -55,6 +55,7 @@ pub const fn of_verdict(kind: VerdictKind) -> &'static str {
         VerdictKind::Start => "START",
         VerdictKind::AnswerTooLarge => "ANSWER_TOO_LARGE",
         VerdictKind::Evicted => "EVICTED",
+        VerdictKind::Token => "TOKEN",
         VerdictKind::BadPayload => "BAD_PAYLOAD",
         VerdictKind::Unspecified => "INTERNAL",
     }

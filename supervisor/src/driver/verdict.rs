@@ -17,6 +17,7 @@ use super::{catalogue::Entry, hit::Scope};
 use crate::{
     cgroups::bite::{Bite, Level},
     config::{ByteSize, format_duration},
+    token::ProviderError,
     worker::{FunctionEnd, PostMortem, signal_name},
 };
 
@@ -285,6 +286,12 @@ pub fn answer_too_large(entry: &Entry, seen: u32) -> Verdict {
 pub fn start(entry: &Entry, message: &str, setting: &str) -> Verdict {
     let verdict = verdict(VerdictKind::Start, format!("the function could not be started: {message}"));
     Verdict { seen: message.to_owned(), setting: entry.setting(setting), ..verdict }
+}
+
+/// Of a call whose sub-tenant's token could not be had.
+pub fn token(entry: &Entry, error: &ProviderError) -> Verdict {
+    let message = format!("the sub-tenant's token could not be had: {error}");
+    Verdict { seen: error.what.clone(), setting: entry.setting(error.setting), ..verdict(VerdictKind::Token, message) }
 }
 
 /// Of a call whose worker was taken away.

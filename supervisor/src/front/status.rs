@@ -60,7 +60,7 @@ const fn code_of_verdict(kind: VerdictKind) -> Code {
         | VerdictKind::AnswerTooLarge => Code::Unknown,
         VerdictKind::Start => Code::FailedPrecondition,
         VerdictKind::BadPayload => Code::InvalidArgument,
-        VerdictKind::Evicted => Code::Unavailable,
+        VerdictKind::Evicted | VerdictKind::Token => Code::Unavailable,
         VerdictKind::Unspecified => Code::Internal,
     }
 }

@@ -32,6 +32,7 @@ use crate::{
     driver::Driver,
     events::Happened,
     quota::{Above, Refused, table::Table},
+    token::Keys,
 };
 
 /// How often a group that is above a lowered limit is emptied of workers before the change is given up.
@@ -275,20 +276,22 @@ impl Reloader {
         temporaries: Temporaries,
         end: bool,
     ) -> Result<Vec<String>, ReloadError> {
-        let new = self.checked(&state.config, &source, &temporaries)?;
+        let (new, keys) = self.checked(&state.config, &source, &temporaries)?;
         let changes = changes::changes(&state.config, &new);
         self.put_into_kernel(&new, end)?;
-        self.driver.install(&new);
+        self.driver.install(&new, &keys);
         *state = State { source, temporaries, config: new, not_before: None };
         Ok(changes)
     }
 
-    fn checked(&self, old: &Config, source: &Source, temporaries: &Temporaries) -> Result<Config, ConfigError> {
+    fn checked(&self, old: &Config, source: &Source, temporaries: &Temporaries) -> Result<(Config, Keys), ConfigError> {
         let new = source.check(&temporaries.overlays())?;
         let mut problems: Vec<Problem> = self.fixed.problems(old, &new);
         problems.extend(self.host.unenforced(&new));
         problems.extend(config::check_host(&new));
-        if problems.is_empty() { Ok(new) } else { Err(ConfigError { problems }) }
+        // Again, and by whoever we are now: a key that was replaced is taken, and one that cannot be read is told.
+        let keys = Keys::read(&new).map_err(|told| problems.extend(told)).unwrap_or_default();
+        if problems.is_empty() { Ok((new, keys)) } else { Err(ConfigError { problems }) }
     }
 
     fn put_into_kernel(&self, new: &Config, end: bool) -> Result<(), ReloadError> {
@@ -363,7 +366,7 @@ impl Reloader {
             Some(source) => source,
             None => Source::read(&self.path)?,
         };
-        let new = self.checked(&state.config, &source, &state.temporaries)?;
+        let (new, _) = self.checked(&state.config, &source, &state.temporaries)?;
         let replaced = new.functions().filter(|(tenant, name, function)| {
             let old = state.config.function(tenant.as_str(), name.as_str());
             old.is_some_and(|old| old.revision != function.revision)

@@ -48,6 +48,7 @@ use crate::{
     quota::{self, Quotas, table::Table},
     recorder::{self, Recorder},
     reload::{self, Reloader},
+    token::{Keys, Providers},
     usage::Ledger,
     worker::{groups::Groups, keeper::Workshop, slots::Slots},
 };
@@ -141,6 +142,7 @@ pub struct Options {
 struct Prepared {
     source: Source,
     config: Config,
+    keys: Keys,
     report: Report,
     tree: Tree,
     bound: Bound,
@@ -176,6 +178,11 @@ fn prepare(source: Source, config: Config, record: Option<&Path>) -> Result<Prep
     report.refuse(&config.host.accept_degraded).map_err(ServeError::Host)?;
     let mut problems = report.unenforced(&config);
     problems.extend(config::check_host(&config));
+    // As root, which may read what the supervisor may not.
+    let keys = Keys::read(&config).unwrap_or_else(|told| {
+        problems.extend(told);
+        Keys::default()
+    });
     if !problems.is_empty() {
         return Err(ServeError::Disk(ConfigError { problems }));
     }
@@ -216,6 +223,7 @@ fn prepare(source: Source, config: Config, record: Option<&Path>) -> Result<Prep
     Ok(Prepared {
         source,
         config,
+        keys,
         report,
         tree,
         bound,
@@ -278,6 +286,7 @@ async fn run(
     let Prepared {
         source,
         config,
+        keys,
         report,
         tree,
         bound,
@@ -301,6 +310,7 @@ async fn run(
         logs,
         groups: Groups::default(),
         labels: Labels::new().map_err(os("get random bytes"))?,
+        providers: Providers::default(),
         uid_base: host.uid_base,
         v1_controllers,
         missing_layers,
@@ -308,7 +318,7 @@ async fn run(
     };
     // There is no group yet that could refuse it.
     quotas.change(Table::new(&config)).ok();
-    let driver = Driver::new(&config, shop, recorder);
+    let driver = Driver::new(&config, &keys, shop, recorder);
     // What this host has no form of is told where somebody accepted it, and so may have asked for it.
     let accepted = report.absent().filter(|degradation| host.accept_degraded.contains(degradation));
     let degraded: Vec<_> = report.degraded().chain(accepted).collect();

@@ -37,6 +37,7 @@ use crate::{
     logs::Logs,
     nursery::{InitEnd, Nursery, NurseryError, Sandbox},
     quota::Quotas,
+    token::{Providers, hold::TokenError},
     usage::Ledger,
 };
 
@@ -66,6 +67,8 @@ pub struct Workshop {
     pub groups: Groups,
     /// Names and tags.
     pub labels: Labels,
+    /// Whom tokens are asked of.
+    pub providers: Providers,
     /// First host uid of workers.
     pub uid_base: u32,
     /// v1 controllers that carry limits.
@@ -141,7 +144,8 @@ async fn birth(shop: &Arc<Workshop>, worker: &Arc<Worker>, slot: u32) -> Result<
 async fn live(shop: &Workshop, worker: &Worker, slot: u32, channel: OwnedFd, control: OwnedFd, tell: &impl Fn(Event)) {
     let id = worker.id;
     let mut kill = worker.kill.subscribe();
-    let mut ended = std::pin::pin!(hear(worker, control));
+    worker.reports.open(control);
+    let mut ended = std::pin::pin!(hear(worker));
     let confined = tokio::select! {
         _ = killed(&mut kill) => return,
         confined = confine(shop, worker, slot, channel) => confined,
@@ -174,8 +178,17 @@ async fn live(shop: &Workshop, worker: &Worker, slot: u32, channel: OwnedFd, con
     tokio::select! {
         _ = killed(&mut kill) => return,
         () = &mut ended => {}
+        () = keep_token(shop, worker) => {}
     }
     tell(Event::Died { worker: id });
+}
+
+/// Never returns.
+async fn keep_token(shop: &Workshop, worker: &Worker) {
+    match &worker.token {
+        Some(token) => token.keep(worker, &shop.providers).await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn start_failed(worker: &Worker, error: StartError, ended: impl Future<Output = ()>, tell: &impl Fn(Event)) {
@@ -191,8 +204,8 @@ async fn killed(kill: &mut watch::Receiver<Option<KillReason>>) {
 }
 
 /// Takes init's reports in until it ends.
-async fn hear(worker: &Worker, control: OwnedFd) {
-    if let Err(error) = worker.reports.run(control, |report| worker.note(report)).await {
+async fn hear(worker: &Worker) {
+    if let Err(error) = worker.reports.run(|report| worker.note(report)).await {
         // Init is ours, but what it says has passed through a process the function might have taken over.
         tracing::warn!(worker = worker.name(), %error, "init's report cannot be read");
     }
@@ -205,6 +218,7 @@ enum StartError {
     /// The owner's limits cannot be set.
     Limits(CgroupError),
     Nursery(NurseryError),
+    Token(TokenError),
     /// What the launcher says it could not do, or the runtime it serves.
     Launcher(Bytes),
     Channel(ChannelError),
@@ -229,6 +243,7 @@ async fn confine(shop: &Workshop, worker: &Worker, slot: u32, channel: OwnedFd) 
         cgroup: worker.leaf().map_or("", |leaf| leaf.name()),
         v1_controllers: &shop.v1_controllers,
         root: &root,
+        token: worker.token.is_some(),
         missing_layers: &shop.missing_layers,
         inherited_filters: shop.inherited_filters,
     };
@@ -249,6 +264,10 @@ async fn start(shop: &Workshop, worker: &Worker, owner: &Owner, channel: &mut Ch
         adopt(worker, owner).map_err(StartError::Posture)?;
         let leaf = worker.leaf().map_or("", |leaf| leaf.name());
         shop.quotas.adopt(leaf, &owner.sub_tenant).await.map_err(StartError::Limits)?;
+    }
+    if let Some(token) = &worker.token {
+        worker.seen().start_stage = "its token has been asked for and is not there";
+        token.first(worker, &shop.providers).await.map_err(StartError::Token)?;
     }
     worker.seen().start_stage = "it has been started and has not said READY";
     let environment = worker.entry.environment(owner.sub_tenant.as_str(), &worker.name());
@@ -287,6 +306,8 @@ fn start_failure(worker: &Worker, error: StartError) -> StartFailure {
         }
         StartError::Limits(error) => ours(format!("its owner's limits cannot be set: {error}")),
         StartError::Nursery(error) => ours(error),
+        StartError::Token(TokenError::Provider(error)) => StartFailure::Token(error),
+        StartError::Token(TokenError::Ours(error)) => ours(error),
         StartError::Launcher(said) => said_so(said),
         StartError::Channel(ChannelError::Os(error)) => ours(error),
         StartError::Channel(ChannelError::Violation(what)) => {

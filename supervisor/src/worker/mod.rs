@@ -20,7 +20,10 @@ use std::{
 
 use nix::sys::signal::Signal;
 use sublet_pool::{KillReason, SubTenant, WorkerId};
-use sublet_proto::link::nursery::{InitReport, TmpSpace};
+use sublet_proto::link::{
+    nursery::{InitReport, TmpSpace},
+    token::ToInit,
+};
 use sublet_shim::plan::Step;
 use tokio::sync::{Notify, watch};
 
@@ -34,6 +37,7 @@ use crate::{
     },
     config::Layout,
     driver::catalogue::Entry,
+    token::{Hold, ProviderError},
     usage::{meter::Meter, sums::Reading},
 };
 
@@ -95,6 +99,8 @@ pub enum StartFailure {
         /// What its runtime said of it; empty when nothing.
         said: bytes::Bytes,
     },
+    /// Its sub-tenant's token could not be had.
+    Token(ProviderError),
     /// The host or sublet itself is at fault.
     Ours(String),
 }
@@ -143,6 +149,8 @@ pub struct Worker {
     /// What its function wrote.
     pub log: Log,
     reports: Reports,
+    /// Its sub-tenant's token, if its function's workers are given one.
+    pub token: Option<Hold>,
     /// Set once, for life.
     owner: OnceLock<Owner>,
     owned: Notify,
@@ -167,6 +175,7 @@ pub struct Worker {
 impl Worker {
     /// A worker or cell that has been asked for.
     pub fn new(id: WorkerId, entry: Arc<Entry>, is_cell: bool) -> Self {
+        let token = entry.settings.token.is_some().then(Hold::default);
         let log_max = usize::try_from(entry.settings.log_max.bytes()).unwrap_or(usize::MAX);
         Self {
             id,
@@ -174,6 +183,7 @@ impl Worker {
             born: Instant::now(),
             log: Log::new(log_max),
             reports: Reports::default(),
+            token,
             owner: OnceLock::new(),
             owned: Notify::new(),
             was_cell: is_cell,
@@ -301,7 +311,35 @@ impl Worker {
                 seen.refused.push(name);
             }
             InitReport::FunctionEnded { code, signal, tmp } => seen.function = Some(FunctionEnd { code, signal, tmp }),
+            InitReport::TokenWritten { number } => self.hear_of_token(number, None),
+            InitReport::TokenFailed { number, error } => self.hear_of_token(number, Some(error)),
         }
+    }
+
+    fn hear_of_token(&self, number: u64, error: Option<String>) {
+        // Of one that has none nobody waits for this.
+        if let Some(token) = &self.token {
+            token.hear(number, error);
+        }
+    }
+
+    /// Takes init's reports in until it is `enough`; for as long as nobody else does.
+    ///
+    /// # Errors
+    /// Init has ended, or cannot be understood.
+    pub async fn hear_until(&self, enough: impl Fn() -> bool) -> std::io::Result<()> {
+        match self.reports.until(|report| self.note(report), enough).await? {
+            true => Ok(()),
+            false => Err(std::io::Error::other("init has ended")),
+        }
+    }
+
+    /// Sends its init something.
+    ///
+    /// # Errors
+    /// Init has ended, or does not read.
+    pub fn tell_init(&self, what: &ToInit) -> std::io::Result<()> {
+        self.reports.tell(what)
     }
 
     /// How its function's process ended, when it did and init told.

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use sublet_proto::link::{
     nursery::{Posture, ProcessPosture},
     sandbox::{Layer, Root},
+    token::TOKEN_DIR,
 };
 use sublet_shim::seccomp::Filters;
 
@@ -33,6 +34,8 @@ pub struct Expected<'a> {
     pub v1_controllers: &'a [&'static str],
     /// Layout of the root.
     pub root: &'a Root,
+    /// Whether there is a place for a token.
+    pub token: bool,
     /// Layers this host lacks and the operator accepted to miss.
     pub missing_layers: &'a [Layer],
     /// Filters the supervisor itself was started under; every child has them too.
@@ -40,11 +43,14 @@ pub struct Expected<'a> {
 }
 
 /// Mount points of a sandbox, as `(point, filesystem when it matters, writable)`.
-fn mounts(root: &Root) -> Vec<(&'static str, Option<&'static str>, bool)> {
+fn mounts(root: &Root, token: bool) -> Vec<(&'static str, Option<&'static str>, bool)> {
     let mut all =
         vec![("/", None, false), ("/dev", None, false), ("/function", None, false), ("/proc", Some("proc"), false)];
     if *root == Root::Host {
         all.push(("/usr", None, false));
+    }
+    if token {
+        all.push((TOKEN_DIR, Some("tmpfs"), false));
     }
     all.push(("/tmp", Some("tmpfs"), true));
     all
@@ -100,7 +106,7 @@ pub fn judge(posture: &Posture, expected: &Expected<'_>) -> Vec<Fact> {
     process(INIT, &posture.init, expected.init_uid, Filters::INIT_COUNT, expected, &mut facts);
     let function = &posture.function;
     process(FUNCTION, function, expected.init_uid + 1, Filters::function_count(), expected, &mut facts);
-    mount_facts(function, expected.root, &mut facts);
+    mount_facts(function, expected, &mut facts);
     push(
         &mut facts,
         "function descriptors",
@@ -157,8 +163,8 @@ fn status(who: &str, seen: &ProcessPosture, (uid, filters): (u32, u32), facts: &
     push(facts, format!("{who} groups"), format!("{:?}", seen.groups), seen.groups.is_empty());
 }
 
-fn mount_facts(seen: &ProcessPosture, root: &Root, facts: &mut Vec<Fact>) {
-    let expected = mounts(root);
+fn mount_facts(seen: &ProcessPosture, expected: &Expected<'_>, facts: &mut Vec<Fact>) {
+    let expected = mounts(expected.root, expected.token);
     let points: BTreeSet<&str> = seen.mounts.iter().map(|(point, ..)| point.as_str()).collect();
     let due: BTreeSet<&str> = expected.iter().map(|(point, ..)| *point).collect();
     let list = points.iter().copied().collect::<Vec<_>>().join(" ");
@@ -194,7 +200,7 @@ mod tests {
             gids: [uid; 4],
             groups: vec![],
             cgroups: vec![(String::new(), "/sublet-main/pool/t-a/s-b/w-1".into())],
-            mounts: mounts(&Root::Host)
+            mounts: mounts(&Root::Host, false)
                 .into_iter()
                 .map(|(point, kind, writable)| {
                     let options = if writable { "rw,nosuid,nodev" } else { "ro,nosuid,nodev" };
@@ -209,11 +215,16 @@ mod tests {
     }
 
     fn wrong(posture: &Posture, root: &Root) -> Vec<String> {
+        wrong_of(posture, root, false)
+    }
+
+    fn wrong_of(posture: &Posture, root: &Root, token: bool) -> Vec<String> {
         let expected = Expected {
             init_uid: 10,
             cgroup: "t-a/s-b/w-1",
             v1_controllers: &[],
             root,
+            token,
             missing_layers: &[],
             inherited_filters: 0,
         };
@@ -249,6 +260,18 @@ mod tests {
             spoil(&mut posture.function);
             assert_eq!(wrong(&posture, &root), [name]);
         }
+    }
+
+    #[test]
+    fn place_for_a_token_is_due_where_there_is_one_and_read_only() {
+        let (mut posture, root) = good();
+        assert_eq!(wrong_of(&posture, &root, true), ["mounts"], "it is missing");
+        posture.function.mounts.push((TOKEN_DIR.into(), "tmpfs".into(), "ro,nosuid,nodev,noexec".into()));
+        assert_eq!(wrong_of(&posture, &root, true), Vec::<String>::new());
+        assert_eq!(wrong(&posture, &root), ["mounts"], "nobody asked for it");
+        let last = posture.function.mounts.len() - 1;
+        posture.function.mounts[last].2 = "rw,nosuid,nodev,noexec".into();
+        assert_eq!(wrong_of(&posture, &root, true), ["mount /run/sublet"]);
     }
 
     #[test]

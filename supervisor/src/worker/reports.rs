@@ -2,14 +2,16 @@
 //! reports a refused system call before it answers it, so what a verdict must name is in the socket by then.
 
 use std::{
-    io,
-    os::fd::{AsFd, OwnedFd},
+    io::{self, IoSlice},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
     sync::{Mutex, PoisonError},
 };
 
-use sublet_proto::link::nursery::InitReport;
+use nix::sys::socket::{MsgFlags, sendmsg};
+use sublet_proto::link::{nursery::InitReport, token::ToInit};
 use sublet_shim::link::{self, Received};
 use tokio::io::Interest;
+use zeroize::Zeroizing;
 
 /// One worker's control socket.
 #[derive(Debug, Default)]
@@ -23,21 +25,50 @@ enum Looked {
 }
 
 impl Reports {
-    /// Takes the socket over and gives each report to `note` until init closes it, which it does only by ending.
+    /// Takes the socket over.
+    pub fn open(&self, socket: OwnedFd) {
+        *self.socket() = Some(socket);
+    }
+
+    /// Gives each report to `note` until init closes the socket, which it does only by ending.
     ///
     /// # Errors
     /// When the socket cannot be watched, or what comes on it is no report.
-    pub async fn run(&self, socket: OwnedFd, note: impl Fn(InitReport)) -> io::Result<()> {
+    pub async fn run(&self, note: impl Fn(InitReport)) -> io::Result<()> {
+        self.until(note, || false).await.map(drop)
+    }
+
+    /// Gives each report to `note` until it is `enough`, which is true, or init closes the socket, which is false.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub async fn until(&self, note: impl Fn(InitReport), enough: impl Fn() -> bool) -> io::Result<bool> {
         // Two descriptors of one socket: this one wakes the loop, the other is read by whoever comes first.
-        let wakes = crate::sys::register(socket.try_clone()?, Interest::READABLE)?;
-        *self.socket() = Some(socket);
+        let copy = self.socket().as_ref().map(OwnedFd::try_clone);
+        let wakes = crate::sys::register(copy.ok_or(io::ErrorKind::NotConnected)??, Interest::READABLE)?;
         loop {
             let mut ready = wakes.readable().await?;
             match self.look(&note)? {
                 Looked::Empty => ready.clear_ready(),
-                Looked::Closed => return Ok(()),
+                Looked::Closed => return Ok(false),
+            }
+            if enough() {
+                return Ok(true);
             }
         }
+    }
+
+    /// Sends init something. Never waits.
+    ///
+    /// # Errors
+    /// It is gone, or does not read what it is sent.
+    pub fn tell(&self, what: &ToInit) -> io::Result<()> {
+        let message = Zeroizing::new(serde_json::to_vec(what)?);
+        let socket = self.socket();
+        let socket = socket.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+        sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(&message)], &[], flags, None)?;
+        Ok(())
     }
 
     /// Gives what has come so far to `note`.

@@ -22,6 +22,7 @@ mod quotas;
 mod reload;
 mod streams;
 mod supervisor;
+mod tokens;
 mod trace;
 mod usage;
 mod verdicts;
@@ -64,6 +65,7 @@ fn main() {
         bad_input::CASES,
         load::CASES,
         logs::CASES,
+        tokens::CASES,
         mixed::CASES,
         history::CASES,
     ]

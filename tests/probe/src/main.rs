@@ -87,6 +87,11 @@ pub fn perform(state: &mut state::State, text: &str) -> Outcome {
             answer.extend_from_slice(format!("token={}\n", word(1)?).as_bytes());
             Ok(answer)
         }
+        // What the crate for Rust functions finds.
+        "credential" => {
+            let token = sublet_function::token().map_err(|error| error.to_string())?;
+            Ok(token.unwrap_or_default().into_bytes())
+        }
         "put" => state.put(word(1)?, word(2)?),
         "get" => state.get(word(1)?),
         "count" => state.count(),

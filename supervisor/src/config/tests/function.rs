@@ -282,7 +282,7 @@ fn command_and_environment_fit_one_message() {
 }
 
 /// Another value for every setting of a function.
-const OTHERS: [(&str, &str); 40] = [
+const OTHERS: [(&str, &str); 41] = [
     ("runtime", "\"exec\""),
     ("handler", "\"app.other\""),
     ("isolation", "\"shared\""),
@@ -322,6 +322,7 @@ const OTHERS: [(&str, &str); 40] = [
     ("on_refused_syscall", "\"kill\""),
     ("command", "[\"/function/resize\", \"\"]"),
     ("env", "{ A = \"\" }"),
+    ("token", "{ provider = \"static\", dir = \"/srv/tokens\" }"),
     ("warm", "{ s = 1 }"),
 ];
 

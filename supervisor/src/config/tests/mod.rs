@@ -8,6 +8,7 @@ mod levels;
 mod logs;
 mod quotas;
 mod shape;
+mod token;
 
 use std::path::Path;
 

@@ -67,6 +67,17 @@ impl Call {
         delivery.mark = Some(worker.log.begin(delivery.lease, || self.entry.settings.short_revision()));
         worker.meter().begin(worker.reading());
         delivery.throttled_above = worker.throttled_above();
+        if let Some(token) = &worker.token {
+            // Only a call that finds it past two thirds of its life waits here.
+            let fresh = tokio::select! {
+                biased;
+                fresh = token.fresh() => fresh,
+                note = notes.recv() => return Delivered::Overtaken(delivery, None, note),
+            };
+            if let Err(error) = fresh {
+                return self.without_token(error, channel, delivery, lease);
+            }
+        }
         let ticket = Ticket { lease: delivery.lease, label: owner.tag };
         let left = self.limit.saturating_sub(self.accepted.elapsed());
         let own = self.entry.settings.timeout;

@@ -5,6 +5,7 @@
 
 mod deliver;
 mod settle;
+mod token;
 
 use std::{
     sync::{

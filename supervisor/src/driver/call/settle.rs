@@ -184,6 +184,7 @@ impl Call {
                     let refused_syscalls = worker.as_ref().map(|worker| worker.refused_calls()).unwrap_or_default();
                     self.failed(Verdict { log_tail, refused_syscalls, ..verdict }, None)
                 }
+                Some(StartFailure::Token(error)) => self.failed(verdict::token(&self.entry, &error), None),
                 Some(StartFailure::Ours(message)) => Err(Failure::Ours(format!("make a worker: {message}"))),
                 None => Err(Failure::Ours("the worker is gone and nothing is known of it".into())),
             },

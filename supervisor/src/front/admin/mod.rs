@@ -2,6 +2,7 @@
 
 mod logs;
 mod quotas;
+mod token;
 mod watch;
 
 use std::{
@@ -179,6 +180,7 @@ impl Admin for AdminService {
             posture: posture.collect(),
             log_tail: worker.log.all().into(),
             degraded: self.degraded.to_vec(),
+            token: token::of(worker),
             ..DescribeWorkerResponse::default()
         };
         let settings = &worker.entry.settings;
