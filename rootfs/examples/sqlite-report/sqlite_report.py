@@ -35,6 +35,7 @@ HEADER = struct.Struct("<4sBBHII16s16s")
 MAGIC, VERSION = b"SBLT", 1
 READY, REQUEST, RESPONSE, ERROR = 3, 4, 5, 6  # kinds
 MEMFD = 1  # flag: the payload is in a file that comes with the header, not behind it
+IN_PIECES = 2  # flag: the caller would take the answer in pieces; one is enough
 IN_LINE_MAX = 256 * 1024  # larger payloads go as a file
 PAYLOAD_MAX = 64 * 1024 * 1024  # no frame is ever larger
 ERROR_TEXT_MAX = 4 * 1024  # it reaches the caller in a header, and those are small
@@ -84,7 +85,7 @@ def _receive(channel):
         return None
     head += _read(channel, HEADER.size - len(head))
     magic, version, kind, flags, length, milliseconds, lease, label = HEADER.unpack(head)
-    if (magic, version, kind) != (MAGIC, VERSION, REQUEST) or flags & ~MEMFD or length > PAYLOAD_MAX:
+    if (magic, version, kind) != (MAGIC, VERSION, REQUEST) or flags & ~(MEMFD | IN_PIECES) or length > PAYLOAD_MAX:
         sys.exit(f"not a request: {head.hex()}")
     if not flags & MEMFD:
         return _read(channel, length), milliseconds, lease, label

@@ -5,12 +5,37 @@ use std::io::{Read, Write};
 use bytes::BytesMut;
 use serde_json::json;
 use sublet_proto::v1::{
-    InvokeRequest, InvokeResponse, InvokeStreamEnd, InvokeStreamResponse, Verdict, invoke_stream_response::Part,
+    InvokeRequest, InvokeResponse, InvokeStreamEnd, InvokeStreamResponse, Receipt, Verdict,
+    invoke_stream_response::Part,
 };
 use tonic::{Response, Status, Streaming};
 
 use super::{Failed, InvokeArgs, STATUS_CALL, client, output};
 use crate::front::status;
+
+/// What is printed of a call beside its answer, and how that comes.
+#[derive(Clone, Copy, Debug)]
+pub struct Show {
+    /// All of it as one JSON value.
+    pub json: bool,
+    /// The answer in chunks, as they come.
+    pub stream: bool,
+    /// What the function logged.
+    pub log: ShownLog,
+    /// What it used.
+    pub receipt: bool,
+}
+
+/// When a call's log is printed with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShownLog {
+    /// With a verdict.
+    OfVerdicts,
+    /// With an answer as well.
+    Always,
+    /// Somebody else has printed it.
+    Never,
+}
 
 /// Calls once and prints the answer as it is.
 pub fn run(args: InvokeArgs, json: bool) -> Result<(), Failed> {
@@ -24,36 +49,38 @@ pub fn run(args: InvokeArgs, json: bool) -> Result<(), Failed> {
         timeout,
         want_log: args.verbose || args.log || json,
     };
-    let result = client::block_on(async {
-        let mut client = client::invoker(&args.socket).await?;
-        if args.stream {
-            return in_chunks(client.invoke_stream(request).await, json).await;
-        }
-        Ok(client.invoke(request).await)
-    })?;
-    match result {
-        Ok(response) => {
-            let response = response.into_inner();
-            let receipt = response.receipt.unwrap_or_default();
-            if json {
-                let answer = json!({
-                    "payload": String::from_utf8_lossy(&response.payload), "receipt": output::receipt(&receipt),
-                    "log_tail": String::from_utf8_lossy(&response.log_tail),
-                });
-                println!("{answer}");
-                return Ok(());
-            }
-            std::io::stdout().write_all(&response.payload)?;
-            if args.verbose || args.log {
-                std::io::stderr().write_all(&response.log_tail)?;
-            }
-            if args.verbose {
-                eprintln!("sublet: {}", output::receipt_line(&receipt));
-            }
-            Ok(())
-        }
-        Err(refusal) => Err(failed(&refusal, json)),
+    let log = if args.verbose || args.log { ShownLog::Always } else { ShownLog::OfVerdicts };
+    let show = Show { json, stream: args.stream, log, receipt: args.verbose };
+    client::block_on(call(&args.socket, request, show)).map(drop)
+}
+
+/// Calls and prints what comes of it. Returns what it used.
+pub async fn call(socket: &str, request: InvokeRequest, show: Show) -> Result<Receipt, Failed> {
+    let mut client = client::invoker(socket).await?;
+    let result = match show.stream {
+        true => in_chunks(client.invoke_stream(request).await, show.json).await?,
+        false => client.invoke(request).await,
+    };
+    let response = result.map_err(|refusal| failed(&refusal, show))?.into_inner();
+    let receipt = response.receipt.unwrap_or_default();
+    let mut stdout = std::io::stdout().lock();
+    if show.json {
+        let answer = json!({
+            "payload": String::from_utf8_lossy(&response.payload), "receipt": output::receipt(&receipt),
+            "log_tail": String::from_utf8_lossy(&response.log_tail),
+        });
+        writeln!(stdout, "{answer}")?;
+        return Ok(receipt);
     }
+    stdout.write_all(&response.payload)?;
+    stdout.flush()?;
+    if show.log == ShownLog::Always {
+        std::io::stderr().write_all(&response.log_tail)?;
+    }
+    if show.receipt {
+        writeln!(std::io::stderr(), "sublet: {}", output::receipt_line(&receipt))?;
+    }
+    Ok(receipt)
 }
 
 /// Prints chunks as they come; with `json` all of them at the end. Returns what is left to print.
@@ -100,15 +127,20 @@ fn payload(args: &InvokeArgs) -> Result<Vec<u8>, Failed> {
     Ok(payload)
 }
 
-fn failed(refusal: &tonic::Status, json: bool) -> Failed {
-    let verdict = status::verdict_of(refusal);
-    if json {
+fn failed(refusal: &tonic::Status, show: Show) -> Failed {
+    let mut verdict = status::verdict_of(refusal);
+    if show.json {
         let code = format!("{:?}", refusal.code());
         let value = json!({
             "code": code, "reason": status::reason_of(refusal), "message": refusal.message(), "verdict": verdict.as_ref().map(output::verdict),
         });
         println!("{value}");
         return Failed { message: String::new(), status: STATUS_CALL };
+    }
+    if let Some(verdict) = &mut verdict
+        && show.log == ShownLog::Never
+    {
+        verdict.log_tail.clear();
     }
     let message = match verdict {
         Some(verdict) => tell(&verdict),

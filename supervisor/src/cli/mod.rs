@@ -1,5 +1,6 @@
 //! The command line: `sublet COMMAND`. Human output by default, one JSON value on stdout with `--json`.
 
+mod author;
 mod client;
 mod demo;
 mod invoke;
@@ -8,6 +9,7 @@ mod offline;
 mod operate;
 mod output;
 mod quotas;
+mod stage;
 mod top;
 mod watch;
 mod what_if;
@@ -57,6 +59,10 @@ enum Command {
     },
     /// A few seconds that show what sublet does, on this host, with a supervisor of its own. Leaves nothing behind.
     Demo,
+    /// Make a directory with a function that runs, for authors.
+    New(author::new::NewArgs),
+    /// Call a function in its directory in the very cage, with a supervisor of its own. Needs root. Leaves nothing behind.
+    RunLocal(author::local::RunLocalArgs),
     /// Call a function: payload from stdin or --file, answer to stdout.
     Invoke(InvokeArgs),
     /// List the workers that are alive.
@@ -292,7 +298,7 @@ pub fn main() -> ExitCode {
     let Cli { json, command } = Cli::parse();
     // A live view outlives the supervisor it talks to, and that connection breaks like a pipe.
     let outlives_its_peers = match &command {
-        Command::Serve { .. } | Command::Demo => true,
+        Command::Serve { .. } | Command::Demo | Command::RunLocal(_) => true,
         Command::Top(args) => args.is_live(json),
         _ => false,
     };
@@ -322,6 +328,8 @@ fn run(command: Command, json: bool) -> Result<(), Failed> {
         Command::WhatIf(args) => what_if::what_if(&args, json),
         Command::MakeTrace(args) => what_if::make_trace(&args, json),
         Command::Demo => demo::run(json),
+        Command::New(args) => author::new::run(&args, json),
+        Command::RunLocal(args) => author::local::run(args, json),
         Command::Invoke(args) => invoke::run(args, json),
         Command::Ps { tenant, socket } => operate::ps(&socket.path, tenant, json),
         Command::Top(args) => top::run(args, json),

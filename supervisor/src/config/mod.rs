@@ -62,6 +62,7 @@ pub use origin::{LevelPath, NoLevel};
 pub use overlay::{Overlay, changeable};
 pub use path::{HostPath, PathError};
 pub use problem::{ConfigError, Problem};
+pub use raw::check_function_shape;
 pub use runtime::{Client, Runtime};
 pub use token::{Token, TokenProvider};
 pub use types::{

@@ -278,22 +278,32 @@ table! {
 /// # Errors
 /// The first syntax error, unknown key, duplicate or value that is not a scalar, with its line.
 pub fn parse(text: &str) -> Result<RawConfig, Problem> {
-    toml::from_str(text).map_err(|error| {
-        let start = error.span().map_or(0, |span| span.start).min(text.len());
-        let before = text.get(..start).unwrap_or_default();
-        let line = before.matches('\n').count();
-        let shown = text.lines().nth(line).unwrap_or_default().trim().to_owned();
-        let message = error.message();
-        let (what, remedy) = if message.starts_with("duplicate key") {
-            (
-                "this name is there a second time".to_owned(),
-                "keep one of the two; every setting, and every table such as [tenant.NAME.function.NAME], is written once",
-            )
-        } else if message.starts_with("unknown field") {
-            (message.replacen("unknown field", "unknown setting", 1), "correct the name or remove the line")
-        } else {
-            (message.replace('\n', ", "), "correct the line")
-        };
-        Problem::new(format!("line {}", line + 1), Some(format!("`{shown}`")), what, remedy)
-    })
+    toml::from_str(text).map_err(|error| problem(text, &error))
+}
+
+/// Whether a text has the shape of one function's settings.
+///
+/// # Errors
+/// As of [`parse`].
+pub fn check_function_shape(text: &str) -> Result<(), Problem> {
+    toml::from_str::<RawFunction>(text).map(drop).map_err(|error| problem(text, &error))
+}
+
+fn problem(text: &str, error: &toml::de::Error) -> Problem {
+    let start = error.span().map_or(0, |span| span.start).min(text.len());
+    let before = text.get(..start).unwrap_or_default();
+    let line = before.matches('\n').count();
+    let shown = text.lines().nth(line).unwrap_or_default().trim().to_owned();
+    let message = error.message();
+    let (what, remedy) = if message.starts_with("duplicate key") {
+        (
+            "this name is there a second time".to_owned(),
+            "keep one of the two; every setting, and every table such as [tenant.NAME.function.NAME], is written once",
+        )
+    } else if message.starts_with("unknown field") {
+        (message.replacen("unknown field", "unknown setting", 1), "correct the name or remove the line")
+    } else {
+        (message.replace('\n', ", "), "correct the line")
+    };
+    Problem::new(format!("line {}", line + 1), Some(format!("`{shown}`")), what, remedy)
 }

@@ -3,6 +3,7 @@
 //! The same program runs on every ground: natively, in a privileged container, in a guest with a pure cgroup v2 kernel.
 //! What a ground cannot show is skipped by name, never passed.
 
+mod authors;
 mod bad_input;
 mod cage;
 mod cells;
@@ -64,6 +65,7 @@ fn main() {
         trace::CASES,
         bad_input::CASES,
         load::CASES,
+        authors::CASES,
         logs::CASES,
         tokens::CASES,
         mixed::CASES,

@@ -3,7 +3,7 @@
 //! Everything it prints is what came back from a real supervisor; every claim it makes is checked, and a claim that does
 //! not hold fails the demo.
 
-mod stage;
+mod functions;
 
 use std::time::{Duration, Instant};
 
@@ -13,8 +13,10 @@ use sublet_proto::v1::{
 };
 use tonic::{Status, transport::Channel};
 
-use self::stage::Stage;
-use super::{Failed, client, output};
+use super::{
+    Failed, client, output,
+    stage::{self, Stage},
+};
 use crate::{doctor::Report, front::status};
 
 /// A text that every Debian has; the licence of sublet itself where it is missing.
@@ -32,12 +34,11 @@ pub fn run(json: bool) -> Result<(), Failed> {
         .map_err(|lines| Failed::new(format!("the demo cannot run here:\n{lines}")))?;
     let teller = Teller { json };
     teller.host(&report);
-    let stage = Stage::build(&report)?;
+    let stage = Stage::build("demo", &report, functions::prepare)?;
     let played = client::block_on(async {
         tokio::select! {
             played = play(&stage, &teller) => played,
-            _ = tokio::signal::ctrl_c() => Err(Failed::new("interrupted")),
-            _ = terminated() => Err(Failed::new("terminated")),
+            interrupted = stage::interrupted() => Err(interrupted),
         }
     });
     played?;
@@ -49,14 +50,6 @@ pub fn run(json: bool) -> Result<(), Failed> {
     teller
         .line(&format!("stopped in {}: no process, no cgroup, no mount, no socket of it is left", output::time(took)));
     Ok(())
-}
-
-async fn terminated() {
-    use tokio::signal::unix::{SignalKind, signal};
-    match signal(SignalKind::terminate()) {
-        Ok(mut signal) => drop(signal.recv().await),
-        Err(_) => std::future::pending().await,
-    }
 }
 
 /// A reader that has gone away is no reason to leave the stage standing.
@@ -207,7 +200,7 @@ async fn play(stage: &Stage, teller: &Teller) -> Result<(), Failed> {
     }
 
     teller.act("Functions do real work on real input");
-    work(&mut player, stage.has_python).await?;
+    work(&mut player, functions::has_python()).await?;
 
     teller.act("One customer cannot reach another");
     isolation(&mut player, &mut admin).await?;

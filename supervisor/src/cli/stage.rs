@@ -1,4 +1,5 @@
-//! Where the demo plays: a directory of its own, a real supervisor as a child, and nothing of either afterwards.
+//! A stage: a directory of its own, a real supervisor as a child, and nothing of either afterwards. The demo plays on one,
+//! and so does `sublet run-local`.
 
 use std::{
     fs::{self, Permissions},
@@ -14,36 +15,49 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::{cgroups::host::HostCgroups, cli::Failed, doctor::Report};
+use super::Failed;
+use crate::{cgroups::host::HostCgroups, doctor::Report};
 
-const NOTES: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../rootfs/examples/notes/notes.sh"));
-const WORDS: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../rootfs/examples/words/words.sh"));
-const REPORT: &str =
-    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../rootfs/examples/sqlite-report/sqlite_report.py"));
-const PYTHON: &str = "/usr/bin/python3";
 /// How long the supervisor may take to come and to go.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// A running supervisor in a directory of its own.
 #[derive(Debug)]
 pub struct Stage {
+    what: &'static str,
     dir: PathBuf,
     instance: String,
     child: Child,
-    /// Whether this host has Python for the report function.
-    pub has_python: bool,
+}
+
+/// What is known before it runs.
+#[derive(Debug)]
+pub struct Host<'a> {
+    /// The stage's directory, empty but for what is put there.
+    pub dir: &'a Path,
+    /// The configuration's `[host]`.
+    pub text: String,
 }
 
 impl Stage {
-    /// Writes functions and configuration and starts the supervisor.
-    pub fn build(report: &Report) -> Result<Self, Failed> {
-        let instance = format!("demo-{}", std::process::id());
+    /// Starts a supervisor for `what`. `prepare` writes what its functions need and returns the rest of the configuration.
+    pub fn build(
+        what: &'static str,
+        report: &Report,
+        prepare: impl FnOnce(&Host<'_>) -> Result<String, Failed>,
+    ) -> Result<Self, Failed> {
+        let instance = format!("{what}-{}", std::process::id());
         let dir = std::env::temp_dir().join(format!("sublet-{instance}"));
-        let has_python = Path::new(PYTHON).exists();
-        let prepared = prepare(&dir, &instance, report, has_python);
-        let started = prepared.and_then(|config| start(&config));
+        make_dir(&dir)?;
+        let started = (|| {
+            let host = Host { dir: &dir, text: host(&dir, &instance, report) };
+            let tenants = prepare(&host)?;
+            let config = dir.join("sublet.toml");
+            fs::write(&config, format!("{}{tenants}", host.text)).map_err(|error| failed(&config, &error))?;
+            start(what, &config)
+        })();
         match started {
-            Ok(child) => Ok(Self { dir, instance, child, has_python }),
+            Ok(child) => Ok(Self { what, dir, instance, child }),
             Err(error) => {
                 // The message matters more than a directory that would not go.
                 fs::remove_dir_all(&dir).ok();
@@ -76,14 +90,15 @@ impl Stage {
                 break status;
             }
             if begin.elapsed() > PATIENCE {
-                return Err(Failed::new("the demo's supervisor does not stop"));
+                return Err(Failed::new(format!("the supervisor of {} does not stop", self.what)));
             }
             std::thread::sleep(Duration::from_millis(2));
         };
         let took = begin.elapsed();
         if !status.success() {
             return Err(Failed::new(format!(
-                "the demo's supervisor ended with {status}: {}",
+                "the supervisor of {} ended with {status}: {}",
+                self.what,
                 complaints(&mut self.child)
             )));
         }
@@ -138,59 +153,55 @@ fn signal(child: &Child, signal: Signal) {
     i32::try_from(child.id()).map(|pid| kill(Pid::from_raw(pid), signal).ok()).ok();
 }
 
-fn prepare(dir: &Path, instance: &str, report: &Report, has_python: bool) -> Result<PathBuf, Failed> {
-    let failed = |path: &Path, error: std::io::Error| Failed::new(format!("prepare {}: {error}", path.display()));
-    let make = |path: &Path| {
-        fs::create_dir(path)
-            .and_then(|()| fs::set_permissions(path, Permissions::from_mode(0o755)))
-            .map_err(|e| failed(path, e))
-    };
-    make(dir)?;
-    for (name, file, text) in
-        [("notes", "notes.sh", NOTES), ("words", "words.sh", WORDS), ("report", "sqlite_report.py", REPORT)]
-    {
-        make(&dir.join(name))?;
-        let path = dir.join(name).join(file);
-        fs::write(&path, text)
-            .and_then(|()| fs::set_permissions(&path, Permissions::from_mode(0o644)))
-            .map_err(|e| failed(&path, e))?;
-    }
-    let path = dir.join("sublet.toml");
-    fs::write(&path, config(dir, instance, report, has_python)).map_err(|e| failed(&path, e))?;
-    Ok(path)
+fn failed(path: &Path, error: &std::io::Error) -> Failed {
+    Failed::new(format!("prepare {}: {error}", path.display()))
 }
 
-fn config(dir: &Path, instance: &str, report: &Report, has_python: bool) -> String {
+/// A directory that workers may look into.
+pub fn make_dir(path: &Path) -> Result<(), Failed> {
+    let made = fs::create_dir(path).and_then(|()| fs::set_permissions(path, Permissions::from_mode(0o755)));
+    made.map_err(|error| failed(path, &error))
+}
+
+/// A file that workers may read.
+pub fn write_file(path: &Path, text: &str) -> Result<(), Failed> {
+    let written = fs::write(path, text).and_then(|()| fs::set_permissions(path, Permissions::from_mode(0o644)));
+    written.map_err(|error| failed(path, &error))
+}
+
+fn host(dir: &Path, instance: &str, report: &Report) -> String {
     let degraded: Vec<String> = report.degraded().map(|degradation| format!("\"{degradation}\"")).collect();
     // We are beside the supervisor in our own group, and perhaps a shell is too; as root we may go elsewhere.
     let elsewhere = HostCgroups::discover().is_ok_and(|found| !found.is_own_group_usable());
     let parent = if elsewhere { "cgroup_parent = \"/\"\n" } else { "" };
-    let mut text = format!(
-        "[host]\nstate_dir = {:?}\ninstance = {instance:?}\n{parent}accept_degraded = [{}]\n\n[tenant.acme.sub_tenant]\n\
-         memory_max = \"256MiB\"\n",
+    format!(
+        "[host]\nstate_dir = {:?}\ninstance = {instance:?}\n{parent}accept_degraded = [{}]\n\n",
         dir.join("state").display().to_string(),
         degraded.join(", ")
-    );
-    let mut function = |name: &str, runtime: &str, command: &str, more: &str| {
-        text.push_str(&format!(
-            "\n[tenant.acme.function.{name}]\nruntime = {runtime:?}\nlayout = \"host\"\ndir = {:?}\ncommand = [{command}]\n{more}",
-            dir.join(name).display().to_string()
-        ));
-    };
-    function("notes", "exec", r#""/bin/sh", "/function/notes.sh""#, "memory_max = \"32MiB\"\npids_max = 16\n");
-    function("words", "exec", r#""/bin/sh", "/function/words.sh""#, "");
-    if has_python {
-        function("report", "stream", r#""/usr/bin/python3", "-I", "/function/sqlite_report.py""#, "");
-    }
-    text
+    )
 }
 
-fn start(config: &Path) -> Result<Child, Failed> {
+/// Returns when somebody asks us to end, with the word for it.
+pub async fn interrupted() -> Failed {
+    use tokio::signal::unix::{SignalKind, signal};
+    let terminated = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut signal) => drop(signal.recv().await),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => Failed::new("interrupted"),
+        () = terminated => Failed::new("terminated"),
+    }
+}
+
+fn start(what: &str, config: &Path) -> Result<Child, Failed> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["serve", "--while-stdin-is-open", "--config"]).arg(config).env("RUST_LOG", "error");
     // Our end closes with us, however we end, and then it stops.
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    // Ctrl-C is for the demo, which then stops its supervisor.
+    // Ctrl-C is for us, who then stop it.
     command.process_group(0);
     let mut child = command.spawn()?;
     let mut line = String::new();
@@ -202,7 +213,7 @@ fn start(config: &Path) -> Result<Child, Failed> {
     }
     child.kill().ok();
     child.wait()?;
-    Err(Failed::new(format!("the demo's supervisor did not start: {}", complaints(&mut child))))
+    Err(Failed::new(format!("the supervisor of {what} did not start: {}", complaints(&mut child))))
 }
 
 fn complaints(child: &mut Child) -> String {
