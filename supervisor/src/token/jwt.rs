@@ -92,16 +92,15 @@ impl Signer {
 mod tests {
     use std::collections::HashMap;
 
-    use jsonwebtoken::{DecodingKey, TokenData, Validation, decode};
+    use jsonwebtoken::{DecodingKey, TokenData, Validation, decode, jwk::Jwk};
     use serde_json::Value;
     use sublet_pool::SubTenant;
 
-    use super::*;
+    use super::{super::test_keys, *};
 
     type Claimed = HashMap<String, Value>;
 
-    fn issue(pem: &str, label: &str) -> String {
-        let signer = Signer::from_pem(pem.as_bytes()).expect("it is one");
+    fn issue(signer: &Signer, label: &str) -> String {
         let terms = Terms { issuer: "i", audience: "a", key_id: Some("k1"), ttl: Duration::from_secs(60) };
         let whose =
             Whose { tenant: "acme".into(), function: "f".into(), sub_tenant: SubTenant::try_from(label).unwrap() };
@@ -109,54 +108,47 @@ mod tests {
         String::from_utf8(token.as_bytes().to_vec()).unwrap()
     }
 
-    fn verify(
-        token: &str,
-        key: &DecodingKey,
-        algorithm: Algorithm,
-    ) -> jsonwebtoken::errors::Result<TokenData<Claimed>> {
-        let mut validation = Validation::new(algorithm);
+    /// As whoever holds the public key does.
+    fn verify(token: &str, signer: &Signer) -> jsonwebtoken::errors::Result<TokenData<Claimed>> {
+        let public = Jwk::from_encoding_key(&signer.key, signer.algorithm)?;
+        let mut validation = Validation::new(signer.algorithm);
         validation.set_audience(&["a"]);
         validation.set_issuer(&["i"]);
         validation.set_required_spec_claims(&["exp", "nbf", "sub", "aud", "iss"]);
         validation.validate_nbf = true;
-        decode(token, key, &validation)
+        decode(token, &DecodingKey::from_jwk(&public)?, &validation)
     }
 
     #[test]
     fn token_of_each_kind_of_key_says_whose_it_is_and_verifies() {
-        let keys = [
-            (
-                include_str!("test-keys/ed.pem"),
-                DecodingKey::from_ed_pem(include_bytes!("test-keys/ed.pub")),
-                Algorithm::EdDSA,
-            ),
-            (
-                include_str!("test-keys/ec.pem"),
-                DecodingKey::from_ec_pem(include_bytes!("test-keys/ec.pub")),
-                Algorithm::ES256,
-            ),
-        ];
-        for (pem, public, algorithm) in keys {
-            let public = public.unwrap();
-            let token = issue(pem, "é \"1\"");
-            let TokenData { header, claims, .. } = verify(&token, &public, algorithm).unwrap();
+        for (pem, algorithm) in [(test_keys::ed25519(), Algorithm::EdDSA), (test_keys::p256(), Algorithm::ES256)] {
+            let signer = Signer::from_pem(pem.as_bytes()).expect("it is one");
+            assert_eq!(signer.algorithm, algorithm);
+            let token = issue(&signer, "\u{e9} \"1\"");
+            let TokenData { header, claims, .. } = verify(&token, &signer).unwrap();
             assert_eq!(header.kid.as_deref(), Some("k1"));
             let mut names: Vec<&str> = claims.keys().map(String::as_str).collect();
             names.sort_unstable();
             assert_eq!(names, ["aud", "exp", "function", "iat", "iss", "jti", "nbf", "sub", "tenant"]);
-            assert_eq!(
-                (&claims["sub"], &claims["tenant"], &claims["function"]),
-                (&"é \"1\"".into(), &"acme".into(), &"f".into())
-            );
+            assert_eq!(claims["sub"], "\u{e9} \"1\"");
+            assert_eq!((&claims["tenant"], &claims["function"]), (&"acme".into(), &"f".into()));
             let time = |name: &str| claims[name].as_u64().unwrap();
             assert_eq!((time("iat"), time("exp")), (time("nbf"), time("nbf") + 60));
-            let other = verify(&issue(pem, "s2"), &public, algorithm).unwrap().claims;
-            assert_ne!(other["jti"], claims["jti"]);
-            // One that was tampered with does not.
+            let foreign = issue(&signer, "s2");
+            assert_ne!(verify(&foreign, &signer).unwrap().claims["jti"], claims["jti"], "each has its own");
+            // One that was tampered with does not verify, nor does one by another key.
             let mut parts: Vec<&str> = token.split('.').collect();
-            let foreign = issue(pem, "s2");
             parts[1] = foreign.split('.').nth(1).unwrap();
-            assert!(verify(&parts.join("."), &public, algorithm).is_err());
+            assert!(verify(&parts.join("."), &signer).is_err());
+            let other = Signer::from_pem(test_keys::ed25519().as_bytes()).expect("it is one");
+            assert!(verify(&token, &other).is_err());
         }
+    }
+
+    #[test]
+    fn debug_shows_no_key() {
+        let signer = Signer::from_pem(test_keys::ed25519().as_bytes()).expect("it is one");
+        let shown = format!("{signer:?}");
+        assert!(shown.contains("redacted") && shown.len() < 200, "{shown}");
     }
 }

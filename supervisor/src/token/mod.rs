@@ -14,6 +14,8 @@ pub mod hold;
 mod jwt;
 pub mod keys;
 mod provider;
+#[cfg(test)]
+pub(crate) mod test_keys;
 
 pub use hold::Hold;
 pub use keys::Keys;

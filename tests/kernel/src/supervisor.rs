@@ -59,8 +59,19 @@ impl Supervisor {
 
     /// The same, with more arguments of `sublet serve`.
     pub fn start_with(place: Place, config: &str, arguments: &[&str]) -> Result<Self, String> {
+        Self::start_command(place, config, Command::new(program()), arguments)
+    }
+
+    /// The same, with a log of these levels, as RUST_LOG has them.
+    pub fn start_logging(place: Place, config: &str, levels: &str) -> Result<Self, String> {
+        let mut command = Command::new(program());
+        command.env("RUST_LOG", levels);
+        Self::start_command(place, config, command, &[])
+    }
+
+    fn start_command(place: Place, config: &str, mut command: Command, arguments: &[&str]) -> Result<Self, String> {
         let path = place.write(config)?;
-        let mut child = Command::new(program())
+        let mut child = command
             .args(["serve", "--config"])
             .arg(path)
             .args(arguments)

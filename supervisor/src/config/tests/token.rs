@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::PermissionsExt as _, time::Duration};
 
 use super::{shape::Scratch, *};
-use crate::token::Keys;
+use crate::token::{Keys, test_keys};
 
 fn t(key: &str) -> String {
     format!("{F}.token.{key}")
@@ -161,10 +161,6 @@ fn token_is_part_of_the_revision_and_its_key_is_not() {
     assert_ne!(revision(&[]), revision(&[("ttl", "\"1m\"")]));
 }
 
-const ED25519: &str = include_str!("../../token/test-keys/ed.pem");
-const P384: &str = include_str!("../../token/test-keys/p384.pem");
-const PUBLIC: &str = include_str!("../../token/test-keys/ec.pub");
-
 #[test]
 fn keys_are_read_and_tried() {
     let scratch = Scratch::new("keys");
@@ -182,11 +178,13 @@ fn keys_are_read_and_tried() {
     };
     let of = |what: &str| Err(format!("{F}.token.key = \"SCRATCH/key.pem\": {what}"));
     assert_eq!(read(), of("SCRATCH/key.pem does not exist; put the key there, or correct the path"));
-    write(ED25519, 0o640);
+    let key = test_keys::ed25519();
+    write(&key, 0o640);
     assert_eq!(read(), Ok(()));
-    write(ED25519, 0o644);
+    write(&key, 0o644);
     assert_eq!(read(), of("everybody on this host may use it (mode 0644); run: chmod o= SCRATCH/key.pem"));
-    for wrong in ["", "no key", P384, PUBLIC, &ED25519.replace("MC4C", "MC4D")] {
+    let broken = key.replace("MC4C", "MC4D");
+    for wrong in ["", "no key", &test_keys::p384(), &test_keys::public(), &broken] {
         write(wrong, 0o600);
         let told = read().expect_err(wrong);
         assert!(told.contains("not a private key that tokens can be signed with"), "{told}");
