@@ -7,10 +7,18 @@ import subprocess
 import sys
 import time
 
-work, rounds, root = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+work, rounds, root, clients = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
 floor = f"{root}/target/release/warm-floor"
 samples = {}
 rates = {}
+SIZES = {"1 MiB": 1 << 20, "6 MiB": 6 << 20}
+# What a stock client is started with, beside the function's own settings.
+EVENT = '{"value": "an event of a few bytes"}'
+LAMBDA = {
+    "rust": [f"{clients}/rust/bootstrap"],
+    "python": ["/usr/bin/python3", "-m", "awslambdaric", "app.handler"],
+    "node": ["/usr/bin/node", "node_modules/aws-lambda-ric/bin/index.mjs", "index.handler"],
+}
 
 
 def warm(name, *args, calls=2000):
@@ -58,6 +66,32 @@ def bubblewrap():
         samples.setdefault("bubblewrap, until it exits", []).append(time.perf_counter_ns() - start)
 
 
+def bare_client(name, calls):
+    # As its own function starts it, in its own directory, and outside of any cage.
+    command = [floor, "runtime-api", "--event", EVENT, "--calls", str(calls), "--warm-up", "50", "--name", name,
+               "--", *LAMBDA[name]]
+    line = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=f"{clients}/{name}",
+                          env={**os.environ, "PYTHONPATH": ".", "_HANDLER": LAMBDA[name][-1], "LAMBDA_TASK_ROOT": "."}).stdout
+    report = json.loads(line)
+    samples.setdefault(f"{name}'s own client, bare", []).extend(report["samples"])
+
+
+def lambda_rows(calls=500):
+    for name in LAMBDA:
+        if not os.path.isdir(f"{clients}/{name}"):
+            continue
+        warm("warm floor, the same event", "--mode", "pipe", "--text", EVENT, calls=calls)
+        product(f"sublet, stock {name} client", f"lambda-{name}", "--text", EVENT, "--any-answer", "--warm-up", "50", calls=calls)
+        bare_client(name, calls)
+
+
+def large_rows():
+    for size, bytes_ in SIZES.items():
+        payload = ["--payload", str(bytes_), "--warm-up", "10"]
+        warm(f"warm floor, {size}", "--mode", "pipe", *payload, calls=60)
+        product(f"sublet, {size}", "warm", *payload, calls=60)
+
+
 def quantile(values, share):
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
@@ -93,6 +127,8 @@ for number in range(rounds):
     product("sublet cell, Invoke to answer", "cell", *fresh, "--gap", "30", "--start", "cell", calls=60)
     product("sublet cell, function without libc", "cell-bare", *fresh, "--gap", "30", "--start", "cell", calls=60)
     bubblewrap()
+    lambda_rows()
+    large_rows()
 
 for flight in ("1", "8"):
     names = [f"gRPC echo, {flight} in flight", f"warm floor, {flight} in flight", f"sublet warm, {flight} in flight"]
@@ -103,6 +139,26 @@ table("Cold, static function", "cold floor (C)",
       ["cold floor (C)", "sublet cold, Invoke to answer", "sublet cold, function without libc", "bubblewrap, until it exits"])
 table("First call of an unseen sub-tenant, a cell ready, 30 ms between calls", "sublet warm, same pace",
       ["sublet warm, same pace", "sublet cell, Invoke to answer", "sublet cell, function without libc"])
+print("\nStock clients of the Lambda Runtime API, warm, an event of 36 bytes, one call in flight")
+print(f"  {'':34} {'p50':>9} {'p99':>9}   ratio of p50, p99 to the floor, and to the floor and the bare client together")
+base = "warm floor, the same event"
+for name in LAMBDA:
+    row, bare = f"sublet, stock {name} client", f"{name}'s own client, bare"
+    if row not in samples:
+        print(f"  {row:34} not measured: the client is not installed; see tests/clients/install")
+        continue
+    for shown in (bare, row):
+        values = [quantile(samples[shown], share) for share in (0.5, 0.99)]
+        floors = [quantile(samples[base], share) for share in (0.5, 0.99)]
+        alone = [quantile(samples[bare], share) for share in (0.5, 0.99)]
+        ratios = [f"{v / f:5.2f}x" for v, f in zip(values, floors)]
+        if shown == row:
+            ratios += [f"{v / (f + a):5.2f}x" for v, f, a in zip(values, floors, alone)]
+        print(f"  {shown:34} {values[0] / 1e3:7.0f}us {values[1] / 1e3:7.0f}us   {'  '.join(ratios)}")
+print("\nEcho of large payloads, both ways, one call in flight")
+for size, bytes_ in SIZES.items():
+    per_second = [sum(rates[name]) / len(rates[name]) * bytes_ / 1e6 for name in (f"warm floor, {size}", f"sublet, {size}")]
+    print(f"  {size}: floor {per_second[0]:6.0f} MB/s, sublet {per_second[1]:6.0f} MB/s each way, {per_second[1] / per_second[0]:.2f}x")
 with open(f"{root}/target/bench.json", "w") as out:
     json.dump({name: {"p50_ns": quantile(v, 0.5), "p99_ns": quantile(v, 0.99), "p999_ns": quantile(v, 0.999), "samples": len(v)}
                for name, v in samples.items()}, out, indent=1)

@@ -52,17 +52,31 @@ pub fn run(drive: &Drive) -> Result<(), Error> {
     let stopped = server.map_or(Ok(()), OwnServer::stop);
     let (samples, took) = outcome?;
     stopped?;
-    let report = Report {
-        name: drive.name.as_deref().unwrap_or(name),
-        unit: "ns",
-        in_flight: drive.in_flight,
-        payload_bytes: drive.payload,
-        calls_per_second: f64::from(drive.calls) / took.as_secs_f64(),
-        samples: &samples,
-    };
+    let payload_bytes = payload(drive).len();
+    let rate = f64::from(drive.calls) / took.as_secs_f64();
+    print(drive.name.as_deref().unwrap_or(name), drive.in_flight, payload_bytes, rate, &samples)
+}
+
+/// Prints the report.
+pub fn print(
+    name: &str,
+    in_flight: u16,
+    payload_bytes: usize,
+    calls_per_second: f64,
+    samples: &[u64],
+) -> Result<(), Error> {
+    let report = Report { name, unit: "ns", in_flight, payload_bytes, calls_per_second, samples };
     let line = serde_json::to_string(&report).map_err(|error| Error::io("write the report")(error.into()))?;
     println!("{line}");
     Ok(())
+}
+
+fn payload(drive: &Drive) -> Bytes {
+    match &drive.text {
+        Some(text) => text.clone().into(),
+        // Not all the same byte, so that an answer out of place is seen.
+        None => (0..drive.payload).map(|at| (at % 251) as u8).collect(),
+    }
 }
 
 async fn measure(drive: &Drive, path: &Path) -> Result<(Vec<u64>, Duration), Error> {
@@ -77,8 +91,7 @@ async fn measure(drive: &Drive, path: &Path) -> Result<(Vec<u64>, Duration), Err
         tenant: drive.tenant.clone(),
         function: drive.function.clone(),
         sub_tenant: drive.sub_tenant.clone(),
-        // Not all the same byte, so that an answer out of place is seen.
-        payload: (0..drive.payload).map(|at| (at % 251) as u8).collect(),
+        payload: payload(drive),
         ..InvokeRequest::default()
     };
     // At least one call from each task, so that every worker or child has been touched.

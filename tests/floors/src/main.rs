@@ -9,12 +9,15 @@
 //!                       --gRPC over a UNIX socket--> the product                                    (with --against)
 //! ```
 //!
+//! A fourth role, `runtime-api`, times a client of the Lambda Runtime API against the least server there can be.
+//!
 //! Prints one line of JSON with every sample. Fails, with a status of 1 and one line on stderr, on the first call that
 //! is refused or answered with other bytes than were sent: a figure over failed calls means nothing.
 #![forbid(unsafe_code)]
 
 mod child;
 mod client;
+mod runtime_api;
 mod server;
 
 use std::{
@@ -110,6 +113,8 @@ enum Role {
     Server(Serve),
     /// Echo frames on descriptor 0, which must be a UNIX stream socket.
     Child,
+    /// Serve the Lambda Runtime API to a client, outside of any cage, and time it.
+    RuntimeApi(runtime_api::RuntimeApi),
 }
 
 /// Arguments of the server role.
@@ -163,6 +168,9 @@ pub struct Drive {
     /// Payload in bytes.
     #[arg(long, default_value_t = 256)]
     payload: usize,
+    /// The payload itself instead; for functions that do not take any bytes.
+    #[arg(long, conflicts_with = "payload")]
+    text: Option<String>,
     /// Accept any answer; for functions that do not echo.
     #[arg(long)]
     any_answer: bool,
@@ -177,6 +185,7 @@ fn main() -> ExitCode {
         None => client::run(&cli.drive),
         Some(Role::Server(serve)) => server::run(serve),
         Some(Role::Child) => child::run(),
+        Some(Role::RuntimeApi(arguments)) => runtime_api::run(arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -119,3 +119,39 @@ fn file_that_is_no_socket_is_never_removed() {
     assert_eq!(fs::read_to_string(&path).expect("read"), "precious");
     fs::remove_file(&path).expect("remove");
 }
+
+/// A client in a few lines: two connections, as some have; the second answer is sent in chunks.
+const CLIENT: &str = r#"
+import http.client, os
+calls, answers = (http.client.HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"]) for _ in range(2))
+while True:
+    calls.request("GET", "/2018-06-01/runtime/invocation/next")
+    call = calls.getresponse()
+    event, identity = call.read(), call.headers["Lambda-Runtime-Aws-Request-Id"]
+    body = iter([event]) if int(identity) % 2 else event
+    answers.request("POST", f"/2018-06-01/runtime/invocation/{identity}/response", body, encode_chunked=bool(int(identity) % 2),
+                    headers={"Transfer-Encoding": "chunked"} if int(identity) % 2 else {})
+    answers.getresponse().read()
+"#;
+
+fn runtime_api(calls: &str, script: &str) -> Output {
+    let arguments = ["runtime-api", "--event", "{}", "--warm-up", "3", "--calls", calls, "--", "python3", "-c", script];
+    Command::new(PROGRAM).args(arguments).output().expect("run warm-floor")
+}
+
+#[test]
+fn runtime_api_times_each_turn_of_a_client() {
+    let report = report(&runtime_api("7", CLIENT));
+    assert_eq!(samples(&report).len(), 7);
+    assert_eq!(report["name"], "runtime-api");
+}
+
+#[test]
+fn client_that_does_not_answer_or_ends_early_ends_the_run() {
+    let skips = CLIENT.replace("answers.request", "continue; answers.request");
+    for (script, what) in [(skips.as_str(), "before the last was answered"), ("pass", "ended early")] {
+        let output = runtime_api("7", script);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains(what), "{said}");
+    }
+}
