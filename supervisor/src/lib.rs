@@ -23,6 +23,7 @@ pub mod doctor;
 pub mod driver;
 pub mod events;
 pub mod front;
+pub mod hex;
 pub mod logs;
 pub mod nursery;
 pub mod quota;

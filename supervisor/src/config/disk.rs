@@ -12,9 +12,9 @@ use std::{
 };
 
 use super::{
-    function::{FUNCTION_MOUNT, HOST_LAYOUT_DIRS},
     path::HostPath,
     problem::Problem,
+    program::{FUNCTION_MOUNT, HOST_LAYOUT_DIRS},
     token_disk,
     types::{Config, Function, Layout},
 };

@@ -300,6 +300,21 @@ impl<'a> Reader<'a> {
         found
     }
 
+    /// The words of a command that are right; each wrong one is told.
+    pub fn words(&self, key: &str, raw: &[Scalar]) -> Vec<String> {
+        let mut words = Vec::new();
+        for word in raw {
+            match word {
+                Scalar::Text(text) if text.contains('\0') => {
+                    self.refuse(key, Some(word.to_string()), "contains a NUL byte, which ends a text", "remove it");
+                }
+                Scalar::Text(text) => words.push(text.clone()),
+                other => self.refuse(key, Some(other.to_string()), "not a text", "write it in quotes"),
+            }
+        }
+        words
+    }
+
     /// true or false; false if it is absent or wrong.
     pub fn flag(&self, key: &str, raw: Option<&Scalar>) -> bool {
         if raw.is_some() {

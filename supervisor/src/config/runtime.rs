@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 use sublet_proto::link::sandbox::Protocol;
 
-use super::{function::FUNCTION_MOUNT, raw::RawFunction, reader::Reader};
+use super::{program::FUNCTION_MOUNT, raw::RawFunction, reader::Reader};
 
 /// Longest `handler`, in bytes.
 const HANDLER_MAX_BYTES: usize = 1024;

@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use super::{
     bounds, defaults,
-    function::HOST_LAYOUT_DIRS,
     path::HostPath,
+    program::HOST_LAYOUT_DIRS,
     raw::{RawToken, Scalar},
     reader::Reader,
     types::{Config, Isolation, Layout, as_optional_text, as_text},
@@ -226,16 +226,7 @@ fn command(raw: &RawToken, r: &Reader<'_>) -> Option<Vec<String>> {
         );
         return None;
     };
-    let mut command = Vec::new();
-    for word in words {
-        match word {
-            Scalar::Text(text) if text.contains('\0') => {
-                r.refuse("command", Some(word.to_string()), "contains a NUL byte, which ends a text", "remove it");
-            }
-            Scalar::Text(text) => command.push(text.clone()),
-            other => r.refuse("command", Some(other.to_string()), "not a text", "write it in quotes"),
-        }
-    }
+    let command = r.words("command", words);
     match command.first() {
         None if words.is_empty() => {
             r.refuse("command", Some("[]".to_owned()), "empty", format!("write a program, {EXAMPLE}"));

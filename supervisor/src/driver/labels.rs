@@ -6,6 +6,7 @@ use siphasher::sip128::{Hasher128, SipHasher24};
 use sublet_pool::{LeaseId, SubTenant};
 
 use super::catalogue::Entry;
+use crate::hex::hex;
 
 /// A key of this run. With it, labels become names that mean nothing to whoever has not got it: a group's name tells
 /// nobody which customer it belongs to, and cannot be found by hashing a list of customers.
@@ -71,12 +72,6 @@ impl Labels {
     pub fn lease(&self, lease: LeaseId) -> [u8; 16] {
         self.hash(Purpose::Lease, &[&lease.0.to_le_bytes()])
     }
-}
-
-/// Lower-case hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    const DIGITS: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
-    bytes.iter().flat_map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]).collect()
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use super::{
     rate::Rate,
     record::{Record, Source, What},
 };
-use crate::driver::labels::hex;
+use crate::hex::hex;
 
 /// One worker's way to the logs.
 #[derive(Debug)]

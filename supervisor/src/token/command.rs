@@ -20,7 +20,7 @@ use nix::{
 use sublet_proto::link::token::{TOKEN_MAX_BYTES, Token};
 use zeroize::Zeroizing;
 
-use super::provider::Whose;
+use super::whose::Whose;
 use crate::config::format_duration;
 
 /// Programs at a time, of all functions: each is a process on the host's account.

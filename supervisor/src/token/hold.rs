@@ -16,7 +16,10 @@ use tokio::{
     time::{sleep_until, timeout},
 };
 
-use super::provider::{Issued, ProviderError, Providers, Whose};
+use super::{
+    provider::{Issued, ProviderError, Providers},
+    whose::Whose,
+};
 use crate::worker::Worker;
 
 /// Where in its life a token is renewed, in thirds: late enough to be worth it, and a third left for a provider that fails.

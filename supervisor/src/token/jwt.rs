@@ -6,8 +6,8 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde::Serialize;
 use sublet_proto::link::token::Token;
 
-use super::provider::Whose;
-use crate::driver::labels::hex;
+use super::whose::Whose;
+use crate::hex::hex;
 
 /// A private key, tried.
 #[derive(Debug)]

@@ -16,7 +16,9 @@ pub mod keys;
 mod provider;
 #[cfg(test)]
 pub(crate) mod test_keys;
+mod whose;
 
 pub use hold::Hold;
 pub use keys::Keys;
-pub use provider::{Issued, Provider, ProviderError, Providers, Whose};
+pub use provider::{Issued, Provider, ProviderError, Providers};
+pub use whose::Whose;

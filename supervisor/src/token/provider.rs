@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use sublet_pool::{FunctionId, SubTenant};
+use sublet_pool::FunctionId;
 use sublet_proto::link::token::Token;
 use tokio::sync::Semaphore;
 
@@ -14,22 +14,12 @@ use super::{
     command, files,
     jwt::{Signer, Terms},
     keys::Keys,
+    whose::Whose,
 };
 use crate::{
     config::{HostPath, TokenProvider},
     driver::catalogue::Entry,
 };
-
-/// Whose token is wanted.
-#[derive(Clone, Debug)]
-pub struct Whose {
-    /// The tenant.
-    pub tenant: Arc<str>,
-    /// Its function.
-    pub function: Arc<str>,
-    /// The customer.
-    pub sub_tenant: SubTenant,
-}
 
 /// A token, and how long it holds.
 #[derive(Debug)]

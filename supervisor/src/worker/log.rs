@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use crate::{
-    driver::labels::hex,
+    hex::hex,
     logs::{
         capture::Capture,
         report::{self, Report},

@@ -15,11 +15,11 @@ use crate::{
     cgroups::bite::Level,
     driver::{
         hit::Scope,
-        labels::hex,
         reason,
         rejection::Rejection,
         verdict::{self, HeldBack, Noticed},
     },
+    hex::hex,
     logs::report::Report,
     usage::sums::{CallEnd, Reading},
     worker::{PostMortem, StartFailure, Worker, log::Mark},
