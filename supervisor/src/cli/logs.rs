@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 use sublet_proto::v1::{LogRecord, LogsRequest};
 
-use super::{AdminSocket, Failed, client};
+use super::{AdminSocket, Failed, client, output};
 use crate::logs::{
     rate::Dropped,
     record::{Record, Source, What, clock},
@@ -132,7 +132,7 @@ fn line(record: &Record) -> String {
         source.function,
         short(&source.sub_tenant_hash, 14),
         source.worker,
-        record.request.as_deref().map_or_else(|| "-".to_owned(), |request| short(request, 12)),
+        record.request.as_deref().map_or_else(|| "-".to_owned(), |request| short(request, output::LEASE_SHOWN_CHARS)),
     );
     match &record.what {
         What::Line { text, is_cut } => format!("{head} {}{}", printable(text), if *is_cut { " [cut]" } else { "" }),

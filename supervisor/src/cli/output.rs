@@ -5,6 +5,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use sublet_proto::v1::{Receipt, Start, Verdict, WorkerState};
 
+/// Digits of a lease that tell calls apart, for people.
+pub const LEASE_SHOWN_CHARS: usize = 12;
+
 /// What people call a worker's state.
 pub const fn state(state: WorkerState, frozen: bool) -> &'static str {
     match (state, frozen) {
@@ -115,14 +118,16 @@ pub fn receipt_line(receipt: &Receipt) -> String {
     let throttled = wire(receipt.throttled).filter(|throttled| !throttled.is_zero());
     let throttled = throttled.map(|throttled| format!(" throttled {}", time(throttled))).unwrap_or_default();
     format!(
-        "{} {} queued {} running {} cpu {}{throttled} memory peak {} call {}",
+        "{} {} queued {} running {} cpu {}{throttled} memory peak {} call {} lease {}",
         receipt.worker,
         start(receipt),
         took(receipt.queued),
         took(receipt.running),
         took(receipt.cpu),
         size(receipt.memory_peak_bytes),
-        receipt.calls
+        receipt.calls,
+        // As `sublet logs` prints it, and takes it.
+        receipt.lease.chars().take(LEASE_SHOWN_CHARS).collect::<String>(),
     )
 }
 
