@@ -146,9 +146,10 @@ impl Call {
         };
         let mut winding = None;
         if clean && protocol == Protocol::Lambda {
+            // First: whoever has the answer may call again before we get any further.
+            winding = Some(self.driver.winding.begin(&self.key));
             // The caller need not wait for what the runtime does on its way to its next call.
             outlet.give(held.clone());
-            winding = Some(self.driver.winding.begin(&self.key));
             let left = own.saturating_sub(delivery.at.elapsed());
             clean = tokio::select! {
                 biased;
