@@ -11,9 +11,9 @@ use std::{
 use sublet_pool::PoolKey;
 use tokio::{sync::Notify, time::timeout};
 
-/// A client asks again within a fraction of a millisecond; one that still works then may do so for long, and a start, with
-/// all that its language loads, takes more than this.
-const PATIENCE: Duration = Duration::from_millis(10);
+/// Waiting is worth it for as long as a new worker would take: on a slow machine, or with a slow language, both are. A client
+/// asks again within a fraction of a millisecond; one that still works after this may do so for long.
+const PATIENCE_MAX: Duration = Duration::from_millis(100);
 
 /// All of them.
 #[derive(Debug, Default)]
@@ -22,6 +22,8 @@ pub struct Winding(Mutex<HashMap<PoolKey, Of>>);
 #[derive(Debug, Default)]
 struct Of {
     workers: usize,
+    /// What the slowest of them took to be made.
+    starting: Duration,
     one_less: Arc<Notify>,
 }
 
@@ -37,20 +39,26 @@ impl Winding {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A worker of `key` has answered.
-    pub fn begin<'a>(&'a self, key: &'a PoolKey) -> WindingDown<'a> {
-        self.all().entry(key.clone()).or_default().workers += 1;
+    /// A worker of `key` has answered that took `starting` to be made.
+    pub fn begin<'a>(&'a self, key: &'a PoolKey, starting: Duration) -> WindingDown<'a> {
+        let mut all = self.all();
+        let of = all.entry(key.clone()).or_default();
+        of.workers += 1;
+        of.starting = of.starting.max(starting);
+        drop(all);
         WindingDown { all: self, key }
     }
 
     /// Waits a moment for a worker of `key` that has answered, if there is one.
     pub async fn wait(&self, key: &PoolKey) {
-        let Some(one_less) = self.all().get(key).map(|of| of.one_less.clone()) else { return };
+        let Some((one_less, starting)) = self.all().get(key).map(|of| (of.one_less.clone(), of.starting)) else {
+            return;
+        };
         let told = one_less.notified();
         // It may have become free before we listened.
         if self.all().get(key).is_some_and(|of| Arc::ptr_eq(&of.one_less, &one_less)) {
             // Not in time: then the pool decides.
-            drop(timeout(PATIENCE, told).await);
+            drop(timeout(starting.min(PATIENCE_MAX), told).await);
         }
     }
 }
@@ -82,13 +90,17 @@ mod tests {
     #[tokio::test]
     async fn only_calls_of_a_key_that_winds_down_wait_and_not_longer_than_it_does() {
         let (winding, own, other) = (Winding::default(), key("own"), key("other"));
-        let down = winding.begin(&own);
+        let starting = Duration::from_millis(20);
+        let down = winding.begin(&own, starting);
         winding.wait(&other).await;
         let since = Instant::now();
         winding.wait(&own).await;
-        assert!(since.elapsed() >= PATIENCE, "it has not become free, so the call has waited");
+        assert!(since.elapsed() >= starting, "it has not become free, so the call has waited");
         tokio::join!(winding.wait(&own), async { drop(down) });
         assert!(winding.all().is_empty(), "nothing is kept of what is over");
+        winding.wait(&own).await;
+        // However long a start takes, nobody waits for more than the most.
+        let _down = winding.begin(&own, Duration::from_secs(3600));
         winding.wait(&own).await;
     }
 }

@@ -147,7 +147,7 @@ impl Call {
         let mut winding = None;
         if clean && protocol == Protocol::Lambda {
             // First: whoever has the answer may call again before we get any further.
-            winding = Some(self.driver.winding.begin(&self.key));
+            winding = Some(self.driver.winding.begin(&self.key, worker.starting().unwrap_or_default()));
             // The caller need not wait for what the runtime does on its way to its next call.
             outlet.give(held.clone());
             let left = own.saturating_sub(delivery.at.elapsed());
