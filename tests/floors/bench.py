@@ -145,7 +145,7 @@ base = "warm floor, the same event"
 for name in LAMBDA:
     row, bare = f"sublet, stock {name} client", f"{name}'s own client, bare"
     if row not in samples:
-        print(f"  {row:34} not measured: the client is not installed; see tests/clients/install")
+        print(f"  {row:34} not measured: {clients}/{name} is not there; run tests/clients/install, or set SUBLET_CLIENTS")
         continue
     for shown in (bare, row):
         values = [quantile(samples[shown], share) for share in (0.5, 0.99)]
@@ -155,10 +155,11 @@ for name in LAMBDA:
         if shown == row:
             ratios += [f"{v / (f + a):5.2f}x" for v, f, a in zip(values, floors, alone)]
         print(f"  {shown:34} {values[0] / 1e3:7.0f}us {values[1] / 1e3:7.0f}us   {'  '.join(ratios)}")
-print("\nEcho of large payloads, both ways, one call in flight")
 for size, bytes_ in SIZES.items():
-    per_second = [sum(rates[name]) / len(rates[name]) * bytes_ / 1e6 for name in (f"warm floor, {size}", f"sublet, {size}")]
-    print(f"  {size}: floor {per_second[0]:6.0f} MB/s, sublet {per_second[1]:6.0f} MB/s each way, {per_second[1] / per_second[0]:.2f}x")
+    names = [f"warm floor, {size}", f"sublet, {size}"]
+    table(f"Echo of {size}, one call in flight", names[0], names)
+    per_second = [sum(rates[name]) / len(rates[name]) * bytes_ / 1e6 for name in names]
+    print(f"  each way: floor {per_second[0]:.0f} MB/s, sublet {per_second[1]:.0f} MB/s, {per_second[1] / per_second[0]:.2f}x")
 with open(f"{root}/target/bench.json", "w") as out:
     json.dump({name: {"p50_ns": quantile(v, 0.5), "p99_ns": quantile(v, 0.99), "p999_ns": quantile(v, 0.999), "samples": len(v)}
                for name, v in samples.items()}, out, indent=1)

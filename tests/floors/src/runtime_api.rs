@@ -36,11 +36,11 @@ pub struct RuntimeApi {
     #[arg(long)]
     event: String,
     /// Calls measured.
-    #[arg(long, default_value_t = 2000)]
-    calls: usize,
+    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    calls: u32,
     /// Calls given first and not measured.
     #[arg(long, default_value_t = 200)]
-    warm_up: usize,
+    warm_up: u32,
     /// Name in the output.
     #[arg(long, default_value = "runtime-api")]
     name: String,
@@ -66,19 +66,19 @@ pub fn run(arguments: &RuntimeApi) -> Result<(), Error> {
     let address = listener.local_addr().map_err(Error::io("look at the listener"))?;
     let (done, ends) = channel();
     let turn = Arc::new(Mutex::new(Turn::default()));
-    let wanted = arguments.warm_up + arguments.calls;
+    let warm_up = arguments.warm_up as usize;
+    let wanted = warm_up + arguments.calls as usize;
     let (shared, event) = (turn.clone(), arguments.event.clone());
     std::thread::spawn(move || accept(&listener, &shared, &event, wanted, &done));
     let mut client = start(&arguments.command, &address.to_string())?;
-    let begun = Instant::now();
     let outcome = wait(&ends, &turn, &mut client);
     // Whatever came of it, the client goes.
     client.kill().ok();
     client.wait().map_err(Error::io("wait for the client"))?;
     outcome?;
-    let took = begun.elapsed();
-    let samples = std::mem::take(&mut lock(&turn).samples).split_off(arguments.warm_up);
-    let rate = wanted as f64 / took.as_secs_f64();
+    let samples = std::mem::take(&mut lock(&turn).samples).split_off(warm_up);
+    // One turn follows the other, so their sum is the time; the client's start and the warm-up are not in it.
+    let rate = samples.len() as f64 / Duration::from_nanos(samples.iter().sum()).as_secs_f64();
     client::print(&arguments.name, 1, arguments.event.len(), rate, &samples)
 }
 

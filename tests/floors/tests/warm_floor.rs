@@ -134,6 +134,15 @@ while True:
     answers.getresponse().read()
 "#;
 
+#[test]
+fn payload_can_be_a_text_and_comes_back_as_it_was() {
+    let text = r#"{"value": "é"}"#;
+    let output = drive(&["--text", text, "--calls", "5", "--warm-up", "0"], "--socket", &socket("text"));
+    let report = report(&output);
+    assert_eq!(report["payload_bytes"], text.len());
+    assert_eq!(samples(&report).len(), 5);
+}
+
 fn runtime_api(calls: &str, script: &str) -> Output {
     let arguments = ["runtime-api", "--event", "{}", "--warm-up", "3", "--calls", calls, "--", "python3", "-c", script];
     Command::new(PROGRAM).args(arguments).output().expect("run warm-floor")
@@ -142,8 +151,21 @@ fn runtime_api(calls: &str, script: &str) -> Output {
 #[test]
 fn runtime_api_times_each_turn_of_a_client() {
     let report = report(&runtime_api("7", CLIENT));
-    assert_eq!(samples(&report).len(), 7);
+    let samples = samples(&report);
+    assert_eq!(samples.len(), 7);
     assert_eq!(report["name"], "runtime-api");
+    // The client's start is in neither, or a client that is slow to start would look slow to answer.
+    let seconds = samples.iter().sum::<u64>() as f64 / 1e9;
+    let rate = report["calls_per_second"].as_f64().expect("a rate");
+    assert!((rate * seconds - 7.0).abs() < 1e-3, "{rate} calls a second over {seconds} s");
+}
+
+#[test]
+fn runtime_api_of_no_calls_is_refused() {
+    let output = runtime_api("0", CLIENT);
+    assert!(!output.status.success() && output.stdout.is_empty());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("--calls"), "{said}");
 }
 
 #[test]
