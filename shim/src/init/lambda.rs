@@ -90,6 +90,8 @@ pub fn serve(spec: &SandboxSpec, arguments: &[CString], environment: &[CString])
                         ready.clear_ready();
                         continue;
                     }
+                    // There is one at a time, and whatever comes after it is told anew.
+                    ready.clear_ready();
                     // A frame comes whole: it was written by the supervisor in one go, and waiting for the rest of one
                     // keeps nobody waiting but its own worker.
                     match channel.receive(spec.payload_max_bytes)? {

@@ -98,6 +98,9 @@ pub struct Records {
     pipe: File,
     decoder: Decoder,
     log: File,
+    /// Kept: the pipe is looked into before each answer, and is empty as a rule.
+    read: Vec<u8>,
+    lines: Vec<u8>,
 }
 
 impl Records {
@@ -107,7 +110,13 @@ impl Records {
     /// When the pipe cannot be made one that is looked into without waiting.
     pub fn new(pipe: OwnedFd, log: OwnedFd) -> io::Result<Self> {
         fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-        Ok(Self { pipe: pipe.into(), decoder: Decoder::default(), log: log.into() })
+        Ok(Self {
+            pipe: pipe.into(),
+            decoder: Decoder::default(),
+            log: log.into(),
+            read: vec![0; READ_BYTES],
+            lines: Vec::new(),
+        })
     }
 
     /// The pipe, to be watched.
@@ -125,12 +134,11 @@ impl Records {
     /// # Errors
     /// `WouldBlock` when nothing is there; when the log cannot be written.
     pub fn pass_on(&mut self) -> io::Result<bool> {
-        let mut bytes = vec![0; READ_BYTES];
-        let length = self.pipe.read(&mut bytes)?;
-        let mut lines = Vec::with_capacity(length);
-        self.decoder.take_in(&bytes[..length], &mut lines);
+        let length = self.pipe.read(&mut self.read)?;
+        self.lines.clear();
+        self.decoder.take_in(&self.read[..length], &mut self.lines);
         // In one go, so that what the function itself writes does not come in between, as far as a pipe keeps that apart.
-        self.log.write_all(&lines)?;
+        self.log.write_all(&self.lines)?;
         Ok(length > 0)
     }
 

@@ -150,6 +150,8 @@ impl Call {
             winding = Some(self.driver.winding.begin(&self.key, worker.starting().unwrap_or_default()));
             // The caller need not wait for what the runtime does on its way to its next call.
             outlet.give(held.clone());
+            // Nor for what we do: the answer goes out first.
+            tokio::task::yield_now().await;
             let left = own.saturating_sub(delivery.at.elapsed());
             clean = tokio::select! {
                 biased;
