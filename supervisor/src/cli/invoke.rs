@@ -1,6 +1,6 @@
 //! `sublet invoke`.
 
-use std::io::{Read, Write};
+use std::io::{IsTerminal, Read, Write};
 
 use bytes::BytesMut;
 use serde_json::json;
@@ -73,6 +73,10 @@ pub async fn call(socket: &str, request: InvokeRequest, show: Show) -> Result<Re
         return Ok(receipt);
     }
     stdout.write_all(&response.payload)?;
+    // Elsewhere the answer is what the function gave, to the byte.
+    if stdout.is_terminal() && response.payload.last().is_some_and(|last| *last != b'\n') {
+        stdout.write_all(b"\n")?;
+    }
     stdout.flush()?;
     if show.log == ShownLog::Always {
         std::io::stderr().write_all(&response.log_tail)?;
