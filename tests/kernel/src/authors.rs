@@ -168,14 +168,18 @@ fn interrupted() -> Outcome {
     command.arg("run-local").arg(place.path("fn")).args(["-s", "s1", "--payload", "sleep 60000"]);
     command.args(settings.iter().flat_map(|one| ["--set", one]));
     let mut child = command.stderr(Stdio::null()).spawn().map_err(|error| error.to_string())?;
-    let end = Instant::now() + Duration::from_secs(20);
-    // Up to the call: its stage stands, and so does a worker of it.
-    let sockets = || stages().iter().any(|name| std::env::temp_dir().join(name).join("state/call.sock").exists());
-    while !sockets() {
-        ensure!(Instant::now() < end, "no stage is there");
+    let end = Instant::now() + Duration::from_secs(60);
+    // Up to the call: its stage stands, and a worker of it is busy.
+    let is_busy = |socket: &Path| {
+        let shown = socket.display().to_string();
+        sublet(&["ps", "--json", "--admin-socket", &shown]).is_ok_and(|seen| text(&seen.stdout).contains("\"busy\""))
+    };
+    let sockets =
+        || stages().iter().map(|name| std::env::temp_dir().join(name).join("state/admin.sock")).collect::<Vec<_>>();
+    while !sockets().iter().any(|socket| is_busy(socket)) {
+        ensure!(Instant::now() < end, "no call is under way");
         sleep(Duration::from_millis(10));
     }
-    sleep(Duration::from_millis(300));
     let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
     kill(pid, Signal::SIGTERM).map_err(|error| error.to_string())?;
     let status = loop {
