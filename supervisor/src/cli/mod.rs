@@ -378,10 +378,12 @@ fn serve(path: &std::path::Path, options: crate::serve::Options, json: bool) -> 
                 "event": "serving", "socket": host.socket.as_str(), "admin_socket": host.admin_socket.as_str(),
                 "listen": tcp,
             });
-            println!("{ready}");
+            writeln!(std::io::stdout(), "{ready}").ok();
         } else {
             let tcp = host.listen.map(|address| format!(" and http://{address}")).unwrap_or_default();
-            println!("serving calls on {}{tcp}, operators on {}", host.socket, host.admin_socket);
+            let line = format!("serving calls on {}{tcp}, operators on {}", host.socket, host.admin_socket);
+            // Whoever was to read it may have gone; the callers have not.
+            writeln!(std::io::stdout(), "{line}").ok();
         }
     })?;
     Ok(())

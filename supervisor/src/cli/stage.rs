@@ -3,7 +3,7 @@
 
 use std::{
     fs::{self, Permissions},
-    io::{BufRead, BufReader, Read},
+    io::Read,
     os::unix::{fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -11,8 +11,14 @@ use std::{
 };
 
 use nix::{
-    sys::signal::{Signal, kill},
+    sys::signal::{self as signals, kill},
     unistd::Pid,
+};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    net::unix::pipe,
+    signal::unix::{Signal, SignalKind, signal},
+    time::sleep,
 };
 
 use super::Failed;
@@ -25,9 +31,20 @@ const PATIENCE: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub struct Stage {
     what: &'static str,
-    dir: PathBuf,
     instance: String,
     child: Child,
+    // Goes last.
+    dir: Dir,
+}
+
+/// A directory that is removed when dropped, with all that is in it.
+#[derive(Debug)]
+struct Dir(PathBuf);
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.0).ok();
+    }
 }
 
 /// What is known before it runs.
@@ -41,39 +58,48 @@ pub struct Host<'a> {
 
 impl Stage {
     /// Starts a supervisor for `what`. `prepare` writes what its functions need and returns the rest of the configuration.
-    pub fn build(
+    /// Nothing is left of it when this is given up half-way.
+    pub async fn build(
         what: &'static str,
         report: &Report,
         prepare: impl FnOnce(&Host<'_>) -> Result<String, Failed>,
     ) -> Result<Self, Failed> {
         let instance = format!("{what}-{}", std::process::id());
-        let dir = std::env::temp_dir().join(format!("sublet-{instance}"));
-        make_dir(&dir)?;
-        let started = (|| {
-            let host = Host { dir: &dir, text: host(&dir, &instance, report) };
-            let tenants = prepare(&host)?;
-            let config = dir.join("sublet.toml");
-            fs::write(&config, format!("{}{tenants}", host.text)).map_err(|error| failed(&config, &error))?;
-            start(what, &config)
-        })();
-        match started {
-            Ok(child) => Ok(Self { what, dir, instance, child }),
-            Err(error) => {
-                // The message matters more than a directory that would not go.
-                fs::remove_dir_all(&dir).ok();
-                Err(error)
-            }
+        let path = std::env::temp_dir().join(format!("sublet-{instance}"));
+        make_dir(&path)?;
+        let dir = Dir(path.clone());
+        let host = Host { dir: &path, text: host(&path, &instance, report) };
+        let tenants = prepare(&host)?;
+        let config = path.join("sublet.toml");
+        fs::write(&config, format!("{}{tenants}", host.text)).map_err(|error| failed(&config, &error))?;
+        let mut stage = Self { what, instance, child: start(&config)?, dir };
+        stage.serving().await?;
+        Ok(stage)
+    }
+
+    /// Waits until the supervisor serves.
+    async fn serving(&mut self) -> Result<(), Failed> {
+        let mut line = String::new();
+        if let Some(out) = self.child.stdout.take() {
+            let out = pipe::Receiver::from_owned_fd(out.into())?;
+            BufReader::new(out).read_line(&mut line).await?;
         }
+        if line.starts_with("serving") {
+            return Ok(());
+        }
+        self.child.kill().ok();
+        self.child.wait()?;
+        Err(Failed::new(format!("the supervisor of {} did not start: {}", self.what, complaints(&mut self.child))))
     }
 
     /// The call socket.
     pub fn socket(&self) -> PathBuf {
-        self.dir.join("state/call.sock")
+        self.dir.0.join("state/call.sock")
     }
 
     /// The admin socket.
     pub fn admin_socket(&self) -> PathBuf {
-        self.dir.join("state/admin.sock")
+        self.dir.0.join("state/admin.sock")
     }
 
     /// Pid of the supervisor.
@@ -82,9 +108,12 @@ impl Stage {
     }
 
     /// Stops the supervisor. Returns how long that took and what is left: nothing.
-    pub fn strike(mut self) -> Result<(Duration, Vec<String>), Failed> {
+    pub async fn strike(mut self) -> Result<(Duration, Vec<String>), Failed> {
         let begin = Instant::now();
-        signal(&self.child, Signal::SIGTERM);
+        if let Ok(pid) = i32::try_from(self.child.id()) {
+            // Gone already is as good.
+            kill(Pid::from_raw(pid), signals::Signal::SIGTERM).ok();
+        }
         let status = loop {
             if let Some(status) = self.child.try_wait()? {
                 break status;
@@ -92,7 +121,8 @@ impl Stage {
             if begin.elapsed() > PATIENCE {
                 return Err(Failed::new(format!("the supervisor of {} does not stop", self.what)));
             }
-            std::thread::sleep(Duration::from_millis(2));
+            // Connections of a call that was given up close meanwhile, at which the supervisor lets go of it.
+            sleep(Duration::from_millis(2)).await;
         };
         let took = begin.elapsed();
         if !status.success() {
@@ -124,16 +154,21 @@ impl Stage {
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        if let Ok(None) = self.child.try_wait() {
-            // Given up half-way: the nursery cleans up behind a killed supervisor.
-            self.child.kill().ok();
-            self.child.wait().ok();
-            let end = Instant::now() + Duration::from_secs(2);
-            while crate::serve::state::is_locked(&self.dir.join("state")) && Instant::now() < end {
-                std::thread::sleep(Duration::from_millis(5));
+        // Given up half-way. At this it stops by itself, even when it has only begun to start.
+        drop(self.child.stdin.take());
+        let end = Instant::now() + PATIENCE;
+        while let Ok(None) = self.child.try_wait() {
+            if Instant::now() > end {
+                // The nursery cleans up behind a killed supervisor.
+                self.child.kill().ok();
+                self.child.wait().ok();
             }
+            std::thread::sleep(Duration::from_millis(2));
         }
-        fs::remove_dir_all(&self.dir).ok();
+        let end = Instant::now() + Duration::from_secs(2);
+        while crate::serve::state::is_locked(&self.dir.0.join("state")) && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 
@@ -146,11 +181,6 @@ fn find(dir: &Path, name: &str, depth: u32, found: &mut Vec<String>) {
             find(&entry.path(), name, depth - 1, found);
         }
     }
-}
-
-fn signal(child: &Child, signal: Signal) {
-    // Gone already is as good.
-    i32::try_from(child.id()).map(|pid| kill(Pid::from_raw(pid), signal).ok()).ok();
 }
 
 fn failed(path: &Path, error: &std::io::Error) -> Failed {
@@ -181,39 +211,41 @@ fn host(dir: &Path, instance: &str, report: &Report) -> String {
     )
 }
 
-/// Returns when somebody asks us to end, with the word for it.
-pub async fn interrupted() -> Failed {
-    use tokio::signal::unix::{SignalKind, signal};
-    let terminated = async {
-        match signal(SignalKind::terminate()) {
-            Ok(mut signal) => drop(signal.recv().await),
-            Err(_) => std::future::pending().await,
+/// Who asks us to end. From the first on nothing ends this process by itself: it has a stage to strike.
+#[derive(Debug)]
+pub struct Interrupts([(Signal, &'static str); 3]);
+
+impl Interrupts {
+    /// Listens from now on. Must be called inside a tokio runtime.
+    pub fn listen() -> Result<Self, Failed> {
+        Ok(Self([
+            (signal(SignalKind::interrupt())?, "interrupted"),
+            (signal(SignalKind::terminate())?, "terminated"),
+            (signal(SignalKind::hangup())?, "hung up"),
+        ]))
+    }
+
+    /// What comes of `future`, unless somebody asks us to end meanwhile, or has since we listen.
+    pub async fn or<T>(&mut self, future: impl Future<Output = Result<T, Failed>>) -> Result<T, Failed> {
+        let [(interrupt, interrupted), (terminate, terminated), (hang_up, hung_up)] = &mut self.0;
+        tokio::select! {
+            biased;
+            _ = interrupt.recv() => Err(Failed::new(*interrupted)),
+            _ = terminate.recv() => Err(Failed::new(*terminated)),
+            _ = hang_up.recv() => Err(Failed::new(*hung_up)),
+            result = future => result,
         }
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => Failed::new("interrupted"),
-        () = terminated => Failed::new("terminated"),
     }
 }
 
-fn start(what: &str, config: &Path) -> Result<Child, Failed> {
+fn start(config: &Path) -> Result<Child, Failed> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["serve", "--while-stdin-is-open", "--config"]).arg(config).env("RUST_LOG", "error");
     // Our end closes with us, however we end, and then it stops.
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // Ctrl-C is for us, who then stop it.
     command.process_group(0);
-    let mut child = command.spawn()?;
-    let mut line = String::new();
-    if let Some(out) = child.stdout.take() {
-        BufReader::new(out).read_line(&mut line)?;
-    }
-    if line.starts_with("serving") {
-        return Ok(child);
-    }
-    child.kill().ok();
-    child.wait()?;
-    Err(Failed::new(format!("the supervisor of {what} did not start: {}", complaints(&mut child))))
+    Ok(command.spawn()?)
 }
 
 fn complaints(child: &mut Child) -> String {

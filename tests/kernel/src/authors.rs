@@ -3,9 +3,9 @@
 use std::{
     collections::BTreeSet,
     fs::{self, Permissions},
-    os::unix::fs::PermissionsExt,
+    os::unix::{fs::PermissionsExt, process::ExitStatusExt},
     path::Path,
-    process::{Command, Output, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -16,7 +16,7 @@ use nix::{
 };
 use serde_json::Value;
 
-use crate::{Case, Outcome, case, configs::Place, ensure, supervisor};
+use crate::{Case, Outcome, case, configs::Place, ensure, litter, supervisor};
 
 /// The cases.
 pub const CASES: &[Case] = &[
@@ -25,6 +25,7 @@ pub const CASES: &[Case] = &[
     case("authors::call_that_does_not_end_well_has_its_status_and_leaves_nothing", failed),
     case("authors::what_is_wrong_is_told_before_anything_is_made", refused),
     case("authors::interrupted_run_leaves_nothing", interrupted),
+    case("authors::run_interrupted_while_it_starts_leaves_nothing", interrupted_at_the_start),
 ];
 
 fn sublet(arguments: &[&str]) -> Result<Output, String> {
@@ -180,18 +181,50 @@ fn interrupted() -> Outcome {
         ensure!(Instant::now() < end, "no call is under way");
         sleep(Duration::from_millis(10));
     }
-    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
-    kill(pid, Signal::SIGTERM).map_err(|error| error.to_string())?;
-    let status = loop {
-        match child.try_wait().map_err(|error| error.to_string())? {
-            Some(status) => break status,
-            None => {
-                ensure!(Instant::now() < end + Duration::from_secs(40), "it does not end");
-            }
-        }
-        sleep(Duration::from_millis(10));
-    };
+    let status = end_of(&mut child, Signal::SIGTERM)?;
     ensure!(status.code() == Some(1), "{status}");
     ensure!(stages().is_empty(), "{:?}", stages());
     Ok(())
+}
+
+fn interrupted_at_the_start() -> Outcome {
+    let place = Place::new()?;
+    let settings = ["runtime=stream", "layout=host", "command=[\"/function/probe\"]"];
+    let before = litter::found();
+    let mut were_interrupted = 0;
+    // From before it can have made anything until long after its supervisor has begun.
+    for (number, pause) in [0, 2, 5, 10, 15, 20, 30, 50, 100, 200].into_iter().enumerate() {
+        let mut command = Command::new(supervisor::program());
+        command.arg("run-local").arg(place.path("fn")).args(["-s", "s1", "--payload", "sleep 60000"]);
+        command.args(settings.iter().flat_map(|one| ["--set", one]));
+        let mut child = command.stderr(Stdio::null()).spawn().map_err(|error| error.to_string())?;
+        sleep(Duration::from_millis(pause));
+        let signal = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP][number % 3];
+        let status = end_of(&mut child, signal)?;
+        // One that did not listen yet is ended by the signal itself, and has made nothing.
+        let ended_itself = status.code() == Some(1);
+        ensure!(ended_itself || status.signal() == Some(signal as i32), "after {pause} ms: {status}");
+        were_interrupted += u32::from(ended_itself);
+        ensure!(stages().is_empty(), "after {pause} ms: {:?}", stages());
+        let left = litter::since(&before);
+        ensure!(left.is_empty(), "after {pause} ms: {left:?}");
+    }
+    ensure!(were_interrupted > 0, "none listened to its signal");
+    Ok(())
+}
+
+fn end_of(child: &mut Child, signal: Signal) -> Result<ExitStatus, String> {
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
+    kill(pid, signal).map_err(|error| error.to_string())?;
+    let end = Instant::now() + Duration::from_secs(60);
+    loop {
+        if let Some(status) = child.try_wait().map_err(|error| error.to_string())? {
+            return Ok(status);
+        }
+        if Instant::now() > end {
+            child.kill().ok();
+            return Err(format!("it does not end at {signal}"));
+        }
+        sleep(Duration::from_millis(10));
+    }
 }

@@ -16,7 +16,7 @@ use crate::{
         Failed, client,
         invoke::{self, Show, ShownLog},
         output,
-        stage::{self, Stage},
+        stage::{Interrupts, Stage},
     },
     doctor::Report,
 };
@@ -63,10 +63,6 @@ pub fn run(args: RunLocalArgs, json: bool) -> Result<(), Failed> {
     if !degraded.is_empty() {
         tell(&format!("sublet: not enforced on this host: {}", degraded.join(", ")));
     }
-    let stage = Stage::build("run-local", &report, |host| {
-        project.check(&host.text)?;
-        project.configuration()
-    })?;
     let request = InvokeRequest {
         tenant: TENANT.into(),
         function: project.name.clone(),
@@ -76,16 +72,19 @@ pub fn run(args: RunLocalArgs, json: bool) -> Result<(), Failed> {
         want_log: json,
     };
     let show = Show { json, stream: args.stream, log: ShownLog::Never, receipt: false };
-    let called = client::block_on(async {
-        tokio::select! {
-            called = calls(&stage, request, show, args.times) => called,
-            interrupted = stage::interrupted() => Err(interrupted),
-        }
-    });
-    // Whatever has become of the call, first all of it has to go.
-    let left = stage.strike()?.1;
-    called?;
-    if left.is_empty() { Ok(()) } else { Err(Failed::new(format!("left behind: {}", left.join(", ")))) }
+    client::block_on(async {
+        let mut interrupts = Interrupts::listen()?;
+        let building = Stage::build("run-local", &report, |host| {
+            project.check(&host.text)?;
+            project.configuration()
+        });
+        let stage = interrupts.or(building).await?;
+        let called = interrupts.or(calls(&stage, request, show, args.times)).await;
+        // Whatever has become of the call, first all of it has to go.
+        let left = stage.strike().await?.1;
+        called?;
+        if left.is_empty() { Ok(()) } else { Err(Failed::new(format!("left behind: {}", left.join(", ")))) }
+    })
 }
 
 async fn calls(stage: &Stage, request: InvokeRequest, show: Show, times: u32) -> Result<(), Failed> {

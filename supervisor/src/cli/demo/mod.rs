@@ -15,7 +15,7 @@ use tonic::{Status, transport::Channel};
 
 use super::{
     Failed, client, output,
-    stage::{self, Stage},
+    stage::{Interrupts, Stage},
 };
 use crate::{doctor::Report, front::status};
 
@@ -34,15 +34,13 @@ pub fn run(json: bool) -> Result<(), Failed> {
         .map_err(|lines| Failed::new(format!("the demo cannot run here:\n{lines}")))?;
     let teller = Teller { json };
     teller.host(&report);
-    let stage = Stage::build("demo", &report, functions::prepare)?;
-    let played = client::block_on(async {
-        tokio::select! {
-            played = play(&stage, &teller) => played,
-            interrupted = stage::interrupted() => Err(interrupted),
-        }
-    });
-    played?;
-    let (took, left) = stage.strike()?;
+    let (took, left) = client::block_on(async {
+        let mut interrupts = Interrupts::listen()?;
+        let stage = interrupts.or(Stage::build("demo", &report, functions::prepare)).await?;
+        let played = interrupts.or(play(&stage, &teller)).await;
+        let struck = stage.strike().await;
+        played.and(struck)
+    })?;
     teller.act("It stops and leaves nothing behind");
     if !left.is_empty() {
         return Err(Failed::new(format!("left behind: {}", left.join(", "))));
