@@ -30,6 +30,7 @@ pub mod quota;
 pub mod recorder;
 pub mod reload;
 pub mod serve;
+mod socket;
 mod sys;
 pub mod token;
 pub mod usage;

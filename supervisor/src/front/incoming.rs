@@ -2,20 +2,18 @@
 
 use std::{
     io,
-    os::unix::net as unix,
-    pin::Pin,
+    os::{fd::OwnedFd, unix::net as unix},
     sync::Arc,
-    task::{Context, Poll},
     time::Duration,
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream, UnixListener, UnixStream},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    net::{TcpListener, UnixListener},
+    sync::{Semaphore, mpsc},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::server::Connected;
+
+use super::connection::Connection;
 
 /// How long accepting pauses after it failed. Without it, a process out of descriptors spins.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -31,19 +29,6 @@ pub struct Bound {
     pub tcp: Option<std::net::TcpListener>,
 }
 
-/// One connection, with its place among those allowed.
-#[derive(Debug)]
-pub struct Connection {
-    stream: Stream,
-    _place: OwnedSemaphorePermit,
-}
-
-#[derive(Debug)]
-enum Stream {
-    Unix(UnixStream),
-    Tcp(TcpStream),
-}
-
 /// Accepts on both listeners, at most `most` connections at a time; further ones wait in the kernel's backlog.
 pub fn incoming(
     unix: UnixListener,
@@ -56,13 +41,13 @@ pub fn incoming(
         loop {
             let Ok(place) = places.clone().acquire_owned().await else { return };
             let accepted = tokio::select! {
-                accepted = unix.accept() => accepted.map(|(stream, _)| Stream::Unix(stream)),
-                accepted = accept_tcp(tcp.as_ref()) => accepted.map(Stream::Tcp),
+                accepted = unix.accept() => accepted.and_then(|(stream, _)| Ok(stream.into_std()?.into())),
+                accepted = accept_tcp(tcp.as_ref()) => accepted,
                 () = sender.closed() => return,
             };
-            match accepted {
-                Ok(stream) => {
-                    if sender.send(Ok(Connection { stream, _place: place })).await.is_err() {
+            match accepted.and_then(|socket| Connection::new(socket, place)) {
+                Ok(connection) => {
+                    if sender.send(Ok(connection)).await.is_err() {
                         return;
                     }
                 }
@@ -76,66 +61,13 @@ pub fn incoming(
     ReceiverStream::new(receiver)
 }
 
-async fn accept_tcp(listener: Option<&TcpListener>) -> io::Result<TcpStream> {
+async fn accept_tcp(listener: Option<&TcpListener>) -> io::Result<OwnedFd> {
     match listener {
         Some(listener) => {
             let (stream, _) = listener.accept().await?;
             stream.set_nodelay(true)?;
-            Ok(stream)
+            Ok(stream.into_std()?.into())
         }
         None => std::future::pending().await,
-    }
-}
-
-impl Connected for Connection {
-    type ConnectInfo = ();
-
-    fn connect_info(&self) {}
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Stream::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
-            Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.stream {
-            Stream::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
-            Stream::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
-        }
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Stream::Unix(stream) => Pin::new(stream).poll_flush(cx),
-            Stream::Tcp(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
-            Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match &mut self.stream {
-            Stream::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Stream::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
     }
 }

@@ -5,6 +5,7 @@
 //! workers are made.
 
 mod admin;
+mod connection;
 mod incoming;
 mod invoker;
 pub mod status;

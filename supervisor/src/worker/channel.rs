@@ -17,10 +17,11 @@ use nix::{
     },
 };
 use sublet_proto::link::frame::{FLAG_MEMFD, FrameError, HEADER_LEN, Header, MEMFD_THRESHOLD};
-use tokio::io::{Interest, unix::AsyncFd};
+
+use crate::socket::{Socket, Taken};
 
 /// First read of a frame asks for this much: header and a small payload in one system call.
-const FIRST_READ: usize = 16 * 1024;
+const FIRST_READ: usize = 4 * 1024;
 /// Any further read asks for no more than this.
 const READ_MAX: usize = 256 * 1024;
 
@@ -58,7 +59,7 @@ impl From<io::Error> for ChannelError {
 /// One worker's channel.
 #[derive(Debug)]
 pub struct Channel {
-    socket: AsyncFd<OwnedFd>,
+    socket: Socket,
     buffer: BytesMut,
     /// Of the last frame that has begun in the buffer: the kernel ends a read with the bytes a descriptor came with.
     file: Option<OwnedFd>,
@@ -71,7 +72,7 @@ impl Channel {
     /// When it cannot be registered.
     pub fn new(socket: OwnedFd) -> io::Result<Self> {
         fcntl(&socket, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-        let socket = crate::sys::register(socket, Interest::READABLE | Interest::WRITABLE)?;
+        let socket = Socket::new(socket)?;
         Ok(Self { socket, buffer: BytesMut::new(), file: None })
     }
 
@@ -102,13 +103,7 @@ impl Channel {
             let attempt = |socket: &OwnedFd| -> io::Result<usize> {
                 Ok(sendmsg::<()>(socket.as_raw_fd(), &slices, control, MsgFlags::MSG_NOSIGNAL, None)?)
             };
-            // Tried at once: the socket of a waiting function is empty, and asking readiness first costs a poll.
-            sent += match attempt(self.socket.get_ref()) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.socket.async_io(Interest::WRITABLE, attempt).await?
-                }
-                result => result?,
-            };
+            sent += self.socket.write(attempt).await?;
         }
         Ok(())
     }
@@ -117,7 +112,7 @@ impl Channel {
     pub fn has_unread(&mut self) -> bool {
         let mut byte = [0];
         let peeked = nix::sys::socket::recv(
-            self.socket.get_ref().as_raw_fd(),
+            self.socket.fd().as_raw_fd(),
             &mut byte,
             MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT,
         );
@@ -169,9 +164,13 @@ impl Channel {
         let start = self.buffer.len();
         self.buffer.resize(start + most, 0);
         let (socket, buffer) = (&self.socket, &mut self.buffer);
-        let mut attempt = |socket: &OwnedFd| receive_some(socket.as_fd(), &mut buffer[start..]);
-        let result = socket.async_io(Interest::READABLE, &mut attempt).await;
-        let (length, descriptors) = match result {
+        let receive = |socket: &OwnedFd| {
+            let (length, descriptors) = receive_some(socket.as_fd(), &mut buffer[start..])?;
+            let is_all = 0 < length && length < most && descriptors.is_empty();
+            Ok(Taken { what: (length, descriptors), is_all })
+        };
+        let received = socket.read(receive).await;
+        let (length, descriptors) = match received {
             Ok(received) => received,
             Err(error) => {
                 self.buffer.truncate(start);

@@ -1,0 +1,217 @@
+//! A stream socket that is watched for input alone.
+//!
+//! The kernel tells of room to write whenever the other side has read, so that whoever listens to that is woken once per
+//! message for nothing. Here a write is tried at once, and room is listened for only while there was none.
+
+use std::{
+    future::poll_fn,
+    io,
+    os::fd::{AsRawFd, OwnedFd},
+    task::{Context, Poll, ready},
+};
+
+use nix::sys::socket::{MsgFlags, recv};
+use tokio::io::{Interest, ReadBuf, unix::AsyncFd};
+
+use crate::sys;
+
+/// After so many writes in a row that found room, it is not listened for any more.
+const ROOMY: u8 = 16;
+
+/// The socket; its descriptor does not block.
+#[derive(Debug)]
+pub struct Socket {
+    input: AsyncFd<OwnedFd>,
+    /// A second descriptor of the same socket, while a write has to wait now and then.
+    room: Option<AsyncFd<OwnedFd>>,
+    roomy: u8,
+}
+
+/// What one read has got.
+#[derive(Debug)]
+pub struct Taken<T> {
+    /// Of whatever kind.
+    pub what: T,
+    /// Whether that was all there was, and not the end: what comes now is told anew, and need not be asked for. A read that
+    /// got less than it had room for has found that out, unless a descriptor came with it, which ends a read early.
+    pub is_all: bool,
+}
+
+impl Socket {
+    /// Takes a descriptor over that does not block. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// When it cannot be watched.
+    pub fn new(fd: OwnedFd) -> io::Result<Self> {
+        Ok(Self { input: sys::register(fd, Interest::READABLE)?, room: None, roomy: 0 })
+    }
+
+    /// The descriptor.
+    pub fn fd(&self) -> &OwnedFd {
+        self.input.get_ref()
+    }
+
+    /// Performs `attempt`, which writes, as soon as it does not fail for want of room.
+    ///
+    /// # Errors
+    /// What `attempt` says.
+    pub fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut attempt: impl FnMut(&OwnedFd) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            match attempt(self.input.get_ref()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.roomy = 0,
+                result => {
+                    self.roomy = self.roomy.saturating_add(1);
+                    if self.roomy >= ROOMY {
+                        self.room = None;
+                    }
+                    return Poll::Ready(result);
+                }
+            }
+            let room = match &self.room {
+                Some(room) => room,
+                None => self.room.insert(sys::register(self.input.get_ref().try_clone()?, Interest::WRITABLE)?),
+            };
+            // What was known before the attempt is known no better now; what has come since is told again.
+            let mut told = ready!(room.poll_write_ready(cx))?;
+            if let Ok(result) = told.try_io(|fd| attempt(fd.get_ref())) {
+                return Poll::Ready(result);
+            }
+        }
+    }
+
+    /// [`Self::poll_write`], waited for.
+    ///
+    /// # Errors
+    /// What `attempt` says.
+    pub async fn write(&mut self, mut attempt: impl FnMut(&OwnedFd) -> io::Result<usize>) -> io::Result<usize> {
+        poll_fn(|cx| self.poll_write(cx, &mut attempt)).await
+    }
+
+    /// Performs `attempt`, which reads, as soon as it does not fail for want of input.
+    ///
+    /// # Errors
+    /// What `attempt` says.
+    pub fn poll_read<T>(
+        &self,
+        cx: &mut Context<'_>,
+        mut attempt: impl FnMut(&OwnedFd) -> io::Result<Taken<T>>,
+    ) -> Poll<io::Result<T>> {
+        loop {
+            let mut told = ready!(self.input.poll_read_ready(cx))?;
+            if let Ok(taken) = told.try_io(|fd| attempt(fd.get_ref())) {
+                let Taken { what, is_all } = taken?;
+                if is_all {
+                    told.clear_ready();
+                }
+                return Poll::Ready(Ok(what));
+            }
+        }
+    }
+
+    /// [`Self::poll_read`], waited for.
+    ///
+    /// # Errors
+    /// What `attempt` says.
+    pub async fn read<T>(&self, mut attempt: impl FnMut(&OwnedFd) -> io::Result<Taken<T>>) -> io::Result<T> {
+        poll_fn(|cx| self.poll_read(cx, &mut attempt)).await
+    }
+
+    /// Reads what is there into `buffer`; nothing at the end.
+    ///
+    /// # Errors
+    /// What recv(2) says.
+    pub fn poll_recv(&self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let space = buffer.initialize_unfilled();
+        let length = ready!(self.poll_read(cx, |fd| {
+            let length = recv(fd.as_raw_fd(), space, MsgFlags::empty())?;
+            Ok(Taken { what: length, is_all: 0 < length && length < space.len() })
+        }))?;
+        buffer.advance(length);
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read as _, Write as _},
+        os::unix::net::UnixStream,
+        time::Duration,
+    };
+
+    use nix::sys::socket::send;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    fn pair() -> (Socket, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        (Socket::new(ours.into()).unwrap(), theirs)
+    }
+
+    async fn receive(socket: &Socket, most: usize) -> Vec<u8> {
+        let mut bytes = vec![0; most];
+        let mut buffer = ReadBuf::new(&mut bytes);
+        poll_fn(|cx| socket.poll_recv(cx, &mut buffer)).await.unwrap();
+        buffer.filled().to_vec()
+    }
+
+    #[tokio::test]
+    async fn input_is_found_whenever_it_comes() {
+        let (socket, mut theirs) = pair();
+        for round in 0..3 {
+            theirs.write_all(b"hello").unwrap();
+            assert_eq!(receive(&socket, 3).await, b"hel", "{round}: there is more");
+            assert_eq!(receive(&socket, 3).await, b"lo", "{round}");
+            let nothing = timeout(Duration::from_millis(10), receive(&socket, 3)).await;
+            assert!(nothing.is_err(), "{round}: {nothing:?}");
+        }
+        theirs.write_all(b"end").unwrap();
+        drop(theirs);
+        assert_eq!(receive(&socket, 100).await, b"end");
+        assert_eq!(receive(&socket, 100).await, b"");
+        assert_eq!(receive(&socket, 100).await, b"", "and so it stays");
+    }
+
+    #[tokio::test]
+    async fn write_waits_for_room_and_listens_for_it_no_longer_than_needed() {
+        const BYTES: usize = 4 << 20;
+        let (mut socket, mut theirs) = pair();
+        let reader = std::thread::spawn(move || {
+            // Not before it is full.
+            std::thread::sleep(Duration::from_millis(20));
+            let mut bytes = vec![0; BYTES];
+            theirs.read_exact(&mut bytes).unwrap();
+            assert!(bytes.iter().enumerate().all(|(at, byte)| *byte == (at / 1000) as u8));
+            theirs
+        });
+        let bytes: Vec<u8> = (0..BYTES).map(|at| (at / 1000) as u8).collect();
+        let mut sent = 0;
+        let mut has_waited = false;
+        while sent < BYTES {
+            let rest = &bytes[sent..BYTES.min(sent + 100_000)];
+            sent += socket.write(|fd| Ok(send(fd.as_raw_fd(), rest, MsgFlags::empty())?)).await.unwrap();
+            has_waited |= socket.room.is_some();
+        }
+        assert!(has_waited);
+        let mut theirs = tokio::task::spawn_blocking(|| reader.join().unwrap()).await.unwrap();
+        for _ in 0..ROOMY {
+            socket.write(|fd| Ok(send(fd.as_raw_fd(), b"x", MsgFlags::empty())?)).await.unwrap();
+        }
+        assert!(socket.room.is_none());
+        theirs.read_exact(&mut [0; ROOMY as usize]).unwrap();
+    }
+
+    #[tokio::test]
+    async fn write_to_nobody_fails() {
+        let (mut socket, theirs) = pair();
+        drop(theirs);
+        let result = socket.write(|fd| Ok(send(fd.as_raw_fd(), b"x", MsgFlags::MSG_NOSIGNAL)?)).await;
+        assert_eq!(result.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    }
+}
