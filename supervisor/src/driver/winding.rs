@@ -9,11 +9,16 @@ use std::{
 };
 
 use sublet_pool::PoolKey;
-use tokio::{sync::Notify, time::timeout};
+use tokio::sync::Notify;
 
 /// Waiting is worth it for as long as a new worker would take: on a slow machine, or with a slow language, both are. A client
 /// asks again within a fraction of a millisecond; one that still works after this may do so for long.
 const PATIENCE_MAX: Duration = Duration::from_millis(100);
+
+/// How long others wait for a worker that took `starting` to be made, from its answer on.
+pub fn patience(starting: Option<Duration>) -> Duration {
+    starting.unwrap_or_default().min(PATIENCE_MAX)
+}
 
 /// All of them.
 #[derive(Debug, Default)]
@@ -22,12 +27,10 @@ pub struct Winding(Mutex<HashMap<PoolKey, Of>>);
 #[derive(Debug, Default)]
 struct Of {
     workers: usize,
-    /// What the slowest of them took to be made.
-    starting: Duration,
     one_less: Arc<Notify>,
 }
 
-/// One worker's; over when dropped.
+/// One worker's; over when dropped, which must be no later than its [`patience`] allows.
 #[derive(Debug)]
 pub struct WindingDown<'a> {
     all: &'a Winding,
@@ -39,26 +42,19 @@ impl Winding {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A worker of `key` has answered that took `starting` to be made.
-    pub fn begin<'a>(&'a self, key: &'a PoolKey, starting: Duration) -> WindingDown<'a> {
-        let mut all = self.all();
-        let of = all.entry(key.clone()).or_default();
-        of.workers += 1;
-        of.starting = of.starting.max(starting);
-        drop(all);
+    /// A worker of `key` has answered.
+    pub fn begin<'a>(&'a self, key: &'a PoolKey) -> WindingDown<'a> {
+        self.all().entry(key.clone()).or_default().workers += 1;
         WindingDown { all: self, key }
     }
 
-    /// Waits a moment for a worker of `key` that has answered, if there is one.
+    /// Waits for a worker of `key` that has answered, if there is one, until it is free or that takes too long.
     pub async fn wait(&self, key: &PoolKey) {
-        let Some((one_less, starting)) = self.all().get(key).map(|of| (of.one_less.clone(), of.starting)) else {
-            return;
-        };
+        let Some(one_less) = self.all().get(key).map(|of| of.one_less.clone()) else { return };
         let told = one_less.notified();
         // It may have become free before we listened.
         if self.all().get(key).is_some_and(|of| Arc::ptr_eq(&of.one_less, &one_less)) {
-            // Not in time: then the pool decides.
-            drop(timeout(starting.min(PATIENCE_MAX), told).await);
+            told.await;
         }
     }
 }
@@ -77,11 +73,12 @@ impl Drop for WindingDown<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use sublet_pool::{FunctionId, SubTenant};
+    use tokio::time::timeout;
 
     use super::*;
+
+    const SHORT: Duration = Duration::from_millis(20);
 
     fn key(label: &str) -> PoolKey {
         PoolKey { function: FunctionId(1), sub_tenant: SubTenant::try_from(label).unwrap() }
@@ -90,17 +87,21 @@ mod tests {
     #[tokio::test]
     async fn only_calls_of_a_key_that_winds_down_wait_and_not_longer_than_it_does() {
         let (winding, own, other) = (Winding::default(), key("own"), key("other"));
-        let starting = Duration::from_millis(20);
-        let down = winding.begin(&own, starting);
+        let first = winding.begin(&own);
+        let second = winding.begin(&own);
         winding.wait(&other).await;
-        let since = Instant::now();
+        assert!(timeout(SHORT, winding.wait(&own)).await.is_err(), "neither has become free");
+        tokio::join!(winding.wait(&own), async { drop(first) });
+        assert!(timeout(SHORT, winding.wait(&own)).await.is_err(), "the second has not");
+        drop(second);
         winding.wait(&own).await;
-        assert!(since.elapsed() >= starting, "it has not become free, so the call has waited");
-        tokio::join!(winding.wait(&own), async { drop(down) });
         assert!(winding.all().is_empty(), "nothing is kept of what is over");
-        winding.wait(&own).await;
-        // However long a start takes, nobody waits for more than the most.
-        let _down = winding.begin(&own, Duration::from_secs(3600));
-        winding.wait(&own).await;
+    }
+
+    #[test]
+    fn nobody_waits_longer_than_a_start_takes_nor_for_long() {
+        assert_eq!(patience(None), Duration::ZERO);
+        assert_eq!(patience(Some(SHORT)), SHORT);
+        assert_eq!(patience(Some(Duration::from_secs(3600))), PATIENCE_MAX);
     }
 }

@@ -24,7 +24,8 @@ use sublet_proto::link::{
 use tokio::{sync::watch, time::sleep};
 
 use super::{
-    FunctionEnd, Owner, PostMortem, StartFailure, Worker,
+    FunctionEnd, Loan, Owner, PostMortem, StartFailure, Worker,
+    alarm::Alarm,
     channel::{Channel, ChannelError},
     exchange,
     groups::Groups,
@@ -167,7 +168,7 @@ async fn live(shop: &Workshop, worker: &Worker, slot: u32, channel: OwnedFd, con
     };
     match started {
         Ok(()) => {
-            worker.put_channel(channel);
+            worker.take_back(Loan { channel, alarm: Alarm::new(), patience: Alarm::new() });
             worker.starting.get_or_init(|| owner.since.elapsed());
             // What its start took is nobody's call.
             worker.meter().ready(worker.reading());
@@ -377,7 +378,7 @@ async fn remove(
     slot: u32,
     reaped: Option<watch::Receiver<Option<InitEnd>>>,
 ) {
-    drop(worker.take_channel());
+    drop(worker.lend());
     let mut init_signal = None;
     if let Some(leaf) = worker.leaf() {
         kill(worker, leaf);

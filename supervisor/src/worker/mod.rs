@@ -1,6 +1,7 @@
 //! Workers, as the supervisor knows them: one [`Worker`] each, kept by one task ([`keeper`]) from spawn to reap, lent to
 //! one call at a time ([`exchange`]). A cell is a worker that has no owner yet.
 
+pub mod alarm;
 pub mod channel;
 pub mod exchange;
 pub mod groups;
@@ -27,7 +28,7 @@ use sublet_proto::link::{
 use sublet_shim::plan::Step;
 use tokio::sync::{Notify, watch};
 
-use self::{channel::Channel, log::Log, posture::Fact, reports::Reports};
+use self::{alarm::Alarm, channel::Channel, log::Log, posture::Fact, reports::Reports};
 use crate::{
     cgroups::{
         bite::{Bite, Level},
@@ -137,6 +138,17 @@ pub struct Owner {
     pub since: Instant,
 }
 
+/// What a worker lends to one delivery at a time.
+#[derive(Debug)]
+pub struct Loan {
+    /// To talk to it.
+    pub channel: Channel,
+    /// For how long.
+    pub alarm: Alarm,
+    /// How long others wait for it to become free, once it has answered.
+    pub patience: Alarm,
+}
+
 /// One worker.
 #[derive(Debug)]
 pub struct Worker {
@@ -157,7 +169,7 @@ pub struct Worker {
     /// Whether it was made for nobody in particular.
     pub was_cell: bool,
     again: OnceLock<posture::Again>,
-    channel: Mutex<Option<Channel>>,
+    loan: Mutex<Option<Loan>>,
     leaf: OnceLock<Leaf>,
     /// Of its sub-tenant and its tenant.
     above: OnceLock<Vec<(Level, Arc<LevelCounters>)>>,
@@ -188,7 +200,7 @@ impl Worker {
             owned: Notify::new(),
             was_cell: is_cell,
             again: OnceLock::new(),
-            channel: Mutex::default(),
+            loan: Mutex::default(),
             leaf: OnceLock::new(),
             above: OnceLock::new(),
             meter: Mutex::default(),
@@ -239,14 +251,14 @@ impl Worker {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes its channel for one delivery. None while another has it, which the pool rules out.
-    pub fn take_channel(&self) -> Option<Channel> {
-        self.channel.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// What one delivery needs. None while another has it, which the pool rules out.
+    pub fn lend(&self) -> Option<Loan> {
+        self.loan.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Gives its channel back; not after anything but a clean exchange.
-    pub fn put_channel(&self, channel: Channel) {
-        *self.channel.lock().unwrap_or_else(PoisonError::into_inner) = Some(channel);
+    /// Takes it back; not after anything but a clean exchange.
+    pub fn take_back(&self, loan: Loan) {
+        *self.loan.lock().unwrap_or_else(PoisonError::into_inner) = Some(loan);
     }
 
     /// It has got its group, in this tree.

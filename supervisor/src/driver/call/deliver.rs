@@ -15,9 +15,10 @@ use crate::{
     driver::{
         Note,
         verdict::{self, Failed, Noticed},
+        winding::{self, WindingDown},
     },
     worker::{
-        Worker,
+        Loan, Worker,
         exchange::{self, Ask, Fault, Reply, Ticket, exchange},
         log::Mark,
     },
@@ -60,7 +61,7 @@ impl Call {
                 Err(error) => return unfit(format!("it cannot be thawed: {error}")),
             }
         }
-        let (Some(mut channel), Some(owner)) = (worker.take_channel(), worker.owner()) else {
+        let (Some(mut loan), Some(owner)) = (worker.lend(), worker.owner()) else {
             return unfit("its channel is not there".into());
         };
         // What it wrote before is not this call's, nor what it used.
@@ -75,7 +76,7 @@ impl Call {
                 note = notes.recv() => return Delivered::Overtaken(delivery, None, note),
             };
             if let Err(error) = fresh {
-                return self.without_token(error, channel, delivery, lease);
+                return self.without_token(error, loan, delivery, lease);
             }
         }
         let ticket = Ticket { lease: delivery.lease, label: owner.tag };
@@ -96,13 +97,14 @@ impl Call {
             stream_max_bytes: self.entry.settings.stream_max.bytes(),
         };
         let mut payload = self.take_payload();
+        let end = Instant::now() + own;
         let outcome = tokio::select! {
             // An answer that is there counts, even when its worker has ended since.
             biased;
-            outcome = timeout(own, exchange(&mut channel, ask, &mut payload)) => outcome,
+            outcome = loan.alarm.by(end, exchange(&mut loan.channel, ask, &mut payload)) => outcome,
             note = notes.recv() => return Delivered::Overtaken(delivery, None, note),
         };
-        let Ok(outcome) = outcome else {
+        let Some(outcome) = outcome else {
             let verdict = verdict::deadline(&self.entry, own, false, delivery.at.elapsed());
             let held = self.failed_in_time(verdict, &delivery);
             answered(false);
@@ -147,22 +149,19 @@ impl Call {
         let mut winding = None;
         if clean && protocol == Protocol::Lambda {
             // First: whoever has the answer may call again before we get any further.
-            winding = Some(self.driver.winding.begin(&self.key, worker.starting().unwrap_or_default()));
+            winding = Some(self.driver.winding.begin(&self.key));
             // The caller need not wait for what the runtime does on its way to its next call.
             outlet.give(held.clone());
-            // Nor for what we do: the answer goes out first.
-            tokio::task::yield_now().await;
-            let left = own.saturating_sub(delivery.at.elapsed());
             clean = tokio::select! {
                 biased;
-                idle = timeout(left, exchange::idle(&mut channel, ticket)) => matches!(idle, Ok(Ok(()))),
+                is_idle = wound_down(&worker, &mut loan, end, ticket, &mut winding) => is_idle,
                 note = notes.recv() => return Delivered::Overtaken(delivery, Some(held), note),
             };
         }
         if clean {
             // What it writes between two calls is nobody's.
             worker.log.end();
-            worker.put_channel(channel);
+            worker.take_back(loan);
         }
         answered(clean);
         drop(winding);
@@ -183,6 +182,27 @@ impl Call {
         // Where the kernel ended one process of it for memory (v1 has no group kill), the rest is not what it was.
         (self.failed(verdict, Some(delivery)), oom_kills == 0)
     }
+}
+
+/// Waits until the worker that has answered is free, and whether it is by `end`. Those who want it are let go before, when it
+/// takes long.
+async fn wound_down(
+    worker: &Worker,
+    loan: &mut Loan,
+    end: Instant,
+    ticket: Ticket,
+    winding: &mut Option<WindingDown<'_>>,
+) -> bool {
+    let mut idle = std::pin::pin!(exchange::idle(&mut loan.channel, ticket));
+    let patience = end.min(Instant::now() + winding::patience(worker.starting()));
+    let outcome = match loan.patience.by(patience, &mut idle).await {
+        Some(outcome) => Some(outcome),
+        None => {
+            *winding = None;
+            loan.alarm.by(end, idle).await
+        }
+    };
+    matches!(outcome, Some(Ok(())))
 }
 
 /// What came of one delivery.

@@ -6,24 +6,18 @@ use super::{
     Call, Failure,
     deliver::{Delivered, Delivery},
 };
-use crate::{driver::verdict, token::hold::TokenError, worker::channel::Channel};
+use crate::{driver::verdict, token::hold::TokenError, worker::Loan};
 
 impl Call {
     /// The worker has not seen the call, and is as fit as it was: the next one may find the provider well again.
-    pub(super) fn without_token(
-        &self,
-        error: TokenError,
-        channel: Channel,
-        delivery: Delivery,
-        lease: LeaseId,
-    ) -> Delivered {
+    pub(super) fn without_token(&self, error: TokenError, loan: Loan, delivery: Delivery, lease: LeaseId) -> Delivered {
         let held = match error {
             TokenError::Provider(error) => self.failed(verdict::token(&self.entry, &error), Some(&delivery)),
             TokenError::Ours(_) => Err(Failure::Ours(error.to_string())),
         };
         let worker = &delivery.worker;
         worker.log.end();
-        worker.put_channel(channel);
+        worker.take_back(loan);
         self.driver.step(Event::Answered { worker: worker.id, lease, clean: true });
         Delivered::Replied(delivery, held)
     }
