@@ -58,6 +58,8 @@ pub struct Identity {
 pub struct Server<L> {
     machine: RefCell<Machine>,
     link: L,
+    /// What the supervisor is told once the runtime has its own answer.
+    held: RefCell<Option<(Rc<Event>, Outbound)>>,
     identity: Identity,
 }
 
@@ -88,7 +90,7 @@ enum Cut {
 impl<L: Link + 'static> Server<L> {
     /// Of a runtime that has not started.
     pub fn new(link: L, identity: Identity) -> Rc<Self> {
-        Rc::new(Self { machine: RefCell::default(), link, identity })
+        Rc::new(Self { machine: RefCell::default(), link, held: RefCell::default(), identity })
     }
 
     /// A call has come.
@@ -97,10 +99,30 @@ impl<L: Link + 'static> Server<L> {
             Event { payload: if event.payload.is_empty() { Bytes::from("{}") } else { event.payload }, ..event };
         // Node's client parses outside of its try block: what is no JSON would end the worker.
         if let Err(error) = serde_json::from_slice::<serde::de::IgnoredAny>(&event.payload) {
-            self.link.send(Some(&event), Outbound::BadPayload(error.to_string()));
-            return self.link.send(Some(&event), Outbound::Idle);
+            self.tell(Some(&event), Outbound::BadPayload(error.to_string()));
+            return self.tell(Some(&event), Outbound::Idle);
         }
         self.machine.borrow_mut().deliver(Rc::new(event));
+    }
+
+    /// Tells the supervisor, in the order of things.
+    fn tell(&self, event: Option<&Event>, what: Outbound) {
+        self.send_held();
+        self.link.send(event, what);
+    }
+
+    /// Tells the supervisor of an answer as soon as the runtime has been told that it was taken: the runtime has the longer way
+    /// to its next call than the caller, and whoever is told first may take the processor.
+    fn hold(&self, event: Rc<Event>, what: Outbound) {
+        self.send_held();
+        *self.held.borrow_mut() = Some((event, what));
+    }
+
+    /// Sends what is held back. To be called before the launcher ends.
+    pub fn send_held(&self) {
+        if let Some((event, what)) = self.held.take() {
+            self.link.send(Some(&event), what);
+        }
     }
 
     /// Takes connections until the listener fails; within a `LocalSet`.
@@ -121,7 +143,14 @@ impl<L: Link + 'static> Server<L> {
                 let _open = open;
                 let service = service_fn(|request| {
                     let server = server.clone();
-                    async move { Ok::<_, Infallible>(server.route(request).await) }
+                    async move {
+                        let answer = server.route(request).await;
+                        if server.held.borrow().is_some() {
+                            // Runs when this task has written what it has to write.
+                            spawn_local(async move { server.send_held() });
+                        }
+                        Ok::<_, Infallible>(answer)
+                    }
                 });
                 let mut http = http1::Builder::new();
                 http.max_buf_size(HEAD_MAX_BYTES).max_headers(HEADERS_MAX).title_case_headers(true);
@@ -157,8 +186,8 @@ impl<L: Link + 'static> Server<L> {
         };
         match news {
             News::None => {}
-            News::Ready => self.link.send(None, Outbound::Ready),
-            News::Idle(event) => self.link.send(Some(&event), Outbound::Idle),
+            News::Ready => self.tell(None, Outbound::Ready),
+            News::Idle(event) => self.tell(Some(&event), Outbound::Idle),
         }
         let event = match next {
             Next::Now(event) => event,
@@ -205,13 +234,13 @@ impl<L: Link + 'static> Server<L> {
             Some(_) => {
                 let said = said("Runtime.InvalidResponseModeHeader", "the response mode is not \"streaming\"");
                 arriving.end();
-                self.link.send(Some(&event), Outbound::Failed(said.clone()));
+                self.tell(Some(&event), Outbound::Failed(said.clone()));
                 return answer(StatusCode::BAD_REQUEST, "InvalidFunctionResponseMode", "unknown response mode");
             }
         };
         let limit = self.identity.answer_max_bytes;
         let mut body = request.into_body();
-        let mut pass_on = |piece: Bytes| self.link.send(Some(&event), Outbound::Piece(piece));
+        let mut pass_on = |piece: Bytes| self.tell(Some(&event), Outbound::Piece(piece));
         let read = match is_streaming && event.in_pieces {
             // How much that may be is the supervisor's business, which counts.
             true => read(&mut body, usize::MAX, Some(&mut pass_on)).await,
@@ -222,14 +251,14 @@ impl<L: Link + 'static> Server<L> {
             Err(Cut::Broken) => return answer(StatusCode::BAD_REQUEST, "TruncatedHTTPRequest", "the body broke off"),
             Err(Cut::TooLarge) => {
                 arriving.end();
-                self.link.send(Some(&event), Outbound::TooLarge);
+                self.tell(Some(&event), Outbound::TooLarge);
                 let said = format!("the answer has more than {limit} bytes");
                 return answer(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", &said);
             }
         };
         arriving.end();
         let failed = trailers.as_ref().and_then(failure_in);
-        self.link.send(Some(&event), failed.map_or(Outbound::Answer(bytes), Outbound::Failed));
+        self.hold(event, failed.map_or(Outbound::Answer(bytes), Outbound::Failed));
         accepted()
     }
 
@@ -241,14 +270,14 @@ impl<L: Link + 'static> Server<L> {
         match read(&mut request.into_body(), ERROR_MAX_BYTES, None).await {
             Ok((bytes, _)) => {
                 arriving.end();
-                self.link.send(Some(&event), Outbound::Failed(bytes));
+                self.hold(event, Outbound::Failed(bytes));
                 accepted()
             }
             Err(Cut::Broken) => answer(StatusCode::BAD_REQUEST, "TruncatedHTTPRequest", "the body broke off"),
             Err(Cut::TooLarge) => {
                 arriving.end();
                 let said = format!("the error has more than {ERROR_MAX_BYTES} bytes");
-                self.link.send(Some(&event), Outbound::Failed(self::said("Function.ResponseSizeTooLarge", &said)));
+                self.tell(Some(&event), Outbound::Failed(self::said("Function.ResponseSizeTooLarge", &said)));
                 answer(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", &said)
             }
         }
@@ -262,7 +291,7 @@ impl<L: Link + 'static> Server<L> {
             Ok((bytes, _)) => (bytes, true),
             Err(_) => (said("Runtime.Unknown", "the runtime's own words could not be read"), false),
         };
-        self.link.send(None, Outbound::InitFailed(bytes));
+        self.tell(None, Outbound::InitFailed(bytes));
         if is_whole {
             accepted()
         } else {

@@ -17,6 +17,9 @@ use sublet_proto::link::frame::{FLAG_MEMFD, HEADER_LEN, Header, MEMFD_THRESHOLD}
 
 use crate::sys;
 
+/// The first read of a frame asks for this much: header and a small payload in one system call.
+const FIRST_READ: usize = 4096;
+
 /// What came with a header.
 #[derive(Debug)]
 pub enum Payload {
@@ -106,48 +109,74 @@ impl Channel {
         Ok(())
     }
 
-    /// The next frame; none when the supervisor has closed the channel.
+    /// The next frame; none when the supervisor has closed the channel. There is never more than one under way.
     pub fn receive(self, limit: u32) -> io::Result<Option<(Header, Payload)>> {
-        let mut bytes = [0; HEADER_LEN];
-        let mut descriptor = None;
-        if self.fill(&mut bytes, &mut descriptor)? == 0 {
+        self.receive_with(MsgFlags::empty(), limit)
+    }
+
+    /// The frame that is there. Its rest is waited for: it was written by the supervisor in one go, and waiting keeps nobody
+    /// waiting but its own worker.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`]: there is none.
+    pub fn receive_now(self, limit: u32) -> io::Result<Option<(Header, Payload)>> {
+        self.receive_with(MsgFlags::MSG_DONTWAIT, limit)
+    }
+
+    /// `first`: how to wait for its first bytes.
+    fn receive_with(self, first: MsgFlags, limit: u32) -> io::Result<Option<(Header, Payload)>> {
+        let (mut bytes, mut descriptor) = ([0; FIRST_READ], None);
+        let mut filled = self.read(&mut bytes, first, &mut descriptor)?;
+        if filled > 0 && filled < HEADER_LEN {
+            self.fill(&mut bytes[filled..HEADER_LEN], &mut descriptor)?;
+            filled = HEADER_LEN;
+        }
+        if filled == 0 {
             return Ok(None);
         }
-        let header = Header::decode(&bytes, limit).map_err(io::Error::other)?;
+        let (head, rest) = bytes[..filled].split_first_chunk().ok_or(io::ErrorKind::UnexpectedEof)?;
+        let header = Header::decode(head, limit).map_err(io::Error::other)?;
+        let in_line = if header.flags & FLAG_MEMFD == 0 { header.length as usize } else { 0 };
+        if rest.len() > in_line {
+            return Err(io::Error::other("bytes follow the frame"));
+        }
         if header.flags & FLAG_MEMFD != 0 {
             let file = descriptor.ok_or_else(|| io::Error::other("frame announces a memfd and carries none"))?;
             return Ok(Some((header, Payload::File(file))));
         }
-        let mut payload = vec![0; header.length as usize];
-        if !payload.is_empty() && self.fill(&mut payload, &mut None)? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
+        let mut payload = vec![0; in_line];
+        payload[..rest.len()].copy_from_slice(rest);
+        self.fill(&mut payload[rest.len()..], &mut None)?;
         Ok(Some((header, Payload::Bytes(payload))))
     }
 
-    /// Fills `buffer`; 0 when the other side closed before the first byte.
-    fn fill(self, buffer: &mut [u8], descriptor: &mut Option<OwnedFd>) -> io::Result<usize> {
+    /// Fills `buffer` with what is still to come.
+    fn fill(self, buffer: &mut [u8], descriptor: &mut Option<OwnedFd>) -> io::Result<()> {
         let mut filled = 0;
         while filled < buffer.len() {
-            let mut space = cmsg_space!([RawFd; 1]);
-            let mut slices = [IoSliceMut::new(&mut buffer[filled..])];
-            let message =
-                match recvmsg::<()>(self.0.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC) {
-                    Ok(message) => message,
-                    Err(nix::errno::Errno::EINTR) => continue,
-                    Err(error) => return Err(error.into()),
-                };
-            for control in message.cmsgs()? {
-                if let ControlMessageOwned::ScmRights(raw) = control {
-                    *descriptor = raw.into_iter().map(sys::received_fd).next_back();
-                }
-            }
-            match message.bytes {
-                0 if filled == 0 => return Ok(0),
+            match self.read(&mut buffer[filled..], MsgFlags::empty(), descriptor)? {
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                 bytes => filled += bytes,
             }
         }
-        Ok(filled)
+        Ok(())
+    }
+
+    /// Reads once; 0 when the other side has closed.
+    fn read(self, buffer: &mut [u8], how: MsgFlags, descriptor: &mut Option<OwnedFd>) -> io::Result<usize> {
+        let mut space = cmsg_space!([RawFd; 1]);
+        let mut slices = [IoSliceMut::new(buffer)];
+        let message = loop {
+            match recvmsg::<()>(self.0.as_raw_fd(), &mut slices, Some(&mut space), how | MsgFlags::MSG_CMSG_CLOEXEC) {
+                Err(nix::errno::Errno::EINTR) => {}
+                result => break result?,
+            }
+        };
+        for control in message.cmsgs()? {
+            if let ControlMessageOwned::ScmRights(raw) = control {
+                *descriptor = raw.into_iter().map(sys::received_fd).next_back();
+            }
+        }
+        Ok(message.bytes)
     }
 }

@@ -16,7 +16,6 @@ use std::{
 
 use nix::{
     fcntl::OFlag,
-    poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         signal::{Signal, kill},
         wait::{WaitStatus, waitpid},
@@ -82,27 +81,23 @@ pub fn serve(spec: &SandboxSpec, arguments: &[CString], environment: &[CString])
             tokio::select! {
                 ready = ended.readable() => {
                     drop(ready?);
+                    server.send_held();
                     end_as(child)
                 }
                 ready = requests.readable() => {
-                    let mut ready = ready?;
-                    if !is_readable(requests.get_ref().0)? {
-                        ready.clear_ready();
-                        continue;
-                    }
                     // There is one at a time, and whatever comes after it is told anew.
-                    ready.clear_ready();
-                    // A frame comes whole: it was written by the supervisor in one go, and waiting for the rest of one
-                    // keeps nobody waiting but its own worker.
-                    match channel.receive(spec.payload_max_bytes)? {
+                    ready?.clear_ready();
+                    match channel.receive_now(spec.payload_max_bytes) {
                         // Nobody is left to serve.
-                        None => sys::exit_now(0),
-                        Some((header, payload)) if header.kind == Kind::Request => {
+                        Ok(None) => sys::exit_now(0),
+                        Ok(Some((header, payload))) if header.kind == Kind::Request => {
                             server.call(event(header, payload.into_bytes()?));
                         }
-                        Some((header, _)) => {
+                        Ok(Some((header, _))) => {
                             return Err(io::Error::other(format!("expected REQUEST, got {:?}", header.kind)));
                         }
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                        Err(error) => return Err(error),
                     }
                 }
                 ready = logged.readable(), if has_records => {
@@ -171,11 +166,6 @@ impl AsRawFd for Readable {
     fn as_raw_fd(&self) -> RawFd {
         self.0.as_raw_fd()
     }
-}
-
-fn is_readable(fd: BorrowedFd<'_>) -> io::Result<bool> {
-    let mut watched = [PollFd::new(fd, PollFlags::POLLIN)];
-    Ok(poll(&mut watched, PollTimeout::ZERO)? > 0)
 }
 
 fn become_runtime(arguments: &[CString], environment: &[CString], records: &OwnedFd) -> ! {
