@@ -69,6 +69,8 @@ pub const CALLS: Bounds<u32> = count(COUNT_MAX, PLAUSIBLE);
 pub const CALLS_IN_FLIGHT: Bounds<u32> = count(2 * COUNT_MAX, PLAUSIBLE);
 /// `connections_max`.
 pub const CONNECTIONS: Bounds<u32> = count(65_536, "each takes a descriptor of the supervisor");
+/// `threads`.
+pub const THREADS: Bounds<u32> = count(256, "beyond that they only wait for each other");
 
 /// `memory_max`, at every level.
 pub const MEMORY: Bounds<ByteSize> = Bounds {

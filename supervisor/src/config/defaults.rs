@@ -36,6 +36,13 @@ pub const CELLS_MEMORY_MAX: ByteSize = ByteSize::mib(64);
 pub const STARTS_MAX: u32 = 8;
 /// With the workers' channels this stays below 4096 descriptors, the least hard limit that Linux hosts are set up with.
 pub const CONNECTIONS_MAX: u32 = 1024;
+/// A thread serves some ten thousand calls a second, and there are functions to run as well. With as many threads as
+/// processors, each call has one thread wake another and both look for the same work.
+pub fn threads() -> u32 {
+    const MOST: u32 = 16;
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    u32::try_from(processors.div_ceil(2)).unwrap_or(MOST).min(MOST)
+}
 
 /// Shares are relative; all the same until somebody says otherwise.
 pub const WEIGHT: u32 = 100;

@@ -51,6 +51,7 @@ pub fn check(raw: &RawHost, r: &Reader<'_>) -> (Above, Option<Host>) {
         r.or_lowered("starts_max", raw.starts_max.as_ref(), &bounds::WORKERS, defaults::STARTS_MAX, &[&workers_max]);
     let connections_max =
         r.or("connections_max", raw.connections_max.as_ref(), &bounds::CONNECTIONS, defaults::CONNECTIONS_MAX);
+    let threads = r.or("threads", raw.threads.as_ref(), &bounds::THREADS, defaults::threads());
     let memory_max = r.optional("memory_max", raw.memory_max.as_ref(), &bounds::MEMORY);
     let cpu_quota = r.optional("cpu_quota", raw.cpu_quota.as_ref(), &bounds::CPU_QUOTA);
     let pids_max = r.optional("pids_max", raw.pids_max.as_ref(), &bounds::PIDS);
@@ -76,6 +77,7 @@ pub fn check(raw: &RawHost, r: &Reader<'_>) -> (Above, Option<Host>) {
             cells_memory_max: cells_memory_max.value,
             starts_max: starts_max.value,
             connections_max: connections_max.value,
+            threads: threads.value,
             log: log.clone()?,
             log_memory,
             memory_max: memory_max.as_ref().map(|s| s.value),

@@ -113,6 +113,7 @@ table! {
         cells_memory_max,
         starts_max,
         connections_max,
+        threads,
         log,
         log_dir,
         log_file_size,

@@ -90,6 +90,8 @@ pub struct Host {
     pub cells_memory_max: ByteSize,
     /// Connections of callers; at least 1.
     pub connections_max: u32,
+    /// Threads that serve calls; at least 1.
+    pub threads: u32,
     /// Where the lines of all functions are written.
     pub log: LogTo,
     /// Room for the last lines of all functions, for `sublet logs`.

@@ -21,6 +21,7 @@ const FIXED: &[(&str, &str)] = &[
     ("log", "it was opened with root's rights"),
     ("log_memory", "it was set aside"),
     ("connections_max", "it is counted from the start"),
+    ("threads", "they are running"),
     ("memory_max", "the pool's own limit is root's"),
     ("cpu_quota", "the pool's own limit is root's"),
     ("pids_max", "the pool's own limit is root's"),

@@ -99,6 +99,7 @@ fn of_host(host: &Host) -> Values {
         ("starts_max", host.starts_max.to_string()),
         ("cells_memory_max", host.cells_memory_max.to_string()),
         ("connections_max", host.connections_max.to_string()),
+        ("threads", host.threads.to_string()),
         ("log_memory", host.log_memory.to_string()),
     ]
 }

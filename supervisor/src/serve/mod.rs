@@ -163,6 +163,7 @@ pub fn serve(path: &Path, options: Options, ready: impl FnOnce(&Config)) -> Resu
     let (source, config) = reload::read(path)?;
     let prepared = prepare(source, config, options.record.as_deref())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(prepared.config.host.threads as usize)
         .enable_all()
         .thread_name("sublet")
         .build()

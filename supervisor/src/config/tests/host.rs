@@ -15,6 +15,8 @@ fn host_defaults_are_what_the_manual_says() {
         (host.workers_max, host.calls_waiting_max, host.starts_max, host.connections_max),
         (200, 10_000, 8, 1024)
     );
+    // On however many processors this runs.
+    assert!((1..=16).contains(&host.threads), "{}", host.threads);
     assert_eq!((host.memory_max, host.pids_max), (None, None));
     assert!(host.accept_degraded.is_empty());
 }
@@ -31,6 +33,7 @@ fn host_settings_are_taken_as_written() {
         ("host.instance", "\"blue\""),
         ("host.memory_max", "\"8GiB\""),
         ("host.pids_max", "1000"),
+        ("host.threads", "3"),
         ("host.accept_degraded", "[\"landlock\", \"swap\"]"),
     ])
     .host;
@@ -38,6 +41,7 @@ fn host_settings_are_taken_as_written() {
     assert_eq!(host.socket.as_str(), "/run/sublet/call.sock");
     assert_eq!(host.admin_socket.as_str(), "/run/sublet/admin.sock");
     assert_eq!((host.socket_mode.bits(), host.socket_gid), (0o660, Some(4_294_967_294)));
+    assert_eq!(host.threads, 3);
     assert_eq!(host.listen.map(|address| address.port()), Some(7070));
     assert_eq!(host.instance.as_str(), "blue");
     assert_eq!((host.memory_max.map(ByteSize::bytes), host.pids_max), (Some(8 << 30), Some(1000)));
@@ -58,6 +62,7 @@ fn host_numbers_have_bounds() {
     bounded(&[], "host.calls_waiting_max", "0", "1", "1000000", "1000001");
     bounded(&[], "host.starts_max", "0", "1", "200", "");
     bounded(&[], "host.connections_max", "0", "1", "65536", "65537");
+    bounded(&[], "host.threads", "0", "1", "256", "257");
     bounded(&[("host.workers_max", "1")], "host.uid_count", "1", "2", "16777216", "16777217");
     bounded(&[], "host.uid_base", "65535", "65536", "", "4294967294");
     bounded(&[], "host.supervisor_uid", "0", "1", "4294967294", "4294967295");
