@@ -79,7 +79,8 @@ pub async fn call(socket: &str, request: InvokeRequest, show: Show) -> Result<Re
     }
     stdout.flush()?;
     if show.log == ShownLog::Always {
-        std::io::stderr().write_all(&response.log_tail)?;
+        let log = output::printable(&String::from_utf8_lossy(&response.log_tail), "\n");
+        std::io::stderr().write_all(log.as_bytes())?;
     }
     if show.receipt {
         writeln!(std::io::stderr(), "sublet: {}", output::receipt_line(&receipt))?;

@@ -135,33 +135,12 @@ fn line(record: &Record) -> String {
         record.request.as_deref().map_or_else(|| "-".to_owned(), |request| short(request, output::LEASE_SHOWN_CHARS)),
     );
     match &record.what {
-        What::Line { text, is_cut } => format!("{head} {}{}", printable(text), if *is_cut { " [cut]" } else { "" }),
+        // Lines of one record stay together.
+        What::Line { text, is_cut } => {
+            format!("{head} {}{}", output::printable(text, "\n    "), if *is_cut { " [cut]" } else { "" })
+        }
         What::Dropped(Dropped { lines, bytes }) => {
             format!("{head} -- {lines} lines ({bytes} bytes) were dropped: faster than log_rate")
         }
-    }
-}
-
-/// What a function writes must not drive the operator's terminal. Lines of one record stay together.
-fn printable(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '\n' => out.push_str("\n    "),
-            '\t' => out.push('\t'),
-            _ if character.is_control() => out.extend(character.escape_default()),
-            _ => out.push(character),
-        }
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_drives_terminals_is_made_visible() {
-        assert_eq!(printable("a\u{1b}[2Jb\tc\nd\u{9b}e"), "a\\u{1b}[2Jb\tc\n    d\\u{9b}e");
     }
 }

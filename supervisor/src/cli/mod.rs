@@ -313,7 +313,8 @@ pub fn main() -> ExitCode {
                 println!("{}", serde_json::json!({ "error": message }));
             } else if !message.is_empty() {
                 // A terminal that has gone took standard error with it; that is no reason to panic.
-                writeln!(std::io::stderr(), "sublet: {message}").ok();
+                // A function's own words may be in it.
+                writeln!(std::io::stderr(), "sublet: {}", output::printable(&message, "\n")).ok();
             }
             ExitCode::from(status)
         }

@@ -135,7 +135,7 @@ fn tell_worker(worker: &Worker, found: &DescribeWorkerResponse) {
         .collect();
     println!("\n{}", output::table(&["  SEEN FROM OUTSIDE", "", "VALUE"], &rows));
     if !found.log_tail.is_empty() {
-        println!("\n  LOG\n{}", String::from_utf8_lossy(&found.log_tail).trim_end());
+        println!("\n  LOG\n{}", output::printable(String::from_utf8_lossy(&found.log_tail).trim_end(), "\n"));
     }
 }
 

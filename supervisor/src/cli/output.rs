@@ -36,6 +36,20 @@ pub fn log_to_stderr(json: bool) {
     };
 }
 
+/// A function's own words, for a terminal that they must not drive. `line_end` is what stands for the end of a line.
+pub fn printable(text: &str, line_end: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '\n' => out.push_str(line_end),
+            '\t' => out.push('\t'),
+            _ if character.is_control() => out.extend(character.escape_default()),
+            _ => out.push(character),
+        }
+    }
+    out
+}
+
 /// Columns aligned, two spaces apart.
 pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
@@ -150,6 +164,11 @@ pub fn verdict(found: &Verdict) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_drives_terminals_is_made_visible() {
+        assert_eq!(printable("a\u{1b}[2Jb\tc\nd\u{9b}e\0", "\n    "), "a\\u{1b}[2Jb\tc\n    d\\u{9b}e\\u{0}");
+    }
 
     #[test]
     fn columns_are_aligned_and_times_are_short() {

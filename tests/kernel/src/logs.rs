@@ -109,6 +109,13 @@ fn labelled() -> Outcome {
     ensure!(logs(&supervisor, &["--sub-tenant", hash])?.len() == 4, "by hash");
     ensure!(logs(&supervisor, &["--worker", &other.worker])?.len() == 2, "by worker");
     ensure!(logs(&supervisor, &["--request", &two.lease])?.len() == 2, "by call");
+    let (head, rest) = two.lease.split_at(8);
+    ensure!(
+        logs(&supervisor, &["--request", &format!("{head}-{}", &rest[..4]).to_uppercase()])?.len() == 2,
+        "by its UUID"
+    );
+    let refused = logs(&supervisor, &["--request", "nonsense"]).err().unwrap_or_default();
+    ensure!(refused.contains("nonsense") && refused.contains("hexadecimal"), "{refused}");
     ensure!(logs(&supervisor, &["--function", "acme/probe", "-n", "3"])?.len() == 3, "the last");
     ensure!(logs(&supervisor, &["--sub-tenant", "customer-3"])?.is_empty(), "of nobody");
     supervisor.stop()

@@ -69,7 +69,14 @@ fn filter(driver: &Driver, request: LogsRequest) -> Result<Filter, Status> {
         let hashes = tenants.iter().map(|tenant| driver.shop().labels.group(tenant, &label));
         Some(hashes.chain([sub_tenant]).collect())
     };
-    Ok(Filter { tenant, function, sub_tenants, worker, request })
+    // Lambda's clients call it by the same digits, written as a UUID.
+    let digits = request.replace('-', "").to_ascii_lowercase();
+    if digits.len() > 32 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(Status::invalid_argument(format!(
+            "request {request:?} is not how a call's id begins: up to 32 hexadecimal digits, as in the lease of its receipt"
+        )));
+    }
+    Ok(Filter { tenant, function, sub_tenants, worker, request: digits })
 }
 
 /// The reader has gone.
