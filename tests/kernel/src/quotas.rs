@@ -498,11 +498,12 @@ fn removed() -> Outcome {
     let last = place.function("last", "calls_max = 1\nworkers_per_sub_tenant_max = 1");
     let text = levels(&place, "", "memory_max = \"100MiB\"", "");
     let supervisor = Supervisor::start(place, &format!("{text}{last}"))?;
-    // The first has a worker, the others wait for one each: a worker serves one call.
+    // The first has a worker, the others wait for one each: a worker serves one call, and is to be looked at meanwhile.
+    let payload = if Ground::find().is_slow { "sleep 5000" } else { "sleep 1500" };
     let calls: Vec<_> = (0..3)
         .map(|_| {
             let mut client = Client::new(&supervisor)?;
-            Ok(std::thread::spawn(move || client.call(request("last", "s1", "sleep 1500"))))
+            Ok(std::thread::spawn(move || client.call(request("last", "s1", payload))))
         })
         .collect::<Result<_, String>>()?;
     sleep(Duration::from_millis(700));
