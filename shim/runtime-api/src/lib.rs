@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 pub mod machine;
+mod reply;
 pub mod server;
 mod token;
 

@@ -13,12 +13,12 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
-use serde::Serialize;
 use tokio::{net::TcpListener, task::spawn_local};
 
 use crate::{
     Event, Link, Outbound,
     machine::{Machine, News, Next, Refusal},
+    reply::{Answer, accepted, answer, refused, said, unknown},
     token,
 };
 
@@ -62,8 +62,6 @@ pub struct Server<L> {
     held: RefCell<Option<(Rc<Event>, Outbound)>>,
     identity: Identity,
 }
-
-pub(crate) type Answer = Response<Full<Bytes>>;
 
 /// An answer that begins to arrive; given up when dropped before its end.
 struct Arriving<'a>(&'a RefCell<Machine>);
@@ -276,9 +274,9 @@ impl<L: Link + 'static> Server<L> {
             Err(Cut::Broken) => answer(StatusCode::BAD_REQUEST, "TruncatedHTTPRequest", "the body broke off"),
             Err(Cut::TooLarge) => {
                 arriving.end();
-                let said = format!("the error has more than {ERROR_MAX_BYTES} bytes");
-                self.tell(Some(&event), Outbound::Failed(self::said("Function.ResponseSizeTooLarge", &said)));
-                answer(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", &said)
+                let why = format!("the error has more than {ERROR_MAX_BYTES} bytes");
+                self.tell(Some(&event), Outbound::Failed(said("Function.ResponseSizeTooLarge", &why)));
+                answer(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", &why)
             }
         }
     }
@@ -345,49 +343,10 @@ fn failure_in(trailers: &HeaderMap) -> Option<Bytes> {
     Some(body.map_or_else(|| said(&String::from_utf8_lossy(kind.as_bytes()), "the answer broke off"), Bytes::from))
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Said<'a> {
-    error_message: &'a str,
-    error_type: &'a str,
-}
-
-fn said(error_type: &str, error_message: &str) -> Bytes {
-    serde_json::to_vec(&Said { error_message, error_type }).unwrap_or_default().into()
-}
-
-fn json(status: StatusCode, body: Bytes) -> Answer {
-    let mut answer = Response::new(Full::new(body));
-    *answer.status_mut() = status;
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    answer
-}
-
-pub(crate) fn answer(status: StatusCode, kind: &str, message: &str) -> Answer {
-    json(status, said(kind, message))
-}
-
-fn accepted() -> Answer {
-    json(StatusCode::ACCEPTED, Bytes::from_static(b"{\"status\":\"OK\"}\n"))
-}
-
-fn unknown(path: &str) -> Answer {
-    answer(StatusCode::NOT_FOUND, "NotFound", &format!("the Runtime API has no {path}"))
-}
-
 /// After the body: some clients wait with reading until they have written all of it.
 async fn refused_after(request: Request<Incoming>, refusal: Refusal) -> Answer {
     let mut body = request.into_body();
     // What it is does not matter, nor how it ends.
     while let Some(Ok(_)) = body.frame().await {}
     refused(refusal)
-}
-
-fn refused(refusal: Refusal) -> Answer {
-    let (status, kind, message) = match refusal {
-        Refusal::InvalidRequestId => (StatusCode::BAD_REQUEST, "InvalidRequestID", "not the id of the current call"),
-        Refusal::InvalidStateTransition => (StatusCode::FORBIDDEN, "InvalidStateTransition", "not now"),
-        Refusal::InvokeTimeout => (StatusCode::GONE, "InvokeTimeout", "the call this answers is over"),
-    };
-    answer(status, kind, message)
 }

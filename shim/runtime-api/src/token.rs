@@ -9,7 +9,7 @@ use hyper::{
     header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue},
 };
 
-use crate::server::{Answer, answer};
+use crate::reply::{Answer, answer};
 
 /// Where it is asked for.
 pub(crate) const PATH: &str = "/sublet/v1/token";
