@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sublet_pool::{Event, LeaseId, Start};
+use sublet_pool::{End, Event, LeaseId, Start};
 use sublet_proto::link::{frame::ENDED_BY_SIGNAL, sandbox::Protocol};
 use tokio::{sync::mpsc, time::timeout};
 
@@ -24,7 +24,8 @@ use crate::{
     },
 };
 
-/// How long a worker that closed its channel may take to end; one that goes on without it broke the protocol.
+/// How long a worker that closed its channel may take to end, as one that goes on without it broke the protocol; and how long
+/// the caller of one that has ended may take to take what it said.
 const DEATH_PATIENCE: Duration = Duration::from_millis(200);
 
 /// A delivery under way.
@@ -98,11 +99,24 @@ impl Call {
         };
         let mut payload = self.take_payload();
         let end = Instant::now() + own;
-        let outcome = tokio::select! {
-            // An answer that is there counts, even when its worker has ended since.
-            biased;
-            outcome = loan.alarm.by(end, exchange(&mut loan.channel, ask, &mut payload)) => outcome,
-            note = notes.recv() => return Delivered::Overtaken(delivery, None, note),
+        let outcome = {
+            let mut exchanging = std::pin::pin!(loan.alarm.by(end, exchange(&mut loan.channel, ask, &mut payload)));
+            tokio::select! {
+                // An answer that is there counts, even when its worker has ended since.
+                biased;
+                outcome = &mut exchanging => outcome,
+                note = notes.recv() => {
+                    if !matches!(note, Some(Note::Settle { end: End::WorkerDied { .. }, .. })) {
+                        return Delivered::Overtaken(delivery, None, note);
+                    }
+                    // What it said before it ended is the caller's, who may be a little late to take it.
+                    let held = match timeout(DEATH_PATIENCE, exchanging).await {
+                        Ok(Some(Ok(Reply::Answer { payload, status: 0 }))) => Some(Ok(self.answer(payload, &delivery))),
+                        Ok(_) | Err(_) => None,
+                    };
+                    return Delivered::Overtaken(delivery, held, note);
+                }
+            }
         };
         let Some(outcome) = outcome else {
             let verdict = verdict::deadline(&self.entry, own, false, delivery.at.elapsed());
