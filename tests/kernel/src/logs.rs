@@ -114,8 +114,10 @@ fn labelled() -> Outcome {
         logs(&supervisor, &["--request", &format!("{head}-{}", &rest[..4]).to_uppercase()])?.len() == 2,
         "by its UUID"
     );
-    let refused = logs(&supervisor, &["--request", "nonsense"]).err().unwrap_or_default();
-    ensure!(refused.contains("nonsense") && refused.contains("hexadecimal"), "{refused}");
+    for wrong in ["nonsense", "-", &format!("{}0", two.lease)] {
+        let refused = logs(&supervisor, &[&format!("--request={wrong}")]).err().unwrap_or_default();
+        ensure!(refused.contains(&format!("\\\"{wrong}\\\"")) && refused.contains("hexadecimal"), "{wrong}: {refused}");
+    }
     ensure!(logs(&supervisor, &["--function", "acme/probe", "-n", "3"])?.len() == 3, "the last");
     ensure!(logs(&supervisor, &["--sub-tenant", "customer-3"])?.is_empty(), "of nobody");
     supervisor.stop()

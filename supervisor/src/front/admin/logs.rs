@@ -71,7 +71,9 @@ fn filter(driver: &Driver, request: LogsRequest) -> Result<Filter, Status> {
     };
     // Lambda's clients call it by the same digits, written as a UUID.
     let digits = request.replace('-', "").to_ascii_lowercase();
-    if digits.len() > 32 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+    // One that is all dashes would be that of every call.
+    let is_none = digits.is_empty() && !request.is_empty();
+    if is_none || digits.len() > 32 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(Status::invalid_argument(format!(
             "request {request:?} is not how a call's id begins: up to 32 hexadecimal digits, as in the lease of its receipt"
         )));
