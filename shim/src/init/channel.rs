@@ -180,3 +180,54 @@ impl Channel {
         Ok(message.bytes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use sublet_proto::link::frame::Kind;
+
+    use super::*;
+
+    /// Both ends, open for as long as the test program runs.
+    fn pair() -> (Channel, Channel) {
+        let (one, other) = UnixStream::pair().unwrap();
+        let lasting = |stream: UnixStream| {
+            let fd: &'static OwnedFd = Box::leak(Box::new(stream.into()));
+            Channel::new(fd.as_fd())
+        };
+        (lasting(one), lasting(other))
+    }
+
+    #[test]
+    fn frames_of_every_size_around_the_first_read_are_whole() {
+        let (from, to) = pair();
+        let fits = FIRST_READ - HEADER_LEN;
+        for length in [0, 1, fits - 1, fits, fits + 1, MEMFD_THRESHOLD, MEMFD_THRESHOLD + 1] {
+            let sent: Vec<u8> = (0..length).map(|at| (at / 7) as u8).collect();
+            // A large one does not fit into the socket.
+            std::thread::scope(|scope| {
+                scope.spawn(|| from.send(Header::bare(Kind::Request), &sent).unwrap());
+                let (header, payload) = to.receive(u32::MAX).unwrap().unwrap();
+                assert_eq!((header.kind, header.length as usize), (Kind::Request, length));
+                assert_eq!(matches!(payload, Payload::File(_)), length > MEMFD_THRESHOLD, "{length}");
+                assert!(payload.into_bytes().unwrap() == sent, "{length}");
+            });
+        }
+    }
+
+    #[test]
+    fn none_two_at_once_and_a_cut_one_are_told_apart() {
+        let (from, to) = pair();
+        assert_eq!(to.receive_now(9).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        from.send(Header::bare(Kind::Request), b"one").unwrap();
+        from.send(Header::bare(Kind::Request), b"two").unwrap();
+        assert!(to.receive_now(9).unwrap_err().to_string().contains("follow"), "there is one at a time");
+        let (from, to) = pair();
+        let head = Header::bare(Kind::Request).encode();
+        nix::sys::socket::send(from.0.as_raw_fd(), &head[..5], MsgFlags::empty()).unwrap();
+        nix::sys::socket::shutdown(from.0.as_raw_fd(), nix::sys::socket::Shutdown::Write).unwrap();
+        assert_eq!(to.receive_now(9).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        assert!(to.receive(9).unwrap().is_none(), "the end");
+    }
+}

@@ -131,6 +131,11 @@ mod tests {
         connection.write_all(&[7; 2 * KEPT_MAX]).await.unwrap();
         assert_eq!(theirs.read(&mut bytes).unwrap(), 4 + 2 * KEPT_MAX);
         assert_eq!(&bytes[..5], b"head\x07");
+        // To the byte.
+        connection.write_all(&[1; KEPT_MAX - 1]).await.unwrap();
+        assert_eq!(theirs.read(&mut bytes).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        connection.write_all(&[2]).await.unwrap();
+        assert_eq!(theirs.read(&mut bytes).unwrap(), KEPT_MAX);
         connection.write_all(b"end").await.unwrap();
         connection.shutdown().await.unwrap();
         assert_eq!(theirs.read(&mut bytes).unwrap(), 3);
