@@ -102,7 +102,8 @@ fn event_line(response: &WatchResponse) -> String {
             fault.function,
             short(&fault.sub_tenant_hash),
             fault.worker,
-            fault.message
+            // A function's own words may be in it; lines of one event stay together.
+            output::printable(&fault.message, "\n    ")
         ),
         Some(Event::Worker(w)) => {
             let why = if w.why.is_empty() { String::new() } else { format!(" ({})", w.why) };
