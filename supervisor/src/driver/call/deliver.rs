@@ -24,9 +24,10 @@ use crate::{
     },
 };
 
-/// How long a worker that closed its channel may take to end, as one that goes on without it broke the protocol; and how long
-/// the caller of one that has ended may take to take what it said.
+/// How long a worker that closed its channel may take to end; one that goes on without it broke the protocol.
 const DEATH_PATIENCE: Duration = Duration::from_millis(200);
+/// How long a caller may take to take what a worker said that has ended since.
+const TAKING_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A delivery under way.
 #[derive(Debug)]
@@ -110,7 +111,7 @@ impl Call {
                         return Delivered::Overtaken(delivery, None, note);
                     }
                     // What it said before it ended is the caller's, who may be a little late to take it.
-                    let held = match timeout(DEATH_PATIENCE, exchanging).await {
+                    let held = match timeout(TAKING_PATIENCE, exchanging).await {
                         Ok(Some(Ok(Reply::Answer { payload, status: 0 }))) => Some(Ok(self.answer(payload, &delivery))),
                         Ok(_) | Err(_) => None,
                     };
