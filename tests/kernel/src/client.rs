@@ -93,17 +93,13 @@ impl Client {
 
     /// All of an answer in chunks, to its end or to where it breaks off.
     pub fn stream(&mut self, request: InvokeRequest) -> Streamed {
-        match self.begin_stream(request) {
-            Ok(mut stream) => self.rest_of(&mut stream),
-            Err(status) => Streamed { status: Some(status), ..Streamed::default() },
-        }
-    }
-
-    /// What is still to come of an answer in chunks.
-    pub fn rest_of(&mut self, stream: &mut Streaming<InvokeStreamResponse>) -> Streamed {
         let mut streamed = Streamed::default();
+        let mut stream = match self.begin_stream(request) {
+            Ok(stream) => stream,
+            Err(status) => return Streamed { status: Some(status), ..streamed },
+        };
         loop {
-            match self.next(stream) {
+            match self.next(&mut stream) {
                 Ok(Some(InvokeStreamResponse { part: Some(Part::Chunk(chunk)) })) => {
                     streamed.chunks.push(chunk.to_vec())
                 }

@@ -21,7 +21,6 @@ pub const CASES: &[Case] = &[
     case("streams::answer_is_the_same_whole_or_in_chunks", same),
     case("streams::function_waits_for_a_caller_that_does_not_read", back_pressure),
     case("streams::failure_in_the_middle_is_a_failure_at_the_caller", in_the_middle),
-    case("streams::what_was_said_before_the_end_reaches_a_caller_who_is_late", late),
     case("streams::idempotent_function_does_not_begin_its_answer_twice", not_twice),
     case("streams::pieces_are_bounded_together", bounded),
     case("streams::pieces_nobody_asked_for_break_the_protocol", unasked),
@@ -147,21 +146,6 @@ fn in_the_middle() -> Outcome {
         let verdict = ended.verdict().ok_or_else(|| format!("{function}: {ended:?}"))?;
         ensure!(verdict.kind() == VerdictKind::Exit && verdict.seen.contains('5'), "{function}: {verdict:?}");
         ensure!(ended.whole() == expected(3, 10)[..30], "{function}: {ended:?}");
-    }
-    supervisor.stop()
-}
-
-fn late() -> Outcome {
-    let (supervisor, mut client) = both("")?;
-    for function in ["stream", "exec"] {
-        client.ask(function, "s1", "echo first")?;
-        // More than the connection takes ahead of its reader, and less than the worker's channel holds besides.
-        let begun = client.begin_stream(request(function, "s1", "pieces 20 10000 0 exit"));
-        let mut stream = begun.map_err(|status| status.to_string())?;
-        thread::sleep(Duration::from_millis(50));
-        let ended = client.rest_of(&mut stream);
-        ensure!(ended.whole() == expected(20, 10_000)[..200_000], "{function}: {} bytes", ended.whole().len());
-        ensure!(ended.verdict().is_some_and(|verdict| verdict.kind() == VerdictKind::Exit), "{function}: {ended:?}");
     }
     supervisor.stop()
 }
