@@ -1,5 +1,6 @@
 """Runs floors, peers and sublet in turn and prints each figure as a ratio. Started by tests/bench, which has the supervisor up."""
 
+import glob
 import json
 import os
 import shutil
@@ -7,10 +8,13 @@ import subprocess
 import sys
 import time
 
-work, rounds, root, clients = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
+work, rounds, root, clients, supervisor = sys.argv[1], int(sys.argv[2]), *sys.argv[3:6]
 floor = f"{root}/target/release/warm-floor"
 samples = {}
 rates = {}
+# Processor time of the supervisor, in nanoseconds, and the calls it was for.
+spent = {}
+SLEPT = ", busy_poll = false"
 SIZES = {"1 MiB": 1 << 20, "6 MiB": 6 << 20}
 # What a stock client is started with, beside the function's own settings.
 EVENT = '{"value": "an event of a few bytes"}'
@@ -32,9 +36,24 @@ def warm(name, *args, calls=2000):
     rates.setdefault(name, []).append(report["calls_per_second"])
 
 
-def product(name, function, *args, calls=2000):
+def product(name, function, *args, calls=2000, warm_up=200):
     against = ["--against", f"{work}/state/call.sock", "--tenant", "acme", "--function", function]
-    warm(name, *against, *args, calls=calls)
+    before = supervisors_time()
+    warm(name, *against, *args, "--warm-up", str(warm_up), calls=calls)
+    total = spent.setdefault(name, [0, 0])
+    total[0] += supervisors_time() - before
+    total[1] += calls + warm_up
+
+
+def supervisors_time():
+    threads = glob.glob(f"/proc/{supervisor}/task/*/schedstat")
+    return sum(int(open(thread).read().split()[0]) for thread in threads)
+
+
+def set_busy_poll(allowed):
+    change = ["unset", "host"] if allowed else ["set", "host", "busy_poll=false", "--for", "1h"]
+    command = [f"{root}/target/release/sublet", *change, "--admin-socket", f"{work}/state/admin.sock"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 def cold_floor():
@@ -81,15 +100,29 @@ def lambda_rows(calls=500):
         if not os.path.isdir(f"{clients}/{name}"):
             continue
         warm("warm floor, the same event", "--mode", "pipe", "--text", EVENT, calls=calls)
-        product(f"sublet, stock {name} client", f"lambda-{name}", "--text", EVENT, "--any-answer", "--warm-up", "50", calls=calls)
+        lambda_row(name, "", calls)
         bare_client(name, calls)
+
+
+def lambda_row(name, slept, calls):
+    event = ["--text", EVENT, "--any-answer"]
+    product(f"sublet, stock {name} client{slept}", f"lambda-{name}", *event, calls=calls, warm_up=50)
+
+
+def slept_rows(calls=500):
+    set_busy_poll(False)
+    product(f"sublet warm, 1 in flight{SLEPT}", "warm")
+    for name in LAMBDA:
+        if os.path.isdir(f"{clients}/{name}"):
+            lambda_row(name, SLEPT, calls)
+    set_busy_poll(True)
 
 
 def large_rows():
     for size, bytes_ in SIZES.items():
-        payload = ["--payload", str(bytes_), "--warm-up", "10"]
-        warm(f"warm floor, {size}", "--mode", "pipe", *payload, calls=60)
-        product(f"sublet, {size}", "warm", *payload, calls=60)
+        payload = ["--payload", str(bytes_)]
+        warm(f"warm floor, {size}", "--mode", "pipe", *payload, "--warm-up", "10", calls=60)
+        product(f"sublet, {size}", "warm", *payload, calls=60, warm_up=10)
 
 
 def quantile(values, share):
@@ -118,16 +151,18 @@ for number in range(rounds):
         product(f"sublet warm, {flight} in flight", "warm", "--in-flight", flight)
     product("sublet warm, frozen between calls", "frozen")
     cold_floor()
-    fresh = ["--fresh", "--sub-tenant", f"r{number}", "--warm-up", "5"]
-    product("sublet cold, Invoke to answer", "cold", *fresh, calls=100)
-    product("sublet cold, function without libc", "cold-bare", *fresh, calls=100)
+    fresh = ["--fresh", "--sub-tenant", f"r{number}"]
+    product("sublet cold, Invoke to answer", "cold", *fresh, calls=100, warm_up=5)
+    product("sublet cold, function without libc", "cold-bare", *fresh, calls=100, warm_up=5)
     # Apart, so that a cell is there for each: what is measured is the use of one, not the making. A machine that has gone
     # to sleep in between is slower to answer anybody, so the warm calls beside them come at the same pace.
     product("sublet warm, same pace", "bare", "--gap", "30", calls=60)
-    product("sublet cell, Invoke to answer", "cell", *fresh, "--gap", "30", "--start", "cell", calls=60)
-    product("sublet cell, function without libc", "cell-bare", *fresh, "--gap", "30", "--start", "cell", calls=60)
+    of_cells = [*fresh, "--gap", "30", "--start", "cell"]
+    product("sublet cell, Invoke to answer", "cell", *of_cells, calls=60, warm_up=5)
+    product("sublet cell, function without libc", "cell-bare", *of_cells, calls=60, warm_up=5)
     bubblewrap()
     lambda_rows()
+    slept_rows()
     large_rows()
 
 for flight in ("1", "8"):
@@ -155,6 +190,13 @@ for name in LAMBDA:
         if shown == row:
             ratios += [f"{v / (f + a):5.2f}x" for v, f, a in zip(values, floors, alone)]
         print(f"  {shown:34} {values[0] / 1e3:7.0f}us {values[1] / 1e3:7.0f}us   {'  '.join(ratios)}")
+print("\nWhat busy polling gains and costs, one call in flight")
+print(f"  {'':52} {'p50':>9} {'p99':>9}   supervisor's CPU a call")
+for polled in ["sublet warm, 1 in flight", *(f"sublet, stock {name} client" for name in LAMBDA)]:
+    for name in (polled, polled + SLEPT):
+        if name in samples:
+            row = [quantile(samples[name], share) / 1e3 for share in (0.5, 0.99)]
+            print(f"  {name:52} {row[0]:7.0f}us {row[1]:7.0f}us   {spent[name][0] / spent[name][1] / 1e3:7.0f}us")
 for size, bytes_ in SIZES.items():
     names = [f"warm floor, {size}", f"sublet, {size}"]
     table(f"Echo of {size}, one call in flight", names[0], names)

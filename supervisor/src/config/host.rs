@@ -78,6 +78,7 @@ pub fn check(raw: &RawHost, r: &Reader<'_>) -> (Above, Option<Host>) {
             starts_max: starts_max.value,
             connections_max: connections_max.value,
             threads: threads.value,
+            busy_poll: r.flag("busy_poll", raw.busy_poll.as_ref(), defaults::BUSY_POLL),
             log: log.clone()?,
             log_memory,
             memory_max: memory_max.as_ref().map(|s| s.value),

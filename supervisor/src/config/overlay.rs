@@ -26,8 +26,9 @@ impl fmt::Display for Overlay {
     }
 }
 
-/// Limits of the host that can be changed while it runs.
-const OF_HOST: &[&str] = &["workers_max", "calls_in_flight_max", "calls_waiting_max", "cells_memory_max", "starts_max"];
+/// Settings of the host that can be changed while it runs.
+const OF_HOST: &[&str] =
+    &["workers_max", "calls_in_flight_max", "calls_waiting_max", "cells_memory_max", "starts_max", "busy_poll"];
 /// Limits of a tenant, and those of sub-tenants.
 const OF_LEVEL: &[&str] = &[
     "workers_max",
@@ -91,7 +92,7 @@ fn lay_one(raw: &mut RawConfig, overlay: &Overlay) -> Result<(), Problem> {
     let Overlay { path, key, value } = overlay;
     let known = changeable(path);
     if !known.contains(&key.as_str()) {
-        let what = format!("not a limit of {path} that can be changed for a time");
+        let what = format!("not a setting of {path} that can be changed for a time");
         let remedy = format!("choose one of {}", known.join(", "));
         return Err(Problem::new(format!("{}.{key}", path.table()), Some(value.clone()), what, remedy));
     }
@@ -119,10 +120,11 @@ fn slot<'a>(raw: &'a mut RawConfig, path: &LevelPath, key: &str) -> Option<&'a m
 /// On a command line nobody writes TOML's quotes.
 fn scalar(value: &str) -> Scalar {
     let plain = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(value);
-    match plain.parse::<i64>() {
+    match (value.parse::<bool>(), plain.parse::<i64>()) {
+        (Ok(flag), _) => Scalar::Bool(flag),
         // Whole CPUs are a text in TOML, and the unit errors say what is missing of the others.
-        Ok(number) => Scalar::Integer(number),
-        Err(_) => Scalar::Text(plain.to_owned()),
+        (_, Ok(number)) => Scalar::Integer(number),
+        (_, Err(_)) => Scalar::Text(plain.to_owned()),
     }
 }
 
@@ -142,6 +144,20 @@ mod tests {
             for key in changeable(&path) {
                 assert!(slot(&mut raw, &path, key).is_some(), "{path} {key}");
             }
+        }
+    }
+
+    #[test]
+    fn values_need_no_quotes() {
+        for (written, taken) in [
+            ("20", Scalar::Integer(20)),
+            ("\"2\"", Scalar::Integer(2)),
+            ("512MiB", Scalar::Text("512MiB".into())),
+            ("\"512MiB\"", Scalar::Text("512MiB".into())),
+            ("false", Scalar::Bool(false)),
+            ("\"false\"", Scalar::Text("false".into())),
+        ] {
+            assert_eq!(scalar(written), taken, "{written}");
         }
     }
 

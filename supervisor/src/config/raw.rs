@@ -114,6 +114,7 @@ table! {
         starts_max,
         connections_max,
         threads,
+        busy_poll,
         log,
         log_dir,
         log_file_size,

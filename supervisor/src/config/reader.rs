@@ -315,17 +315,17 @@ impl<'a> Reader<'a> {
         words
     }
 
-    /// true or false; false if it is absent or wrong.
-    pub fn flag(&self, key: &str, raw: Option<&Scalar>) -> bool {
+    /// true or false; the default if it is absent or wrong.
+    pub fn flag(&self, key: &str, raw: Option<&Scalar>, default: bool) -> bool {
         if raw.is_some() {
             self.note_written(key);
         }
         match raw {
-            None => false,
+            None => default,
             Some(Scalar::Bool(value)) => *value,
             Some(other) => {
                 self.refuse(key, Some(other.to_string()), "not true or false", "write true or false, without quotes");
-                false
+                default
             }
         }
     }

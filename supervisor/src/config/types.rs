@@ -92,6 +92,8 @@ pub struct Host {
     pub connections_max: u32,
     /// Threads that serve calls; at least 1.
     pub threads: u32,
+    /// Whether answers that are due at once are polled for.
+    pub busy_poll: bool,
     /// Where the lines of all functions are written.
     pub log: LogTo,
     /// Room for the last lines of all functions, for `sublet logs`.

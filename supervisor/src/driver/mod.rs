@@ -243,6 +243,7 @@ impl Driver {
                 events.push(Event::SetMinimum { key: PoolKey { function: entry.id, sub_tenant }, workers });
             }
         }
+        self.shop.busy_poll.allow(config.host.busy_poll);
         *self.catalogue.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
         for event in events {
             self.step_with(&mut books, event);

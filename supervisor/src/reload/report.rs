@@ -100,6 +100,7 @@ fn of_host(host: &Host) -> Values {
         ("cells_memory_max", host.cells_memory_max.to_string()),
         ("connections_max", host.connections_max.to_string()),
         ("threads", host.threads.to_string()),
+        ("busy_poll", host.busy_poll.to_string()),
         ("log_memory", host.log_memory.to_string()),
     ]
 }

@@ -160,6 +160,25 @@ impl Channel {
         Ok((header, frame.slice(HEADER_LEN..)))
     }
 
+    /// Takes in what is there of the next frame, for [`Self::receive`]. Returns whether there is anything.
+    ///
+    /// # Errors
+    /// What the worker did wrong.
+    pub fn take_in(&mut self) -> Result<bool, ChannelError> {
+        if self.surplus() > 0 {
+            return Ok(true);
+        }
+        self.buffer.resize(FIRST_READ, 0);
+        let received = receive_some(self.socket.fd().as_fd(), &mut self.buffer);
+        match received {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.buffer.clear();
+                Ok(false)
+            }
+            received => self.taken(0, received).map(|()| true),
+        }
+    }
+
     async fn read(&mut self, most: usize) -> Result<(), ChannelError> {
         let start = self.buffer.len();
         self.buffer.resize(start + most, 0);
@@ -170,6 +189,11 @@ impl Channel {
             Ok(Taken { what: (length, descriptors), is_all })
         };
         let received = socket.read(receive).await;
+        self.taken(start, received)
+    }
+
+    /// Keeps what was read behind the first `start` bytes of the buffer.
+    fn taken(&mut self, start: usize, received: io::Result<(usize, Vec<OwnedFd>)>) -> Result<(), ChannelError> {
         let (length, descriptors) = match received {
             Ok(received) => received,
             Err(error) => {

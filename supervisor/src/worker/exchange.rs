@@ -10,7 +10,10 @@ use sublet_proto::link::{
 };
 use tokio::sync::mpsc;
 
-use super::channel::{Channel, ChannelError};
+use super::{
+    busy_poll::Pace,
+    channel::{Channel, ChannelError},
+};
 
 /// What identifies a delivery on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,7 +129,12 @@ impl Pieces {
 ///
 /// # Errors
 /// What the worker did wrong. With [`Fault::NotDelivered`] `payload` is as it was.
-pub async fn exchange(channel: &mut Channel, ask: Ask<'_>, payload: &mut Bytes) -> Result<Reply, Fault> {
+pub async fn exchange(
+    channel: &mut Channel,
+    pace: &mut Pace,
+    ask: Ask<'_>,
+    payload: &mut Bytes,
+) -> Result<Reply, Fault> {
     let Ask { ticket, answer_max_bytes, .. } = ask;
     if channel.has_unread() {
         // A second answer to an earlier call, or a message nobody asked for, or the end. It must not meet this call.
@@ -148,9 +156,14 @@ pub async fn exchange(channel: &mut Channel, ask: Ask<'_>, payload: &mut Bytes) 
         });
     }
     *payload = Bytes::new();
+    let limit = answer_max_bytes.max(ERROR_MAX_BYTES);
+    let mut first = Some(receive_soon(channel, pace, ticket, limit).await?);
     let mut total = 0;
     loop {
-        let (header, payload) = receive(channel, ticket, answer_max_bytes.max(ERROR_MAX_BYTES)).await?;
+        let (header, payload) = match first.take() {
+            Some(first) => first,
+            None => receive(channel, ticket, limit).await?,
+        };
         if header.kind == Kind::Piece
             && let Some(pieces) = ask.pieces
         {
@@ -188,8 +201,8 @@ pub async fn exchange(channel: &mut Channel, ask: Ask<'_>, payload: &mut Bytes) 
 ///
 /// # Errors
 /// What the worker did wrong.
-pub async fn idle(channel: &mut Channel, ticket: Ticket) -> Result<(), Fault> {
-    let (header, _) = receive(channel, ticket, 0).await?;
+pub async fn idle(channel: &mut Channel, pace: &mut Pace, ticket: Ticket) -> Result<(), Fault> {
+    let (header, _) = receive_soon(channel, pace, ticket, 0).await?;
     match header.kind {
         Kind::Idle if channel.surplus() == 0 => Ok(()),
         Kind::Idle => Err(Fault::BadFrame(format!("{} bytes follow the frame", channel.surplus()))),
@@ -197,8 +210,22 @@ pub async fn idle(channel: &mut Channel, ticket: Ticket) -> Result<(), Fault> {
     }
 }
 
+/// The next frame, polled for when it is due at once.
+async fn receive_soon(
+    channel: &mut Channel,
+    pace: &mut Pace,
+    ticket: Ticket,
+    limit: u32,
+) -> Result<(Header, Bytes), Fault> {
+    of(ticket, pace.receive(channel, limit).await?)
+}
+
 async fn receive(channel: &mut Channel, ticket: Ticket, limit: u32) -> Result<(Header, Bytes), Fault> {
-    let (header, payload) = channel.receive(limit).await?;
+    of(ticket, channel.receive(limit).await?)
+}
+
+/// A frame, if it belongs to this delivery.
+fn of(ticket: Ticket, (header, payload): (Header, Bytes)) -> Result<(Header, Bytes), Fault> {
     if header.lease != ticket.lease {
         return Err(Fault::BadFrame("the answer carries another lease".into()));
     }

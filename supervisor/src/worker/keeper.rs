@@ -25,7 +25,7 @@ use tokio::{sync::watch, time::sleep};
 
 use super::{
     FunctionEnd, Loan, Owner, PostMortem, StartFailure, Worker,
-    alarm::Alarm,
+    busy_poll::BusyPoll,
     channel::{Channel, ChannelError},
     exchange,
     groups::Groups,
@@ -70,6 +70,8 @@ pub struct Workshop {
     pub labels: Labels,
     /// Whom tokens are asked of.
     pub providers: Providers,
+    /// Whether, and by whom, answers are polled for.
+    pub busy_poll: Arc<BusyPoll>,
     /// First host uid of workers.
     pub uid_base: u32,
     /// v1 controllers that carry limits.
@@ -168,7 +170,7 @@ async fn live(shop: &Workshop, worker: &Worker, slot: u32, channel: OwnedFd, con
     };
     match started {
         Ok(()) => {
-            worker.take_back(Loan { channel, alarm: Alarm::new(), patience: Alarm::new() });
+            worker.take_back(Loan::new(channel, &shop.busy_poll));
             worker.starting.get_or_init(|| owner.since.elapsed());
             // What its start took is nobody's call.
             worker.meter().ready(worker.reading());

@@ -2,6 +2,7 @@
 //! one call at a time ([`exchange`]). A cell is a worker that has no owner yet.
 
 pub mod alarm;
+pub mod busy_poll;
 pub mod channel;
 pub mod exchange;
 pub mod groups;
@@ -9,6 +10,7 @@ pub mod keeper;
 pub mod log;
 pub mod posture;
 mod reports;
+mod shortage;
 pub mod slots;
 
 use std::{
@@ -28,7 +30,14 @@ use sublet_proto::link::{
 use sublet_shim::plan::Step;
 use tokio::sync::{Notify, watch};
 
-use self::{alarm::Alarm, channel::Channel, log::Log, posture::Fact, reports::Reports};
+use self::{
+    alarm::Alarm,
+    busy_poll::{BusyPoll, Meanwhile, Pace},
+    channel::Channel,
+    log::Log,
+    posture::Fact,
+    reports::Reports,
+};
 use crate::{
     cgroups::{
         bite::{Bite, Level},
@@ -145,8 +154,25 @@ pub struct Loan {
     pub channel: Channel,
     /// For how long.
     pub alarm: Alarm,
+    /// How soon it answers.
+    pub answers: Pace,
     /// How long others wait for it to become free, once it has answered.
     pub patience: Alarm,
+    /// How soon it is free then.
+    pub idle: Pace,
+}
+
+impl Loan {
+    /// What a worker that is ready has to lend.
+    pub fn new(channel: Channel, busy_poll: &Arc<BusyPoll>) -> Self {
+        Self {
+            channel,
+            alarm: Alarm::new(),
+            answers: Pace::new(busy_poll.clone(), Meanwhile::WorkerAlone),
+            patience: Alarm::new(),
+            idle: Pace::new(busy_poll.clone(), Meanwhile::CallerToo),
+        }
+    }
 }
 
 /// One worker.

@@ -19,6 +19,7 @@ pub const CASES: &[Case] = &[
     case("reload::isolation_changes_live_and_old_workers_finish", isolation),
     case("reload::wrong_configuration_changes_nothing", wrong),
     case("reload::hang_up_reads_again", hang_up),
+    case("reload::answers_come_whether_they_are_polled_for_or_not", busy_poll),
 ];
 
 fn limits() -> Outcome {
@@ -178,5 +179,34 @@ fn hang_up() -> Outcome {
         std::thread::sleep(Duration::from_millis(20));
     }
     client.probe("s1", "echo ok")?;
+    supervisor.stop()
+}
+
+fn busy_poll() -> Outcome {
+    let place = Place::new()?;
+    let text = place.simple("freeze_after = \"never\"");
+    let supervisor = Supervisor::start(place, &text)?;
+    let mut client = Client::new(&supervisor)?;
+    let (_, first) = client.probe("s1", "echo warm")?;
+    let mut calls = |what: &str| -> Outcome {
+        for call in 0..200 {
+            // Mostly quick, so that an answer is expected at once; now and then it takes longer than anybody polls.
+            if call % 20 == 19 {
+                client.probe("s1", "sleep 5")?;
+            }
+            let (answer, receipt) = client.probe("s1", &format!("echo {what} {call}"))?;
+            ensure!(answer == format!("{what} {call}"), "{what}: call {call} was answered {answer:?}");
+            ensure!(receipt.worker == first.worker, "{what}: call {call} has got another worker");
+        }
+        Ok(())
+    };
+    calls("by default")?;
+    let set = supervisor.admin(&["set", "host", "busy_poll=false", "--for", "1h"])?;
+    ensure!(set["changes"] == serde_json::json!(["host.busy_poll: true -> false"]), "{set}");
+    calls("not polled for")?;
+    supervisor.admin(&["unset", "host"])?;
+    calls("polled for again")?;
+    let refused = supervisor.admin(&["set", "host", "busy_poll=sometimes", "--for", "1h"])?;
+    ensure!(refused["error"].as_str().is_some_and(|error| error.contains("not true or false")), "{refused}");
     supervisor.stop()
 }

@@ -17,6 +17,7 @@ fn host_defaults_are_what_the_manual_says() {
     );
     // On however many processors this runs.
     assert!((1..=16).contains(&host.threads), "{}", host.threads);
+    assert!(host.busy_poll);
     assert_eq!((host.memory_max, host.pids_max), (None, None));
     assert!(host.accept_degraded.is_empty());
 }
@@ -34,6 +35,7 @@ fn host_settings_are_taken_as_written() {
         ("host.memory_max", "\"8GiB\""),
         ("host.pids_max", "1000"),
         ("host.threads", "3"),
+        ("host.busy_poll", "false"),
         ("host.accept_degraded", "[\"landlock\", \"swap\"]"),
     ])
     .host;
@@ -41,11 +43,19 @@ fn host_settings_are_taken_as_written() {
     assert_eq!(host.socket.as_str(), "/run/sublet/call.sock");
     assert_eq!(host.admin_socket.as_str(), "/run/sublet/admin.sock");
     assert_eq!((host.socket_mode.bits(), host.socket_gid), (0o660, Some(4_294_967_294)));
-    assert_eq!(host.threads, 3);
+    assert_eq!((host.threads, host.busy_poll), (3, false));
     assert_eq!(host.listen.map(|address| address.port()), Some(7070));
     assert_eq!(host.instance.as_str(), "blue");
     assert_eq!((host.memory_max.map(ByteSize::bytes), host.pids_max), (Some(8 << 30), Some(1000)));
     assert_eq!(Vec::from_iter(host.accept_degraded), [Degradation::Landlock, Degradation::Swap]);
+}
+
+#[test]
+fn busy_poll_is_true_or_false() {
+    only(
+        &[("host.busy_poll", "\"no\"")],
+        "host.busy_poll = \"no\": not true or false; write true or false, without quotes",
+    );
 }
 
 #[test]

@@ -101,7 +101,8 @@ impl Call {
         let mut payload = self.take_payload();
         let end = Instant::now() + own;
         let outcome = {
-            let mut exchanging = std::pin::pin!(loan.alarm.by(end, exchange(&mut loan.channel, ask, &mut payload)));
+            let mut exchanging =
+                std::pin::pin!(loan.alarm.by(end, exchange(&mut loan.channel, &mut loan.answers, ask, &mut payload)));
             tokio::select! {
                 // An answer that is there counts, even when its worker has ended since.
                 biased;
@@ -208,7 +209,7 @@ async fn wound_down(
     ticket: Ticket,
     winding: &mut Option<WindingDown<'_>>,
 ) -> bool {
-    let mut idle = std::pin::pin!(exchange::idle(&mut loan.channel, ticket));
+    let mut idle = std::pin::pin!(exchange::idle(&mut loan.channel, &mut loan.idle, ticket));
     let patience = end.min(Instant::now() + winding::patience(worker.starting()));
     let outcome = match loan.patience.by(patience, &mut idle).await {
         Some(outcome) => Some(outcome),
