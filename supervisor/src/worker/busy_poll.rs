@@ -157,6 +157,8 @@ impl Pace {
             Some(due) if due.is_worth_it() => due.poll(channel, asked, self.meanwhile).await?,
             Some(_) | None => false,
         };
+        // What was polled for in vain is not due at once, and must not keep others from being polled for.
+        let due = due.filter(|_| !in_vain);
         let received = channel.receive(limit).await?;
         drop(due);
         self.habit.note(asked.elapsed(), in_vain);
