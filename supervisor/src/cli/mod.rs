@@ -105,7 +105,7 @@ enum Command {
     Reload(quotas::ReloadArgs),
     /// What a reload would change, and which running workers and levels use more than they would be allowed.
     Diff(quotas::DiffArgs),
-    /// Change limits of a level for a time, at once and under running workers. It expires by itself.
+    /// Change settings of a level for a time, at once and under running workers. It expires by itself.
     Set(quotas::SetArgs),
     /// Take back what `sublet set` changed.
     Unset(quotas::UnsetArgs),

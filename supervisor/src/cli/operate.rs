@@ -222,6 +222,7 @@ pub fn health(socket: &Path, json: bool) -> Result<(), Failed> {
         ("calls_answered", found.calls_answered),
         ("calls_failed", found.calls_failed),
         ("calls_refused", found.calls_refused),
+        ("answers_polled", found.answers_polled),
         ("workers_started", found.workers_started),
         ("worker_start_failures", found.worker_start_failures),
     ];

@@ -44,9 +44,6 @@ pub fn threads() -> u32 {
     u32::try_from(processors.div_ceil(2)).unwrap_or(MOST).min(MOST)
 }
 
-/// Of a call to a quick function, sleeping and waking is the largest part.
-pub const BUSY_POLL: bool = true;
-
 /// Shares are relative; all the same until somebody says otherwise.
 pub const WEIGHT: u32 = 100;
 /// The kernel's own default for a new group: all siblings weigh the same.

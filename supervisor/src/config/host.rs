@@ -52,6 +52,7 @@ pub fn check(raw: &RawHost, r: &Reader<'_>) -> (Above, Option<Host>) {
     let connections_max =
         r.or("connections_max", raw.connections_max.as_ref(), &bounds::CONNECTIONS, defaults::CONNECTIONS_MAX);
     let threads = r.or("threads", raw.threads.as_ref(), &bounds::THREADS, defaults::threads());
+    let busy_poll = busy_poll(raw, r, &threads);
     let memory_max = r.optional("memory_max", raw.memory_max.as_ref(), &bounds::MEMORY);
     let cpu_quota = r.optional("cpu_quota", raw.cpu_quota.as_ref(), &bounds::CPU_QUOTA);
     let pids_max = r.optional("pids_max", raw.pids_max.as_ref(), &bounds::PIDS);
@@ -78,7 +79,7 @@ pub fn check(raw: &RawHost, r: &Reader<'_>) -> (Above, Option<Host>) {
             starts_max: starts_max.value,
             connections_max: connections_max.value,
             threads: threads.value,
-            busy_poll: r.flag("busy_poll", raw.busy_poll.as_ref(), defaults::BUSY_POLL),
+            busy_poll,
             log: log.clone()?,
             log_memory,
             memory_max: memory_max.as_ref().map(|s| s.value),
@@ -97,6 +98,17 @@ pub fn check(raw: &RawHost, r: &Reader<'_>) -> (Above, Option<Host>) {
     ];
     let ours = ours.into_iter().filter_map(|(name, path)| Some((name, path?))).collect();
     (Above { workers_max, calls_in_flight_max, calls_waiting_max, memory_max, cpu_quota, pids_max, ours }, host)
+}
+
+/// With several threads, what one does between two looks wakes another, which costs what polling is to save.
+fn busy_poll(raw: &RawHost, r: &Reader<'_>, threads: &Setting<u32>) -> bool {
+    let is_one = threads.value == 1;
+    let busy_poll = r.flag("busy_poll", raw.busy_poll.as_ref(), is_one);
+    if busy_poll && !is_one {
+        let what = format!("only where one thread serves all calls, and host.threads is {}", threads.value);
+        r.refuse("busy_poll", Some("true".into()), what, "write threads = 1, or busy_poll = false");
+    }
+    busy_poll
 }
 
 fn socket(

@@ -92,7 +92,7 @@ pub struct Host {
     pub connections_max: u32,
     /// Threads that serve calls; at least 1.
     pub threads: u32,
-    /// Whether answers that are due at once are polled for.
+    /// Whether answers that are due at once are polled for; only with one thread.
     pub busy_poll: bool,
     /// Where the lines of all functions are written.
     pub log: LogTo,

@@ -4,15 +4,13 @@
 //! virtual machine 40 to 130 us, for whoever wakes it and for itself. So a call's task polls, but only
 //!
 //! - for a worker that lately answered within [`LONGEST`], and no longer than that ([`Habit`]);
-//! - while no other such answer is due: with several the thread hardly sleeps, and one processor is what is spent at most;
-//! - while processors are to spare ([`shortage`]): what is spent here must not be missing to a function;
+//! - while no other such answer is due: with several the thread hardly sleeps;
+//! - while its own thread hardly waits for a processor ([`Shortage`]): what is spent here must not be missing to a function;
+//! - where one thread serves all calls: with several, what one does between two looks wakes another;
 //! - between any two looks letting all other tasks of the thread have their turn.
 
 use std::{
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -29,28 +27,42 @@ use super::{
 pub const LONGEST: Duration = Duration::from_millis(1);
 
 /// With several calls under way one of them is alone for a moment now and then. So many in a row are no accident.
-const QUIET_FROM: usize = 8;
+const QUIET_FROM: u32 = 8;
 
 /// To see what a thread waits costs some microseconds.
-const MEASURED_OF: usize = 4;
+const MEASURED_OF: u32 = 4;
 
 /// Looks from one time that the thread gives its processor away to the next, if anybody is there to take it.
-const YIELDS_OF: usize = 16;
+const YIELDS_OF: u32 = 16;
 
-/// Whether anybody may poll, and how many would.
+/// Whether anybody may poll, and who would.
 #[derive(Debug, Default)]
-pub struct BusyPoll {
-    is_allowed: AtomicBool,
-    due: AtomicUsize,
+pub struct BusyPoll(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    is_allowed: bool,
+    /// By number, with when they were asked for.
+    due: Vec<(u64, Instant)>,
+    last: u64,
     /// How many in a row have been alone from the start.
-    alone: AtomicUsize,
-    measurable: AtomicUsize,
-    shortage: Mutex<Shortage>,
+    alone: u32,
+    measurable: u32,
+    found: u64,
+    shortage: Shortage,
+}
+
+impl State {
+    /// Whether no other answer than this is due at once. One that is late is not any more: whoever holds it up must not keep
+    /// others from being polled for.
+    fn is_alone(&self, number: u64, now: Instant) -> bool {
+        self.due.iter().all(|(other, asked)| *other == number || now.duration_since(*asked) > LONGEST)
+    }
 }
 
 /// Who runs of its own accord while an answer is polled for.
 #[derive(Clone, Copy, Debug)]
-pub enum Meanwhile {
+enum Meanwhile {
     /// The worker.
     WorkerAlone,
     /// A caller too, who has been answered: on this host as a rule, and then it may take our processor for a moment, which is
@@ -61,57 +73,71 @@ pub enum Meanwhile {
 impl BusyPoll {
     /// Whether anybody may, from now on.
     pub fn allow(&self, is_allowed: bool) {
-        self.is_allowed.store(is_allowed, Ordering::Relaxed);
+        self.state().is_allowed = is_allowed;
+    }
+
+    /// How many answers were there while they were polled for, so far.
+    pub fn found(&self) -> u64 {
+        self.state().found
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// An answer is due at once.
-    fn due(&self) -> Due<'_> {
-        match self.due.fetch_add(1, Ordering::Relaxed) {
-            0 => self.alone.fetch_add(1, Ordering::Relaxed),
-            _ => self.alone.swap(0, Ordering::Relaxed),
-        };
-        Due(self)
-    }
-
-    fn is_to_be_measured(&self) -> bool {
-        self.measurable.fetch_add(1, Ordering::Relaxed).is_multiple_of(MEASURED_OF)
-    }
-
-    fn shortage(&self) -> MutexGuard<'_, Shortage> {
-        self.shortage.lock().unwrap_or_else(PoisonError::into_inner)
+    fn due(&self, asked: Instant) -> Due<'_> {
+        let mut state = self.state();
+        state.last += 1;
+        let number = state.last;
+        state.alone = if state.is_alone(number, asked) { state.alone.saturating_add(1) } else { 0 };
+        state.due.push((number, asked));
+        Due { shared: self, number, asked }
     }
 }
 
 /// One answer that is due at once; not any more when dropped, which may be in the middle.
-struct Due<'a>(&'a BusyPoll);
+struct Due<'a> {
+    shared: &'a BusyPoll,
+    number: u64,
+    asked: Instant,
+}
 
 impl Due<'_> {
-    fn is_the_only_one(&self) -> bool {
-        self.0.due.load(Ordering::Relaxed) == 1
+    fn is_worth_it(&self) -> bool {
+        let state = self.shared.state();
+        let is_quiet = state.alone >= QUIET_FROM && state.is_alone(self.number, self.asked);
+        state.is_allowed && is_quiet && !state.shortage.is_there(self.asked)
     }
 
     /// Polls for it, for as long as it is the only one. Returns whether that was in vain.
-    async fn poll(&self, channel: &mut Channel, asked: Instant, meanwhile: Meanwhile) -> Result<bool, ChannelError> {
+    async fn poll(&self, channel: &mut Channel, meanwhile: Meanwhile) -> Result<bool, ChannelError> {
         let awake = match meanwhile {
-            Meanwhile::WorkerAlone if self.0.is_to_be_measured() => Awake::begin(),
+            Meanwhile::WorkerAlone if self.take_measure() => Awake::begin(),
             Meanwhile::WorkerAlone | Meanwhile::CallerToo => None,
         };
-        let in_vain = self.look(channel, asked).await;
+        let in_vain = self.look(channel).await;
         if let Some((passed, waited)) = awake.and_then(Awake::end) {
-            self.0.shortage().learn(Instant::now(), passed, waited);
+            self.shared.state().shortage.learn(Instant::now(), passed, waited);
         }
         in_vain
     }
 
-    async fn look(&self, channel: &mut Channel, asked: Instant) -> Result<bool, ChannelError> {
-        let mut looks = 0_usize;
-        while self.is_the_only_one() && !channel.take_in()? {
-            looks += 1;
-            if asked.elapsed() > LONGEST {
+    async fn look(&self, channel: &mut Channel) -> Result<bool, ChannelError> {
+        for look in 1_u32.. {
+            if channel.take_in()? {
+                self.shared.state().found += 1;
+                break;
+            }
+            let now = Instant::now();
+            if now.duration_since(self.asked) > LONGEST {
                 return Ok(true);
             }
+            if !self.shared.state().is_alone(self.number, now) {
+                break;
+            }
             // Who is to answer may have been put behind us, on this very processor.
-            if looks.is_multiple_of(YIELDS_OF) {
+            if look.is_multiple_of(YIELDS_OF) {
                 std::thread::yield_now();
             }
             yield_now().await;
@@ -119,51 +145,71 @@ impl Due<'_> {
         Ok(false)
     }
 
-    fn is_worth_it(&self) -> bool {
-        let BusyPoll { is_allowed, alone, .. } = self.0;
-        let is_quiet = alone.load(Ordering::Relaxed) >= QUIET_FROM && self.is_the_only_one();
-        is_allowed.load(Ordering::Relaxed) && is_quiet && !self.0.shortage().is_there(Instant::now())
+    fn take_measure(&self) -> bool {
+        let mut state = self.shared.state();
+        state.measurable = state.measurable.wrapping_add(1);
+        state.measurable.is_multiple_of(MEASURED_OF)
     }
 }
 
 impl Drop for Due<'_> {
     fn drop(&mut self) {
-        self.0.due.fetch_sub(1, Ordering::Relaxed);
+        self.shared.state().due.retain(|(number, _)| *number != self.number);
     }
 }
 
-/// How soon one worker says something of one kind.
+/// How soon one worker answers, and how soon it is free then.
 #[derive(Debug)]
 pub struct Pace {
     shared: Arc<BusyPoll>,
-    meanwhile: Meanwhile,
-    habit: Habit,
+    answers: Habit,
+    idle: Habit,
 }
 
 impl Pace {
     /// Of a worker that has not been asked yet.
-    pub fn new(shared: Arc<BusyPoll>, meanwhile: Meanwhile) -> Self {
-        Self { shared, meanwhile, habit: Habit::default() }
+    pub fn new(shared: Arc<BusyPoll>) -> Self {
+        Self { shared, answers: Habit::default(), idle: Habit::default() }
     }
 
-    /// [`Channel::receive`], polled for while that is worth it.
+    /// The first frame of an answer: [`Channel::receive`], polled for while that is worth it.
     ///
     /// # Errors
     /// Its own.
-    pub async fn receive(&mut self, channel: &mut Channel, limit: u32) -> Result<(Header, Bytes), ChannelError> {
-        let asked = Instant::now();
-        let due = self.habit.is_quick().then(|| self.shared.due());
-        let in_vain = match &due {
-            Some(due) if due.is_worth_it() => due.poll(channel, asked, self.meanwhile).await?,
-            Some(_) | None => false,
-        };
-        // What was polled for in vain is not due at once, and must not keep others from being polled for.
-        let due = due.filter(|_| !in_vain);
-        let received = channel.receive(limit).await?;
-        drop(due);
-        self.habit.note(asked.elapsed(), in_vain);
-        Ok(received)
+    pub async fn answer(&mut self, channel: &mut Channel, limit: u32) -> Result<(Header, Bytes), ChannelError> {
+        receive(channel, limit, &self.shared, &mut self.answers, Meanwhile::WorkerAlone).await
     }
+
+    /// Likewise what a worker says when it is free after its answer. Only of one whose answers are polled for: by these it is
+    /// seen whether processors are short.
+    ///
+    /// # Errors
+    /// Its own.
+    pub async fn idle(&mut self, channel: &mut Channel, limit: u32) -> Result<(Header, Bytes), ChannelError> {
+        if self.answers.is_quick() {
+            receive(channel, limit, &self.shared, &mut self.idle, Meanwhile::CallerToo).await
+        } else {
+            channel.receive(limit).await
+        }
+    }
+}
+
+async fn receive(
+    channel: &mut Channel,
+    limit: u32,
+    shared: &BusyPoll,
+    habit: &mut Habit,
+    meanwhile: Meanwhile,
+) -> Result<(Header, Bytes), ChannelError> {
+    let asked = Instant::now();
+    let due = habit.is_quick().then(|| shared.due(asked));
+    let in_vain = match &due {
+        Some(due) if due.is_worth_it() => due.poll(channel, meanwhile).await?,
+        Some(_) | None => false,
+    };
+    let received = channel.receive(limit).await?;
+    habit.note(asked.elapsed(), in_vain);
+    Ok(received)
 }
 
 /// What is expected of one worker by what it did so far.
@@ -206,9 +252,10 @@ impl Habit {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixStream;
+    use std::{io::Write as _, os::unix::net::UnixStream};
 
     use sublet_proto::link::frame::{Kind, MEMFD_THRESHOLD};
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -219,25 +266,15 @@ mod tests {
         (Channel::new(ours.into()).unwrap(), Channel::new(theirs.into()).unwrap())
     }
 
-    #[test]
-    fn nobody_polls_while_processors_are_short() {
-        let shared = BusyPoll::default();
-        shared.allow(true);
-        (0..QUIET_FROM).for_each(|_| drop(shared.due()));
-        let due = shared.due();
-        assert!(due.is_worth_it());
-        shared.shortage().learn(Instant::now(), Duration::from_secs(1), Duration::from_secs(1));
-        assert!(!due.is_worth_it());
-    }
-
     #[tokio::test]
     async fn frame_that_was_polled_for_is_received_as_it_was_sent() {
         let (shared, (mut ours, mut theirs)) = (BusyPoll::default(), channels());
-        let due = shared.due();
         for bytes in [0, 1, 5000, 1, MEMFD_THRESHOLD + 1, 1] {
             let payload = vec![7; bytes];
             theirs.send(Header::bare(Kind::Response), &payload).await.unwrap();
-            assert!(!due.poll(&mut ours, Instant::now(), Meanwhile::WorkerAlone).await.unwrap(), "{bytes}");
+            let due = shared.due(Instant::now());
+            assert!(!due.poll(&mut ours, Meanwhile::WorkerAlone).await.unwrap(), "{bytes}");
+            assert!(ours.surplus() > 0, "{bytes}: it was there");
             let (header, received) = ours.receive(u32::MAX).await.unwrap();
             assert_eq!((header.kind, received == payload, ours.surplus()), (Kind::Response, true, 0), "{bytes}");
             // The next one is not polled for, and the event loop may have been told of the last.
@@ -250,37 +287,91 @@ mod tests {
     #[tokio::test]
     async fn frame_that_was_polled_for_in_vain_is_waited_for() {
         let (shared, (mut ours, mut theirs)) = (BusyPoll::default(), channels());
-        let due = shared.due();
-        assert!(due.poll(&mut ours, Instant::now(), Meanwhile::WorkerAlone).await.unwrap());
-        let other = shared.due();
-        assert!(
-            !due.poll(&mut ours, Instant::now(), Meanwhile::WorkerAlone).await.unwrap(),
-            "not the only one: not at all, so not in vain"
-        );
-        drop(other);
+        let due = shared.due(Instant::now());
+        assert!(due.poll(&mut ours, Meanwhile::WorkerAlone).await.unwrap());
         let (received, ()) = tokio::join!(ours.receive(0), async {
             yield_now().await;
             theirs.send(Header::bare(Kind::Idle), &[]).await.unwrap();
         });
         assert_eq!(received.unwrap().0.kind, Kind::Idle);
+        let (due, _other) = (shared.due(Instant::now() + LONGEST), shared.due(Instant::now() + LONGEST));
+        assert!(
+            !due.poll(&mut ours, Meanwhile::WorkerAlone).await.unwrap(),
+            "with another it is not tried, nor in vain"
+        );
         drop(theirs);
-        assert!(matches!(due.poll(&mut ours, Instant::now(), Meanwhile::WorkerAlone).await, Err(ChannelError::Closed)));
+        assert!(matches!(due.poll(&mut ours, Meanwhile::WorkerAlone).await, Err(ChannelError::Closed)));
+    }
+
+    #[tokio::test]
+    async fn part_of_a_frame_is_not_polled_for_again() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let (shared, mut ours) = (BusyPoll::default(), Channel::new(ours.into()).unwrap());
+        theirs.write_all(b"S").unwrap();
+        let due = shared.due(Instant::now());
+        for _ in 0..3 {
+            assert!(!due.poll(&mut ours, Meanwhile::WorkerAlone).await.unwrap());
+            assert_eq!(ours.surplus(), 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn answer_that_is_given_up_is_not_due_any_more() {
+        let (shared, (mut ours, mut theirs)) = (Arc::new(quiet()), channels());
+        let mut pace = Pace::new(shared.clone());
+        theirs.send(Header::bare(Kind::Response), &[]).await.unwrap();
+        pace.answer(&mut ours, 0).await.unwrap();
+        assert_eq!(shared.found(), 0, "nobody knew that it is quick");
+        theirs.send(Header::bare(Kind::Response), &[]).await.unwrap();
+        pace.answer(&mut ours, 0).await.unwrap();
+        assert_eq!(shared.found(), 1);
+        assert!(timeout(3 * LONGEST, pace.answer(&mut ours, 0)).await.is_err());
+        assert!(shared.state().due.is_empty());
+    }
+
+    /// One on which calls have followed each other for a while.
+    fn quiet() -> BusyPoll {
+        let shared = BusyPoll::default();
+        shared.allow(true);
+        for _ in 1..QUIET_FROM {
+            assert!(!shared.due(Instant::now()).is_worth_it(), "alone by accident");
+        }
+        shared
     }
 
     #[test]
     fn who_is_not_the_only_one_does_not_poll() {
-        let shared = BusyPoll::default();
-        for _ in 1..QUIET_FROM {
-            assert!(!shared.due().is_worth_it(), "by accident");
-        }
-        let first = shared.due();
-        assert!(!first.is_worth_it(), "nobody has allowed it");
-        shared.allow(true);
+        let (shared, now) = (quiet(), Instant::now());
+        let first = shared.due(now);
         assert!(first.is_worth_it());
-        let second = shared.due();
+        shared.allow(false);
+        assert!(!first.is_worth_it());
+        shared.allow(true);
+        let second = shared.due(now);
         assert!(!first.is_worth_it() && !second.is_worth_it());
         drop((first, second));
-        assert!(!shared.due().is_worth_it(), "not for a while");
+        assert!(!shared.due(now).is_worth_it(), "not for a while");
+        assert!(shared.state().due.is_empty());
+    }
+
+    #[test]
+    fn answer_that_is_late_keeps_nobody_from_being_polled_for() {
+        let (shared, now) = (quiet(), Instant::now());
+        let late = shared.due(now);
+        let other = shared.due(now + LONGEST + NEXT);
+        assert!(other.is_worth_it());
+        assert!(!shared.state().is_alone(other.number, now + LONGEST), "as long as it is not late");
+        drop((late, other));
+        assert!(shared.state().due.is_empty());
+    }
+
+    #[test]
+    fn nobody_polls_while_processors_are_short() {
+        let (shared, now) = (quiet(), Instant::now());
+        let due = shared.due(now);
+        assert!(due.is_worth_it());
+        shared.state().shortage.learn(now, Duration::from_secs(1), Duration::from_secs(1));
+        assert!(!due.is_worth_it());
     }
 
     #[test]

@@ -157,7 +157,7 @@ pub async fn exchange(
     }
     *payload = Bytes::new();
     let limit = answer_max_bytes.max(ERROR_MAX_BYTES);
-    let mut first = Some(receive_soon(channel, pace, ticket, limit).await?);
+    let mut first = Some(of(ticket, pace.answer(channel, limit).await?)?);
     let mut total = 0;
     loop {
         let (header, payload) = match first.take() {
@@ -202,22 +202,12 @@ pub async fn exchange(
 /// # Errors
 /// What the worker did wrong.
 pub async fn idle(channel: &mut Channel, pace: &mut Pace, ticket: Ticket) -> Result<(), Fault> {
-    let (header, _) = receive_soon(channel, pace, ticket, 0).await?;
+    let (header, _) = of(ticket, pace.idle(channel, 0).await?)?;
     match header.kind {
         Kind::Idle if channel.surplus() == 0 => Ok(()),
         Kind::Idle => Err(Fault::BadFrame(format!("{} bytes follow the frame", channel.surplus()))),
         seen => Err(Fault::BadFrame(format!("expected IDLE, got {seen:?}"))),
     }
-}
-
-/// The next frame, polled for when it is due at once.
-async fn receive_soon(
-    channel: &mut Channel,
-    pace: &mut Pace,
-    ticket: Ticket,
-    limit: u32,
-) -> Result<(Header, Bytes), Fault> {
-    of(ticket, pace.receive(channel, limit).await?)
 }
 
 async fn receive(channel: &mut Channel, ticket: Ticket, limit: u32) -> Result<(Header, Bytes), Fault> {

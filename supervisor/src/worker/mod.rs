@@ -32,7 +32,7 @@ use tokio::sync::{Notify, watch};
 
 use self::{
     alarm::Alarm,
-    busy_poll::{BusyPoll, Meanwhile, Pace},
+    busy_poll::{BusyPoll, Pace},
     channel::Channel,
     log::Log,
     posture::Fact,
@@ -154,24 +154,17 @@ pub struct Loan {
     pub channel: Channel,
     /// For how long.
     pub alarm: Alarm,
-    /// How soon it answers.
-    pub answers: Pace,
+    /// How soon it answers as a rule.
+    pub pace: Pace,
     /// How long others wait for it to become free, once it has answered.
     pub patience: Alarm,
-    /// How soon it is free then.
-    pub idle: Pace,
 }
 
 impl Loan {
     /// What a worker that is ready has to lend.
     pub fn new(channel: Channel, busy_poll: &Arc<BusyPoll>) -> Self {
-        Self {
-            channel,
-            alarm: Alarm::new(),
-            answers: Pace::new(busy_poll.clone(), Meanwhile::WorkerAlone),
-            patience: Alarm::new(),
-            idle: Pace::new(busy_poll.clone(), Meanwhile::CallerToo),
-        }
+        let pace = Pace::new(busy_poll.clone());
+        Self { channel, alarm: Alarm::new(), pace, patience: Alarm::new() }
     }
 }
 

@@ -78,7 +78,7 @@ impl Awake {
         }
         // It did not run; but on a virtual machine that may be for others than ours.
         let waited = self.waited.zip(waited()).map(|(before, now)| now.saturating_sub(before));
-        Some((passed, waited.unwrap_or(rest)))
+        Some((passed, waited.unwrap_or(rest).min(passed)))
     }
 }
 

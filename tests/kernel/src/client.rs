@@ -24,7 +24,14 @@ pub struct Client {
 
 /// Connects.
 pub async fn connect(socket: &Path) -> Result<InvokerClient<Channel>, String> {
-    let endpoint = Endpoint::from_shared(format!("unix:{}", socket.display())).map_err(|e| e.to_string())?;
+    connect_by(endpoint(socket)?).await
+}
+
+fn endpoint(socket: &Path) -> Result<Endpoint, String> {
+    Endpoint::from_shared(format!("unix:{}", socket.display())).map_err(|error| error.to_string())
+}
+
+async fn connect_by(endpoint: Endpoint) -> Result<InvokerClient<Channel>, String> {
     let channel = endpoint.connect().await.map_err(|error| format!("connect: {error:?}"))?;
     Ok(InvokerClient::new(channel).max_decoding_message_size(128 << 20).max_encoding_message_size(128 << 20))
 }
@@ -68,6 +75,15 @@ impl Client {
     pub fn new(supervisor: &Supervisor) -> Result<Self, String> {
         let runtime = Runtime::new().map_err(|error| error.to_string())?;
         let client = runtime.block_on(connect(&supervisor.socket()))?;
+        Ok(Self { runtime, client })
+    }
+
+    /// Connects as one that takes no more than so many bytes of an answer before somebody has read them.
+    pub fn with_window(supervisor: &Supervisor, bytes: u32) -> Result<Self, String> {
+        let runtime = Runtime::new().map_err(|error| error.to_string())?;
+        let endpoint = endpoint(&supervisor.socket())?;
+        let endpoint = endpoint.initial_stream_window_size(bytes).initial_connection_window_size(bytes);
+        let client = runtime.block_on(connect_by(endpoint))?;
         Ok(Self { runtime, client })
     }
 

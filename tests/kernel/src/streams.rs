@@ -1,13 +1,17 @@
 //! Answers in chunks.
 
-use std::{collections::BTreeSet, fs, thread, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fs, thread,
+    time::{Duration, Instant},
+};
 
-use sublet_proto::v1::{Start, VerdictKind, invoke_stream_response::Part};
+use sublet_proto::v1::{InvokeStreamResponse, Start, VerdictKind, invoke_stream_response::Part};
 use tonic::Code;
 
 use crate::{
     Case, Outcome, case,
-    client::{Client, Streamed, reason, request},
+    client::{Client, Streamed, reason, request, verdict},
     configs::Place,
     ensure,
     ground::Need,
@@ -21,6 +25,11 @@ pub const CASES: &[Case] = &[
     case("streams::answer_is_the_same_whole_or_in_chunks", same),
     case("streams::function_waits_for_a_caller_that_does_not_read", back_pressure),
     case("streams::failure_in_the_middle_is_a_failure_at_the_caller", in_the_middle),
+    // Who reads too late gets nothing, and on a slow ground everybody is late.
+    Case {
+        needs: &[Need::Speed],
+        ..case("streams::caller_who_reads_late_gets_what_a_worker_said_before_it_ended", late)
+    },
     case("streams::idempotent_function_does_not_begin_its_answer_twice", not_twice),
     case("streams::pieces_are_bounded_together", bounded),
     case("streams::pieces_nobody_asked_for_break_the_protocol", unasked),
@@ -147,6 +156,38 @@ fn in_the_middle() -> Outcome {
         ensure!(verdict.kind() == VerdictKind::Exit && verdict.seen.contains('5'), "{function}: {verdict:?}");
         ensure!(ended.whole() == expected(3, 10)[..30], "{function}: {ended:?}");
     }
+    supervisor.stop()
+}
+
+fn late() -> Outcome {
+    // More than a caller's window and what HTTP/2 holds back for it, and less than with that stands in the channel: the worker
+    // has said it all and has ended, and most of it is still on its way.
+    const PIECES: usize = 8;
+    const BYTES: usize = 60_000;
+    let (supervisor, _) = both("")?;
+    let mut client = Client::with_window(&supervisor, 64 << 10)?;
+    let mut stream = client
+        .begin_stream(request("stream", "s1", &format!("pieces {PIECES} {BYTES} 0 exit")))
+        .map_err(|status| format!("{status:?}"))?;
+    let mut whole = match client.next(&mut stream) {
+        Ok(Some(InvokeStreamResponse { part: Some(Part::Chunk(chunk)) })) => chunk.to_vec(),
+        other => return Err(format!("no first piece: {other:?}")),
+    };
+    let end = Instant::now() + Duration::from_secs(20);
+    while !supervisor.admin(&["ps"])?.as_array().is_some_and(Vec::is_empty) {
+        ensure!(Instant::now() < end, "its worker does not end");
+        thread::sleep(Duration::from_millis(10));
+    }
+    thread::sleep(Duration::from_millis(100));
+    let status = loop {
+        match client.next(&mut stream) {
+            Ok(Some(InvokeStreamResponse { part: Some(Part::Chunk(chunk)) })) => whole.extend_from_slice(&chunk),
+            Ok(other) => return Err(format!("no failure: {other:?}")),
+            Err(status) => break status,
+        }
+    };
+    ensure!(whole == expected(PIECES, BYTES)[..PIECES * BYTES], "{} bytes of {}", whole.len(), PIECES * BYTES);
+    ensure!(verdict(&status).is_some_and(|verdict| verdict.kind() == VerdictKind::Exit), "{status:?}");
     supervisor.stop()
 }
 

@@ -102,7 +102,7 @@ impl Call {
         let end = Instant::now() + own;
         let outcome = {
             let mut exchanging =
-                std::pin::pin!(loan.alarm.by(end, exchange(&mut loan.channel, &mut loan.answers, ask, &mut payload)));
+                std::pin::pin!(loan.alarm.by(end, exchange(&mut loan.channel, &mut loan.pace, ask, &mut payload)));
             tokio::select! {
                 // An answer that is there counts, even when its worker has ended since.
                 biased;
@@ -209,7 +209,7 @@ async fn wound_down(
     ticket: Ticket,
     winding: &mut Option<WindingDown<'_>>,
 ) -> bool {
-    let mut idle = std::pin::pin!(exchange::idle(&mut loan.channel, &mut loan.idle, ticket));
+    let mut idle = std::pin::pin!(exchange::idle(&mut loan.channel, &mut loan.pace, ticket));
     let patience = end.min(Instant::now() + winding::patience(worker.starting()));
     let outcome = match loan.patience.by(patience, &mut idle).await {
         Some(outcome) => Some(outcome),

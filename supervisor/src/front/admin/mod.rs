@@ -349,6 +349,7 @@ impl Admin for AdminService {
             calls_refused: counters.refused.load(Ordering::Relaxed),
             calls_failed: counters.failed.load(Ordering::Relaxed),
             workers_started: counters.started.load(Ordering::Relaxed),
+            answers_polled: self.driver.shop().busy_poll.found(),
             worker_start_failures: counters.start_failures.load(Ordering::Relaxed),
         }))
     }
