@@ -40,8 +40,17 @@ pub const CONNECTIONS_MAX: u32 = 1024;
 /// processors, each call has one thread wake another and both look for the same work.
 pub fn threads() -> u32 {
     const MOST: u32 = 16;
-    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    u32::try_from(processors.div_ceil(2)).unwrap_or(MOST).min(MOST)
+    u32::try_from(processors().div_ceil(2)).unwrap_or(MOST).min(MOST)
+}
+
+/// Of a call to a quick function, sleeping and waking is the largest part. On a single processor, however, whoever is to answer
+/// waits for the one that polls.
+pub fn busy_poll(threads: u32) -> bool {
+    threads == 1 && processors() > 1
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 /// Shares are relative; all the same until somebody says otherwise.

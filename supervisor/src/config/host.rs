@@ -102,9 +102,8 @@ pub fn check(raw: &RawHost, r: &Reader<'_>) -> (Above, Option<Host>) {
 
 /// With several threads, what one does between two looks wakes another, which costs what polling is to save.
 fn busy_poll(raw: &RawHost, r: &Reader<'_>, threads: &Setting<u32>) -> bool {
-    let is_one = threads.value == 1;
-    let busy_poll = r.flag("busy_poll", raw.busy_poll.as_ref(), is_one);
-    if busy_poll && !is_one {
+    let busy_poll = r.flag("busy_poll", raw.busy_poll.as_ref(), defaults::busy_poll(threads.value));
+    if busy_poll && threads.value != 1 {
         let what = format!("only where one thread serves all calls, and host.threads is {}", threads.value);
         r.refuse("busy_poll", Some("true".into()), what, "write threads = 1, or busy_poll = false");
     }

@@ -185,7 +185,7 @@ fn hang_up() -> Outcome {
 
 fn busy_poll() -> Outcome {
     let place = Place::new()?;
-    let text = place.simple("freeze_after = \"never\"").replace("[host]\n", "[host]\nthreads = 1\n");
+    let text = place.simple("freeze_after = \"never\"").replace("[host]\n", "[host]\nthreads = 1\nbusy_poll = true\n");
     let supervisor = Supervisor::start(place, &text)?;
     let mut client = Client::new(&supervisor)?;
     let (_, first) = client.probe("s1", "echo warm")?;

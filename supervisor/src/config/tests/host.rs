@@ -17,7 +17,7 @@ fn host_defaults_are_what_the_manual_says() {
     );
     // On however many processors this runs.
     assert!((1..=16).contains(&host.threads), "{}", host.threads);
-    assert_eq!(host.busy_poll, host.threads == 1);
+    assert_eq!(host.busy_poll, defaults::busy_poll(host.threads));
     assert_eq!((host.memory_max, host.pids_max), (None, None));
     assert!(host.accept_degraded.is_empty());
 }
@@ -56,9 +56,7 @@ fn busy_poll_is_true_or_false() {
         &[("host.busy_poll", "\"no\"")],
         "host.busy_poll = \"no\": not true or false; write true or false, without quotes",
     );
-    for (threads, busy_poll, taken_as) in
-        [("1", "", true), ("1", "true", true), ("1", "false", false), ("2", "", false)]
-    {
+    for (threads, busy_poll, taken_as) in [("1", "true", true), ("1", "false", false), ("2", "", false)] {
         let host = taken(&[("host.threads", threads), ("host.busy_poll", busy_poll)]).host;
         assert_eq!(host.busy_poll, taken_as, "{threads} {busy_poll}");
     }
