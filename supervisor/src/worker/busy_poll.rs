@@ -10,7 +10,10 @@
 //! - between any two looks letting all other tasks of the thread have their turn.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -37,12 +40,14 @@ const YIELDS_OF: u32 = 16;
 
 /// Whether anybody may poll, and who would.
 #[derive(Debug, Default)]
-pub struct BusyPoll(Mutex<State>);
+pub struct BusyPoll {
+    is_allowed: AtomicBool,
+    state: Mutex<State>,
+}
 
 #[derive(Debug, Default)]
 struct State {
-    is_allowed: bool,
-    /// By number, with when they were asked for.
+    /// By number, with when they were asked for: those of the last [`LONGEST`], and maybe some that are late.
     due: Vec<(u64, Instant)>,
     last: u64,
     /// How many in a row have been alone from the start.
@@ -73,7 +78,7 @@ enum Meanwhile {
 impl BusyPoll {
     /// Whether anybody may, from now on.
     pub fn allow(&self, is_allowed: bool) {
-        self.state().is_allowed = is_allowed;
+        self.is_allowed.store(is_allowed, Ordering::Relaxed);
     }
 
     /// How many answers were there while they were polled for, so far.
@@ -82,17 +87,22 @@ impl BusyPoll {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An answer is due at once.
-    fn due(&self, asked: Instant) -> Due<'_> {
+    /// An answer is due at once. None where nobody may poll for it.
+    fn due(&self, asked: Instant) -> Option<Due<'_>> {
+        if !self.is_allowed.load(Ordering::Relaxed) {
+            return None;
+        }
         let mut state = self.state();
         state.last += 1;
         let number = state.last;
-        state.alone = if state.is_alone(number, asked) { state.alone.saturating_add(1) } else { 0 };
+        // There may be many that are late, and they are looked through often.
+        state.due.retain(|(_, other)| asked.duration_since(*other) <= LONGEST);
+        state.alone = if state.due.is_empty() { state.alone.saturating_add(1) } else { 0 };
         state.due.push((number, asked));
-        Due { shared: self, number, asked }
+        Some(Due { shared: self, number, asked })
     }
 }
 
@@ -107,7 +117,7 @@ impl Due<'_> {
     fn is_worth_it(&self) -> bool {
         let state = self.shared.state();
         let is_quiet = state.alone >= QUIET_FROM && state.is_alone(self.number, self.asked);
-        state.is_allowed && is_quiet && !state.shortage.is_there(self.asked)
+        is_quiet && !state.shortage.is_there(self.asked)
     }
 
     /// Polls for it, for as long as it is the only one. Returns whether that was in vain.
@@ -202,7 +212,7 @@ async fn receive(
     meanwhile: Meanwhile,
 ) -> Result<(Header, Bytes), ChannelError> {
     let asked = Instant::now();
-    let due = habit.is_quick().then(|| shared.due(asked));
+    let due = if habit.is_quick() { shared.due(asked) } else { None };
     let in_vain = match &due {
         Some(due) if due.is_worth_it() => due.poll(channel, meanwhile).await?,
         Some(_) | None => false,
@@ -261,6 +271,12 @@ mod tests {
 
     const NEXT: Duration = Duration::from_nanos(1);
 
+    fn allowed() -> BusyPoll {
+        let shared = BusyPoll::default();
+        shared.allow(true);
+        shared
+    }
+
     fn channels() -> (Channel, Channel) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         (Channel::new(ours.into()).unwrap(), Channel::new(theirs.into()).unwrap())
@@ -268,11 +284,11 @@ mod tests {
 
     #[tokio::test]
     async fn frame_that_was_polled_for_is_received_as_it_was_sent() {
-        let (shared, (mut ours, mut theirs)) = (BusyPoll::default(), channels());
+        let (shared, (mut ours, mut theirs)) = (allowed(), channels());
         for bytes in [0, 1, 5000, 1, MEMFD_THRESHOLD + 1, 1] {
             let payload = vec![7; bytes];
             theirs.send(Header::bare(Kind::Response), &payload).await.unwrap();
-            let due = shared.due(Instant::now());
+            let due = shared.due(Instant::now()).unwrap();
             assert!(!due.poll(&mut ours, Meanwhile::WorkerAlone).await.unwrap(), "{bytes}");
             assert!(ours.surplus() > 0, "{bytes}: it was there");
             let (header, received) = ours.receive(u32::MAX).await.unwrap();
@@ -286,15 +302,16 @@ mod tests {
 
     #[tokio::test]
     async fn frame_that_was_polled_for_in_vain_is_waited_for() {
-        let (shared, (mut ours, mut theirs)) = (BusyPoll::default(), channels());
-        let due = shared.due(Instant::now());
+        let (shared, (mut ours, mut theirs)) = (allowed(), channels());
+        let due = shared.due(Instant::now()).unwrap();
         assert!(due.poll(&mut ours, Meanwhile::WorkerAlone).await.unwrap());
         let (received, ()) = tokio::join!(ours.receive(0), async {
             yield_now().await;
             theirs.send(Header::bare(Kind::Idle), &[]).await.unwrap();
         });
         assert_eq!(received.unwrap().0.kind, Kind::Idle);
-        let (due, _other) = (shared.due(Instant::now() + LONGEST), shared.due(Instant::now() + LONGEST));
+        let (due, _other) =
+            (shared.due(Instant::now() + LONGEST).unwrap(), shared.due(Instant::now() + LONGEST).unwrap());
         assert!(
             !due.poll(&mut ours, Meanwhile::WorkerAlone).await.unwrap(),
             "with another it is not tried, nor in vain"
@@ -306,9 +323,9 @@ mod tests {
     #[tokio::test]
     async fn part_of_a_frame_is_not_polled_for_again() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let (shared, mut ours) = (BusyPoll::default(), Channel::new(ours.into()).unwrap());
+        let (shared, mut ours) = (allowed(), Channel::new(ours.into()).unwrap());
         theirs.write_all(b"S").unwrap();
-        let due = shared.due(Instant::now());
+        let due = shared.due(Instant::now()).unwrap();
         for _ in 0..3 {
             assert!(!due.poll(&mut ours, Meanwhile::WorkerAlone).await.unwrap());
             assert_eq!(ours.surplus(), 1);
@@ -331,10 +348,9 @@ mod tests {
 
     /// One on which calls have followed each other for a while.
     fn quiet() -> BusyPoll {
-        let shared = BusyPoll::default();
-        shared.allow(true);
+        let shared = allowed();
         for _ in 1..QUIET_FROM {
-            assert!(!shared.due(Instant::now()).is_worth_it(), "alone by accident");
+            assert!(!shared.due(Instant::now()).unwrap().is_worth_it(), "alone by accident");
         }
         shared
     }
@@ -342,33 +358,35 @@ mod tests {
     #[test]
     fn who_is_not_the_only_one_does_not_poll() {
         let (shared, now) = (quiet(), Instant::now());
-        let first = shared.due(now);
+        let first = shared.due(now).unwrap();
         assert!(first.is_worth_it());
-        shared.allow(false);
-        assert!(!first.is_worth_it());
-        shared.allow(true);
-        let second = shared.due(now);
+        let second = shared.due(now).unwrap();
         assert!(!first.is_worth_it() && !second.is_worth_it());
         drop((first, second));
-        assert!(!shared.due(now).is_worth_it(), "not for a while");
+        assert!(!shared.due(now).unwrap().is_worth_it(), "not for a while");
         assert!(shared.state().due.is_empty());
+        shared.allow(false);
+        assert!(shared.due(now).is_none());
     }
 
     #[test]
     fn answer_that_is_late_keeps_nobody_from_being_polled_for() {
         let (shared, now) = (quiet(), Instant::now());
-        let late = shared.due(now);
-        let other = shared.due(now + LONGEST + NEXT);
-        assert!(other.is_worth_it());
-        assert!(!shared.state().is_alone(other.number, now + LONGEST), "as long as it is not late");
-        drop((late, other));
+        let late = shared.due(now).unwrap();
+        let other = shared.due(now + LONGEST).unwrap();
+        assert!(!other.is_worth_it(), "it is not late yet");
+        assert!(shared.state().is_alone(other.number, now + LONGEST + NEXT), "and now it is");
+        drop(other);
+        (0..QUIET_FROM).for_each(|_| drop(shared.due(now + LONGEST + NEXT)));
+        assert!(shared.due(now + LONGEST + NEXT).unwrap().is_worth_it());
+        drop(late);
         assert!(shared.state().due.is_empty());
     }
 
     #[test]
     fn nobody_polls_while_processors_are_short() {
         let (shared, now) = (quiet(), Instant::now());
-        let due = shared.due(now);
+        let due = shared.due(now).unwrap();
         assert!(due.is_worth_it());
         shared.state().shortage.learn(now, Duration::from_secs(1), Duration::from_secs(1));
         assert!(!due.is_worth_it());
