@@ -182,9 +182,9 @@ mod tests {
     async fn write_waits_for_room_and_listens_for_it_no_longer_than_needed() {
         const BYTES: usize = 4 << 20;
         let (mut socket, mut theirs) = pair();
+        let (full, is_full) = std::sync::mpsc::channel();
         let reader = std::thread::spawn(move || {
-            // Not before it is full.
-            std::thread::sleep(Duration::from_millis(20));
+            is_full.recv().unwrap();
             let mut bytes = vec![0; BYTES];
             theirs.read_exact(&mut bytes).unwrap();
             assert!(bytes.iter().enumerate().all(|(at, byte)| *byte == (at / 1000) as u8));
@@ -195,8 +195,15 @@ mod tests {
         let mut has_waited = false;
         while sent < BYTES {
             let rest = &bytes[sent..BYTES.min(sent + 100_000)];
-            sent += socket.write(|fd| Ok(send(fd.as_raw_fd(), rest, MsgFlags::empty())?)).await.unwrap();
-            has_waited |= socket.room.is_some();
+            let write = socket.write(|fd| Ok(send(fd.as_raw_fd(), rest, MsgFlags::empty())?));
+            match timeout(Duration::from_millis(20), write).await {
+                Ok(written) => sent += written.unwrap(),
+                Err(_) => {
+                    assert!(socket.room.is_some());
+                    has_waited = true;
+                    full.send(()).ok();
+                }
+            }
         }
         assert!(has_waited);
         let mut theirs = tokio::task::spawn_blocking(|| reader.join().unwrap()).await.unwrap();
