@@ -160,14 +160,31 @@ fn in_the_middle() -> Outcome {
 }
 
 fn late() -> Outcome {
-    // More than a caller's window and what HTTP/2 holds back for it, and less than with that stands in the channel: the worker
-    // has said it all and has ended, and most of it is still on its way.
-    const PIECES: usize = 8;
-    const BYTES: usize = 60_000;
     let (supervisor, _) = both("")?;
-    let mut client = Client::with_window(&supervisor, 64 << 10)?;
+    let after = |pause: u64| -> Result<Vec<u8>, String> {
+        let (whole, status) = late_by(&supervisor, Duration::from_millis(pause))?;
+        ensure!(verdict(&status).is_some_and(|verdict| verdict.kind() == VerdictKind::Exit), "{status:?}");
+        ensure!(expected(LATE_PIECES, LATE_BYTES).starts_with(&whole), "not what was said");
+        Ok(whole)
+    };
+    let whole = after(100)?;
+    ensure!(whole.len() == LATE_PIECES * LATE_BYTES, "{} bytes of {}", whole.len(), LATE_PIECES * LATE_BYTES);
+    // There is an end to it: what was said is not kept for a caller who may never come.
+    let cut = after(2000)?;
+    ensure!(cut.len() < LATE_PIECES * LATE_BYTES, "all of it is kept for two seconds");
+    supervisor.stop()
+}
+
+/// More than a caller's window and what HTTP/2 holds back for it, and less than with that stands in the channel: the worker
+/// has said it all and has ended, and most of it is still on its way.
+const LATE_PIECES: usize = 8;
+const LATE_BYTES: usize = 60_000;
+
+/// What a caller gets who reads on a while after its worker has ended.
+fn late_by(supervisor: &Supervisor, pause: Duration) -> Result<(Vec<u8>, tonic::Status), String> {
+    let mut client = Client::with_window(supervisor, 64 << 10)?;
     let mut stream = client
-        .begin_stream(request("stream", "s1", &format!("pieces {PIECES} {BYTES} 0 exit")))
+        .begin_stream(request("stream", "s1", &format!("pieces {LATE_PIECES} {LATE_BYTES} 0 exit")))
         .map_err(|status| format!("{status:?}"))?;
     let mut whole = match client.next(&mut stream) {
         Ok(Some(InvokeStreamResponse { part: Some(Part::Chunk(chunk)) })) => chunk.to_vec(),
@@ -178,7 +195,7 @@ fn late() -> Outcome {
         ensure!(Instant::now() < end, "its worker does not end");
         thread::sleep(Duration::from_millis(10));
     }
-    thread::sleep(Duration::from_millis(100));
+    thread::sleep(pause);
     let status = loop {
         match client.next(&mut stream) {
             Ok(Some(InvokeStreamResponse { part: Some(Part::Chunk(chunk)) })) => whole.extend_from_slice(&chunk),
@@ -186,9 +203,7 @@ fn late() -> Outcome {
             Err(status) => break status,
         }
     };
-    ensure!(whole == expected(PIECES, BYTES)[..PIECES * BYTES], "{} bytes of {}", whole.len(), PIECES * BYTES);
-    ensure!(verdict(&status).is_some_and(|verdict| verdict.kind() == VerdictKind::Exit), "{status:?}");
-    supervisor.stop()
+    Ok((whole, status))
 }
 
 fn not_twice() -> Outcome {
