@@ -185,7 +185,8 @@ fn hang_up() -> Outcome {
 
 fn busy_poll() -> Outcome {
     let place = Place::new()?;
-    let text = place.simple("freeze_after = \"never\"").replace("[host]\n", "[host]\nthreads = 1\nbusy_poll = true\n");
+    let host = place.host("threads = 1\nbusy_poll = true");
+    let text = format!("{host}[tenant.acme.sub_tenant]\n{}", place.function("probe", "freeze_after = \"never\""));
     let supervisor = Supervisor::start(place, &text)?;
     let mut client = Client::new(&supervisor)?;
     let (_, first) = client.probe("s1", "echo warm")?;
@@ -208,7 +209,7 @@ fn busy_poll() -> Outcome {
     // Not while others compute on all processors, as they may on this host.
     let end = Instant::now() + Duration::from_secs(60);
     loop {
-        calls("by default")?;
+        calls("polled for")?;
         if found()? > 0 || Ground::find().is_slow {
             break;
         }
