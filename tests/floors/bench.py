@@ -104,9 +104,9 @@ def lambda_rows(calls=500):
         bare_client(name, calls)
 
 
-def lambda_row(name, slept, calls):
+def lambda_row(name, how, calls):
     event = ["--text", EVENT, "--any-answer"]
-    product(f"sublet, stock {name} client{slept}", f"lambda-{name}", *event, calls=calls, warm_up=50)
+    product(f"sublet, stock {name} client{how}", f"lambda-{name}", *event, calls=calls, warm_up=50)
 
 
 def slept(row, *args):
