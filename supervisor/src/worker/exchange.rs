@@ -157,13 +157,10 @@ pub async fn exchange(
     }
     *payload = Bytes::new();
     let limit = answer_max_bytes.max(ERROR_MAX_BYTES);
-    let mut first = Some(of(ticket, pace.answer(channel, limit).await?)?);
+    let mut next = of(ticket, pace.answer(channel, limit).await?)?;
     let mut total = 0;
     loop {
-        let (header, payload) = match first.take() {
-            Some(first) => first,
-            None => receive(channel, ticket, limit).await?,
-        };
+        let (header, payload) = next;
         if header.kind == Kind::Piece
             && let Some(pieces) = ask.pieces
         {
@@ -174,6 +171,7 @@ pub async fn exchange(
             if !payload.is_empty() {
                 pieces.send(payload).await;
             }
+            next = receive(channel, ticket, limit).await?;
             continue;
         }
         match ask.protocol {
