@@ -116,8 +116,7 @@ struct Due<'a> {
 impl Due<'_> {
     fn is_worth_it(&self) -> bool {
         let state = self.shared.state();
-        let is_quiet = state.alone >= QUIET_FROM && state.is_alone(self.number, self.asked);
-        is_quiet && !state.shortage.is_there(self.asked)
+        state.alone >= QUIET_FROM && !state.shortage.is_there(self.asked)
     }
 
     /// Polls for it, for as long as it is the only one. Returns whether that was in vain.

@@ -11,10 +11,10 @@ use nix::time::{ClockId, clock_gettime};
 
 /// So much is looked at together: for less, it is chance who waits.
 const WINDOW: Duration = Duration::from_millis(10);
-/// Who waits for more than this share of it has a processor that others want too. With two processors and nothing else on
-/// them a call's processes, which take turns, make each other wait for some 0.1 to 0.2; next to one that computes all the time
-/// it is 0.4 to 0.6.
-const WAITS_MAX: f64 = 0.35;
+/// Who waits for more than so many hundredths of it has a processor that others want too. With two processors and nothing else
+/// on them a call's processes, which take turns, make each other wait for some 10 to 20; next to one that computes all the time
+/// it is 40 to 60.
+const WAITS_MAX_PERCENT: u32 = 35;
 /// How long it then counts as short, before it is tried again; twice as long each time in a row.
 const PAUSE: Duration = Duration::from_millis(100);
 /// So often twice as long: 1.6 s, of which what is tried is a few hundredths at most.
@@ -43,8 +43,8 @@ impl Shortage {
         if self.passed < WINDOW {
             return;
         }
-        let waits = self.waited.as_secs_f64() / self.passed.as_secs_f64();
-        let found = if waits > WAITS_MAX { (self.found + 1).min(DOUBLED_MAX + 1) } else { 0 };
+        let found =
+            if self.waited * 100 > self.passed * WAITS_MAX_PERCENT { (self.found + 1).min(DOUBLED_MAX + 1) } else { 0 };
         let until = found.checked_sub(1).map(|doubled| now + PAUSE * (1 << doubled));
         *self = Self { until, found, ..Self::default() };
     }
@@ -137,7 +137,10 @@ mod tests {
             shortage.learn(now, 5 * MS, MS);
             assert!(!shortage.is_there(now));
         }
-        shortage.learn(now, 10 * MS, 4 * MS);
+        let most = WINDOW * WAITS_MAX_PERCENT / 100;
+        shortage.learn(now, WINDOW, most);
+        assert!(!shortage.is_there(now));
+        shortage.learn(now, WINDOW, most + Duration::from_nanos(1));
         assert!(shortage.is_there(now));
     }
 
