@@ -12,8 +12,8 @@ use nix::time::{ClockId, clock_gettime};
 /// So much is looked at together: for less, it is chance who waits.
 const WINDOW: Duration = Duration::from_millis(10);
 /// Who waits for more than so many hundredths of it has a processor that others want too. With two processors and nothing else
-/// on them a call's processes, which take turns, make each other wait for some 10 to 20; next to one that computes all the time
-/// it is 40 to 60.
+/// on them a call's processes, which take turns, make each other wait for some 10 to 20; with a program that computes on each
+/// of the two it is more than this for most of the time.
 const WAITS_MAX_PERCENT: u32 = 35;
 /// How long it then counts as short, before it is tried again; twice as long each time in a row.
 const PAUSE: Duration = Duration::from_millis(100);
