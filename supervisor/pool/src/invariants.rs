@@ -141,6 +141,16 @@ impl Pool {
             let in_turns = |turn: (u64, u64)| self.function(key.function).turns.contains(&(turn.0, turn.1, k));
             rule(key.turn.is_none_or(in_turns), "a key that wants a turn is among the turns")?;
         }
+        let mut weights = vec![0; self.tenants.len()];
+        for (_, sub) in self.subs.iter() {
+            let turns = sub.keys.iter().filter(|(_, k)| self.keys[*k].turn.is_some()).count();
+            rule(sub.turns as usize == turns, "turns of a sub-tenant counted")?;
+            weights[sub.tenant.0 as usize] += if turns > 0 { u64::from(sub.weight_waiting) } else { 0 };
+        }
+        for (tenant, waiting) in self.tenants.iter().zip(weights) {
+            let (counted, ahead) = tenant.clock.weights();
+            rule(counted == waiting + ahead, "weights of the sub-tenants that wait counted")?;
+        }
         for (f, function) in (0..).zip(&self.functions) {
             let open = !function.is_blocked && !function.turns.is_empty();
             let tenant = self.tenant(function.tenant);

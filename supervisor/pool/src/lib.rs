@@ -34,6 +34,7 @@ mod tests;
 mod time;
 mod timers;
 mod view;
+mod virtual_clock;
 
 pub use breaker::{BACKOFF_FIRST, BACKOFF_MAX, FAILURES_BEFORE_BACKOFF};
 pub use event::{

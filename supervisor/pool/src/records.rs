@@ -14,6 +14,7 @@ use crate::{
     policy::{FunctionPolicy, HostPolicy, SubTenantPolicy, TenantPolicy},
     rate::Bucket,
     time::Tick,
+    virtual_clock::VirtualClock,
 };
 
 #[derive(Clone, Debug)]
@@ -53,7 +54,8 @@ pub struct Tenant {
     /// Functions with keys to serve.
     pub open: Vec<FunctionId>,
     pub virtual_time: u64,
-    pub virtual_now: u64,
+    /// By which its sub-tenants are served in turn.
+    pub clock: VirtualClock,
     /// Its place in [`Host::turns`].
     pub turn: Option<u64>,
     pub is_blocked: bool,
@@ -104,6 +106,9 @@ pub struct SubRecord {
     pub in_flight: u32,
     pub bucket: Bucket,
     pub virtual_time: u64,
+    /// How many of its keys have turns; and its weight when the first of them came.
+    pub turns: u32,
+    pub weight_waiting: u32,
     /// Whether it is going to be looked at again, to be forgotten.
     pub is_watched: bool,
 }

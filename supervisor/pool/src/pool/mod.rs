@@ -143,7 +143,7 @@ impl Pool {
             idle: Default::default(),
             open: Vec::new(),
             virtual_time: 0,
-            virtual_now: 0,
+            clock: Default::default(),
             turn: None,
             is_blocked: false,
         });
@@ -362,6 +362,8 @@ impl Pool {
                     in_flight: 0,
                     bucket: Default::default(),
                     virtual_time: 0,
+                    turns: 0,
+                    weight_waiting: 0,
                     is_watched: false,
                 });
                 self.tenant_mut(t).sub_tenants.insert(label, s);
@@ -429,12 +431,15 @@ impl Pool {
         let (t, label) = (sub.tenant, sub.label.clone());
         let tenant = self.tenant(t);
         let others_wait = self.host.is_blocked || tenant.is_blocked || !tenant.open.is_empty();
-        if others_wait && sub.virtual_time > tenant.virtual_now {
+        if others_wait && sub.virtual_time > tenant.clock.now() {
             // Who was served beyond its share must not come back as a newcomer.
             return self.watch_sub(s, self.now + REMEMBER_SHARE);
         }
+        let time = sub.virtual_time;
         self.subs.remove(s);
-        self.tenant_mut(t).sub_tenants.remove(&label);
+        let tenant = self.tenant_mut(t);
+        tenant.clock.forget(s, time);
+        tenant.sub_tenants.remove(&label);
     }
 
     /// One wake-up is enough for each, however often it comes and goes.

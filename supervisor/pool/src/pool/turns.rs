@@ -6,14 +6,14 @@
 //! deficit round robin, which gives the same shares, a newcomer never waits for a round of turns, and a level that is full
 //! is left out without walking over its queue.
 //!
+//! Between tenants, which are few, the virtual time of now is that of the turn which is served. Between sub-tenants it is
+//! told by a [clock](crate::virtual_clock) that moves on under newcomers too, of whom there may be any number.
+//!
 //! A worker serves one sub-tenant for life, so a change of turns may cost an eviction and a start. A key that has a
 //! worker therefore keeps it for [`TURN_CALLS`] calls beyond its share, unless a newcomer waits.
 
-use crate::{event::LimitLevel, key::FunctionId, pool::Pool};
+use crate::{event::LimitLevel, key::FunctionId, pool::Pool, virtual_clock::CALL};
 
-/// Virtual time of one call at weight 1: fine enough for weights of ten thousand, and small enough that one sub-tenant of
-/// weight 1 may be served ten thousand calls a second for a decade before 64 bits come to their end.
-const CALL: u64 = 1 << 22;
 /// Calls beyond its share for which a key keeps its worker: at a start of three times a short call, half of the time is
 /// still spent on calls when two keys fight for one place.
 const TURN_CALLS: u64 = 4;
@@ -56,9 +56,15 @@ impl Pool {
 
     fn enter_turns(&mut self, k: u32) {
         let (f, s) = (self.keys[k].function, self.keys[k].sub_tenant);
-        let now = self.tenant(self.subs[s].tenant).virtual_now;
-        let time = self.subs[s].virtual_time.max(now);
-        self.subs[s].virtual_time = time;
+        let (t, served, weight) = (self.subs[s].tenant, self.subs[s].virtual_time, self.weight_of_sub(s));
+        let (clock, sub) = (&mut self.tenants[t.0 as usize].clock, &mut self.subs[s]);
+        if sub.turns == 0 {
+            sub.weight_waiting = weight;
+            clock.begin(s, served, weight);
+            sub.virtual_time = served.max(clock.now());
+        }
+        let time = sub.virtual_time;
+        sub.turns += 1;
         self.last_turn += 1;
         let turn = (time, self.last_turn);
         self.keys[k].turn = Some(turn);
@@ -68,8 +74,14 @@ impl Pool {
 
     pub(crate) fn leave_turns(&mut self, k: u32) {
         if let Some((time, order)) = self.keys[k].turn.take() {
-            let f = self.keys[k].function;
+            let (f, s) = (self.keys[k].function, self.keys[k].sub_tenant);
             self.function_mut(f).turns.remove(&(time, order, k));
+            let sub = &mut self.subs[s];
+            sub.turns -= 1;
+            if sub.turns == 0 {
+                let (t, time, weight) = (sub.tenant, sub.virtual_time, sub.weight_waiting);
+                self.tenant_mut(t).clock.end(s, time, weight);
+            }
             self.refresh_function(f);
         }
     }
@@ -157,20 +169,30 @@ impl Pool {
         if ahead < behind + TURN_CALLS * CALL / u64::from(weight.max(1)) { hot } else { next }
     }
 
+    fn weight_of_sub(&self, s: u32) -> u32 {
+        self.policy_of_sub(s).weight.max(1)
+    }
+
     /// `k` has been served one call's worth when it was the turn of `next`. The virtual time of now follows the turns, not
     /// what was served out of turn: who waits must not lose its credit to that.
     pub(super) fn charge(&mut self, k: u32, next: u32) {
         let (s, next_s) = (self.keys[k].sub_tenant, self.keys[next].sub_tenant);
         let (t, next_t) = (self.subs[s].tenant, self.subs[next_s].tenant);
         self.keys[k].is_fresh = false;
-        let weight = u64::from(self.policy_of_sub(s).weight.max(1));
-        let next_time = self.subs[next_s].virtual_time;
-        let tenant = self.tenant_mut(t);
-        if t == next_t {
-            tenant.virtual_now = tenant.virtual_now.max(next_time);
+        let (weight, turn) = (self.weight_of_sub(s), self.subs[next_s].virtual_time);
+        let clock = &mut self.tenants[t.0 as usize].clock;
+        if s == next_s {
+            clock.serve(turn);
         }
-        let start = tenant.virtual_now.max(self.subs[s].virtual_time);
-        self.subs[s].virtual_time = start + CALL / weight;
+        let sub = &mut self.subs[s];
+        let served = sub.virtual_time;
+        // Who waits keeps the time it began to wait with, however far behind it is by now.
+        let start = if sub.turns > 0 { served } else { served.max(clock.now()) };
+        sub.virtual_time = start + CALL / u64::from(weight);
+        if sub.turns == 0 {
+            clock.begin(s, served, weight);
+            clock.end(s, sub.virtual_time, weight);
+        }
         for at in 0..self.subs[s].keys.len() {
             let (_, other) = self.subs[s].keys[at];
             if self.keys[other].turn.is_some() {
