@@ -141,16 +141,7 @@ impl Pool {
             let in_turns = |turn: (u64, u64)| self.function(key.function).turns.contains(&(turn.0, turn.1, k));
             rule(key.turn.is_none_or(in_turns), "a key that wants a turn is among the turns")?;
         }
-        let mut weights = vec![0; self.tenants.len()];
-        for (_, sub) in self.subs.iter() {
-            let turns = sub.keys.iter().filter(|(_, k)| self.keys[*k].turn.is_some()).count();
-            rule(sub.turns as usize == turns, "turns of a sub-tenant counted")?;
-            weights[sub.tenant.0 as usize] += if turns > 0 { u64::from(sub.weight_waiting) } else { 0 };
-        }
-        for (tenant, waiting) in self.tenants.iter().zip(weights) {
-            let (counted, ahead) = tenant.clock.weights();
-            rule(counted == waiting + ahead, "weights of the sub-tenants that wait counted")?;
-        }
+        self.check_clocks()?;
         for (f, function) in (0..).zip(&self.functions) {
             let open = !function.is_blocked && !function.turns.is_empty();
             let tenant = self.tenant(function.tenant);
@@ -166,5 +157,31 @@ impl Pool {
         // Whoever could be served has been: what is left waits for a level that is full, or for a start to end.
         let is_waiting = self.next_key().is_some();
         rule(!is_waiting || self.host.making >= self.host.policy.starts_max, "nobody waits while there is a place")
+    }
+
+    fn check_clocks(&self) -> Result<(), String> {
+        let mut waiting = vec![0; self.tenants.len()];
+        let mut ahead = vec![0; self.tenants.len()];
+        for (_, sub) in self.subs.iter() {
+            let (t, now) = (sub.tenant.0 as usize, self.tenant(sub.tenant).clock.now());
+            let turns = sub.keys.iter().filter(|(_, k)| self.keys[*k].turn.is_some()).count();
+            rule(sub.turns as usize == turns, "turns of a sub-tenant counted")?;
+            match turns {
+                0 => ahead[t] += usize::from(sub.virtual_time > now),
+                1.. => waiting[t] += u64::from(sub.weight_waiting),
+            }
+        }
+        for ((t, tenant), (waiting, ahead)) in (0..).zip(&self.tenants).zip(waiting.into_iter().zip(ahead)) {
+            let (counted, mut entries) = tenant.clock.look();
+            rule(counted == waiting, "weights of the sub-tenants that wait counted")?;
+            let mut found = 0;
+            entries.try_for_each(|(time, s, _)| {
+                let sub = self.subs.get(s).ok_or("nobody is ahead who is forgotten")?;
+                found += usize::from(time > tenant.clock.now());
+                rule(sub.tenant.0 == t && sub.turns == 0 && sub.virtual_time == time, "who is ahead does not wait")
+            })?;
+            rule(found == ahead, "who was served beyond now, and does not wait, is ahead")?;
+        }
+        Ok(())
     }
 }

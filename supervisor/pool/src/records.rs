@@ -106,7 +106,7 @@ pub struct SubRecord {
     pub in_flight: u32,
     pub bucket: Bucket,
     pub virtual_time: u64,
-    /// How many of its keys have turns; and its weight when the first of them came.
+    /// How many of its keys have turns; and the weight it is counted with then.
     pub turns: u32,
     pub weight_waiting: u32,
     /// Whether it is going to be looked at again, to be forgotten.

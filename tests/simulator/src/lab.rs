@@ -7,6 +7,8 @@ use sublet_pool::{
     TenantPolicy, Tick, WorkerId,
 };
 
+use crate::rng::Rng;
+
 /// How long things take, in nanoseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Times {
@@ -51,6 +53,8 @@ pub struct Lab {
     pub steps: u64,
     /// All events from when it was set on, to be handled again by another pool.
     pub log: Option<Vec<(Tick, Event)>>,
+    /// From when it is set on a call takes from nothing to twice its time, by chance.
+    pub chance: Option<Rng>,
     times: Times,
     heap: BinaryHeap<Reverse<(u64, u64, Said)>>,
     planned: u64,
@@ -119,6 +123,7 @@ impl Lab {
             delivered: Vec::new(),
             steps: 0,
             log: None,
+            chance: None,
             times,
             heap: BinaryHeap::new(),
             planned: 0,
@@ -163,7 +168,11 @@ impl Lab {
             Action::Deliver { call, worker, lease, start, .. } => {
                 let (call, said) = (call.0 as usize, Said::Answered(worker.0, lease.0));
                 self.delivered[call] = Some((self.now, *start));
-                self.plan(times.service, said);
+                let service = match &mut self.chance {
+                    Some(chance) => chance.range(1, 2 * times.service),
+                    None => times.service,
+                };
+                self.plan(service, said);
             }
             Action::Settle { call, end } => self.done.push(Done { call: call.0, end: *end }),
             Action::Kill { worker: WorkerId(w), .. } => {
@@ -176,9 +185,14 @@ impl Lab {
 
     /// A new call that must be answered within an hour; its number.
     pub fn invoke(&mut self, key: PoolKey) -> u64 {
+        self.invoke_within(key, Duration::from_secs(3600))
+    }
+
+    /// A new call that must be answered within this time; its number.
+    pub fn invoke_within(&mut self, key: PoolKey, limit: Duration) -> u64 {
         let call = self.delivered.len() as u64;
         self.delivered.push(None);
-        let deadline = Tick(self.now) + Duration::from_secs(3600);
+        let deadline = Tick(self.now) + limit;
         self.step(Event::Invoke { call: CallId(call), key, deadline });
         call
     }

@@ -39,7 +39,8 @@ impl Pool {
         self.timers.set(deadline, Timer::Call(call));
         self.calls.insert(call, Call { key: k, deadline, place: Place::Waiting, is_retry: false });
         if self.keys[k].waiting == 0 {
-            self.keys[k].is_fresh = self.subs[s].virtual_time <= self.tenant(t).clock.now();
+            let sub = &self.subs[s];
+            self.keys[k].is_fresh = sub.turns == 0 && sub.virtual_time <= self.tenant(t).clock.now();
             if self.keys[k].idle.is_empty() && self.keys[k].live() == 0 {
                 self.count_miss(f);
             }

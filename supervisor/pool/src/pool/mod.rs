@@ -429,9 +429,8 @@ impl Pool {
             return self.watch_sub(s, full);
         }
         let (t, label) = (sub.tenant, sub.label.clone());
-        let tenant = self.tenant(t);
-        let others_wait = self.host.is_blocked || tenant.is_blocked || !tenant.open.is_empty();
-        if others_wait && sub.virtual_time > tenant.clock.now() {
+        let clock = &self.tenant(t).clock;
+        if clock.is_waited_for() && sub.virtual_time > clock.now() {
             // Who was served beyond its share must not come back as a newcomer.
             return self.watch_sub(s, self.now + REMEMBER_SHARE);
         }

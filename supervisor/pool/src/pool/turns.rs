@@ -1,13 +1,14 @@
 //! Turns: who is served next while places are short.
 //!
-//! Start-time fair queueing (Goyal, Vin, Cheng 1996), on two levels: between tenants, and between the sub-tenants of one.
+//! Fair queueing by start times (Goyal, Vin, Cheng 1996), on two levels: between tenants, and between the sub-tenants of one.
 //! Everybody has a virtual time that advances by 1/weight with each call that is served; the least goes first. Who comes
-//! with an empty queue starts at the virtual time of now: it has no credit from the past, and it is served next. Against
-//! deficit round robin, which gives the same shares, a newcomer never waits for a round of turns, and a level that is full
-//! is left out without walking over its queue.
+//! with an empty queue starts at the virtual time of now: it has no credit from the past, and is before all that had more
+//! than their share. Against deficit round robin, which gives the same shares, a newcomer does not wait for a round of
+//! turns beside floods, and a level that is full is left out without walking over its queue.
 //!
 //! Between tenants, which are few, the virtual time of now is that of the turn which is served. Between sub-tenants it is
-//! told by a [clock](crate::virtual_clock) that moves on under newcomers too, of whom there may be any number.
+//! told by a [clock](crate::virtual_clock) that moves on under newcomers too, of whom there may be any number. That clock is
+//! one for all functions of a tenant: those who wait for a function that is full slow it down for the others.
 //!
 //! A worker serves one sub-tenant for life, so a change of turns may cost an eviction and a start. A key that has a
 //! worker therefore keeps it for [`TURN_CALLS`] calls beyond its share, unless a newcomer waits.
@@ -173,24 +174,34 @@ impl Pool {
         self.policy_of_sub(s).weight.max(1)
     }
 
-    /// `k` has been served one call's worth when it was the turn of `next`. The virtual time of now follows the turns, not
-    /// what was served out of turn: who waits must not lose its credit to that.
+    /// `k` has been served one call's worth when it was the turn of `next`. The clock follows the turns, not what was served
+    /// out of turn: who waits must not lose its credit to that.
     pub(super) fn charge(&mut self, k: u32, next: u32) {
         let (s, next_s) = (self.keys[k].sub_tenant, self.keys[next].sub_tenant);
         let (t, next_t) = (self.subs[s].tenant, self.subs[next_s].tenant);
         self.keys[k].is_fresh = false;
         let (weight, turn) = (self.weight_of_sub(s), self.subs[next_s].virtual_time);
-        let clock = &mut self.tenants[t.0 as usize].clock;
+        let tenant = &mut self.tenants[t.0 as usize];
+        let (clock, sub) = (&mut tenant.clock, &mut self.subs[s]);
+        let is_last = sub.turns == 0;
+        if is_last {
+            // Its last call was on its way before it was charged: it waited until now.
+            clock.begin(s, sub.virtual_time, weight);
+        } else if weight != sub.weight_waiting {
+            clock.reweigh(sub.weight_waiting, weight);
+            sub.weight_waiting = weight;
+        }
         if s == next_s {
             clock.serve(turn);
         }
-        let sub = &mut self.subs[s];
-        let served = sub.virtual_time;
-        // Who waits keeps the time it began to wait with, however far behind it is by now.
-        let start = if sub.turns > 0 { served } else { served.max(clock.now()) };
-        sub.virtual_time = start + CALL / u64::from(weight);
-        if sub.turns == 0 {
-            clock.begin(s, served, weight);
+        // Who waits keeps the time it began to wait with, and is behind the clock while others are served before it. By one
+        // call at the most, of its own weight or that which most have: one that could not be served for other reasons
+        // must not have all that it missed at once.
+        let lightest = u64::from(weight.min(tenant.policy.sub_tenant.weight).max(1));
+        let start = sub.virtual_time.max(clock.now().saturating_sub(CALL / lightest));
+        // Rounded up: never behind a clock that has counted exactly.
+        sub.virtual_time = start + CALL.div_ceil(u64::from(weight));
+        if is_last {
             clock.end(s, sub.virtual_time, weight);
         }
         for at in 0..self.subs[s].keys.len() {

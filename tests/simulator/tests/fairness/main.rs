@@ -1,5 +1,7 @@
 //! Who waits for whom while places are short: shares by weight, and what a quiet one feels of a loud one.
 
+mod newcomers;
+
 use std::sync::Arc;
 
 use sublet_pool::{End, Event, FunctionId, FunctionPolicy, HostPolicy, PoolKey, SubTenant, TenantId, TenantPolicy};
@@ -174,40 +176,5 @@ fn ten_thousand_waiting_calls_do_not_delay_the_first_of_another_beyond_one_servi
             lab.pool.waiting_of(&key(f, 0))
         );
         assert!(lab.pool.waiting_of(&key(f, 0)) > 1000 && most <= TIMES.service, "{neck:?}: {most}");
-    }
-}
-
-/// Each of many sub-tenants calls once, and for each that was served another comes that was never seen before: there is
-/// never a moment without newcomers, and they alone are more than the places can serve.
-#[test]
-fn newcomers_without_end_do_not_keep_one_that_was_served_before_from_its_next_call() {
-    const OTHERS: usize = 40;
-    for neck in NECKS {
-        let places = 4;
-        let (mut lab, _, f) = one(neck, places, TIMES);
-        for newcomer in 1..=OTHERS {
-            lab.invoke(key(f, newcomer));
-        }
-        let (mut newcomers, mut most) = (OTHERS, 0);
-        for _ in 0..50 {
-            let regular = lab.invoke(key(f, 0));
-            let newcomers_before = newcomers;
-            while lab.done.iter().all(|done| done.call != regular) {
-                let others = newcomers - newcomers_before;
-                assert!(others < 100 * OTHERS, "{neck:?} narrow: {others} newcomers were served and it still waits");
-                assert!(lab.advance(u64::MAX - 1));
-                let ended = lab.done.len();
-                lab.done.retain(|done| done.call == regular);
-                for _ in lab.done.len()..ended {
-                    newcomers += 1;
-                    lab.invoke(key(f, newcomers));
-                }
-            }
-            lab.done.clear();
-            most = most.max(newcomers - newcomers_before);
-        }
-        println!("{neck:?} narrow: {OTHERS} newcomers wait at any time; one known before waits for {most} at the most");
-        // Those that were there when it asked, and those that come while its share of one call is made up.
-        assert!(most <= 2 * OTHERS + places as usize, "{neck:?}: {most}");
     }
 }
