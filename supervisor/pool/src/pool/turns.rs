@@ -13,7 +13,12 @@
 //! A worker serves one sub-tenant for life, so a change of turns may cost an eviction and a start. A key that has a
 //! worker therefore keeps it for [`TURN_CALLS`] calls beyond its share, unless a newcomer waits.
 
-use crate::{event::LimitLevel, key::FunctionId, pool::Pool, virtual_clock::CALL};
+use crate::{
+    event::LimitLevel,
+    key::{FunctionId, TenantId},
+    pool::Pool,
+    virtual_clock::CALL,
+};
 
 /// Calls beyond its share for which a key keeps its worker: at a start of three times a short call, half of the time is
 /// still spent on calls when two keys fight for one place.
@@ -121,7 +126,7 @@ impl Pool {
         }
     }
 
-    fn set_tenant_blocked(&mut self, t: crate::key::TenantId, is_blocked: bool) {
+    fn set_tenant_blocked(&mut self, t: TenantId, is_blocked: bool) {
         let tenant = self.tenant_mut(t);
         if tenant.is_blocked == is_blocked {
             return;
@@ -174,15 +179,20 @@ impl Pool {
         self.policy_of_sub(s).weight.max(1)
     }
 
-    /// `k` has been served one call's worth when it was the turn of `next`. The clock follows the turns, not what was served
-    /// out of turn: who waits must not lose its credit to that.
+    /// `k` has been served one call's worth when it was the turn of `next`.
     pub(super) fn charge(&mut self, k: u32, next: u32) {
         let (s, next_s) = (self.keys[k].sub_tenant, self.keys[next].sub_tenant);
-        let (t, next_t) = (self.subs[s].tenant, self.subs[next_s].tenant);
         self.keys[k].is_fresh = false;
-        let (weight, turn) = (self.weight_of_sub(s), self.subs[next_s].virtual_time);
-        let tenant = &mut self.tenants[t.0 as usize];
-        let (clock, sub) = (&mut tenant.clock, &mut self.subs[s]);
+        self.charge_sub_tenant(s, next_s);
+        self.charge_tenant(self.subs[s].tenant, self.subs[next_s].tenant);
+    }
+
+    /// The clock follows the turns, not what was served out of turn: who waits must not lose its credit to that.
+    fn charge_sub_tenant(&mut self, s: u32, next: u32) {
+        let (weight, turn) = (self.weight_of_sub(s), self.subs[next].virtual_time);
+        let sub = &mut self.subs[s];
+        let tenant = &mut self.tenants[sub.tenant.0 as usize];
+        let clock = &mut tenant.clock;
         let is_last = sub.turns == 0;
         if is_last {
             // Its last call was on its way before it was charged: it waited until now.
@@ -191,7 +201,7 @@ impl Pool {
             clock.reweigh(sub.weight_waiting, weight);
             sub.weight_waiting = weight;
         }
-        if s == next_s {
+        if s == next {
             clock.serve(turn);
         }
         // Who waits keeps the time it began to wait with, and is behind the clock while others are served before it. By one
@@ -205,15 +215,18 @@ impl Pool {
             clock.end(s, sub.virtual_time, weight);
         }
         for at in 0..self.subs[s].keys.len() {
-            let (_, other) = self.subs[s].keys[at];
-            if self.keys[other].turn.is_some() {
-                self.move_turn(other);
+            let (_, k) = self.subs[s].keys[at];
+            if self.keys[k].turn.is_some() {
+                self.move_turn(k);
             }
         }
-        self.host.virtual_now = self.host.virtual_now.max(self.tenant(next_t).virtual_time);
-        let host_now = self.host.virtual_now;
+    }
+
+    fn charge_tenant(&mut self, t: TenantId, next: TenantId) {
+        self.host.virtual_now = self.host.virtual_now.max(self.tenant(next).virtual_time);
+        let now = self.host.virtual_now;
         let tenant = self.tenant_mut(t);
-        tenant.virtual_time = host_now.max(tenant.virtual_time) + CALL / u64::from(tenant.policy.weight.max(1));
+        tenant.virtual_time = now.max(tenant.virtual_time) + CALL / u64::from(tenant.policy.weight.max(1));
         let (time, turn) = (tenant.virtual_time, tenant.turn);
         if let Some(old) = turn {
             self.tenant_mut(t).turn = Some(time);
