@@ -9,6 +9,7 @@ mod offline;
 mod operate;
 mod output;
 mod quotas;
+mod signals;
 mod stage;
 mod top;
 mod watch;

@@ -11,17 +11,17 @@ use std::{
 };
 
 use nix::{
-    sys::signal::{self as signals, kill},
+    sys::signal::{Signal as Number, kill},
     unistd::Pid,
 };
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     net::unix::pipe,
-    signal::unix::{Signal, SignalKind, signal},
+    signal::unix::{Signal, SignalKind},
     time::sleep,
 };
 
-use super::Failed;
+use super::{Failed, signals};
 use crate::{cgroups::host::HostCgroups, doctor::Report};
 
 /// How long the supervisor may take to come and to go.
@@ -112,7 +112,7 @@ impl Stage {
         let begin = Instant::now();
         if let Ok(pid) = i32::try_from(self.child.id()) {
             // Gone already is as good.
-            kill(Pid::from_raw(pid), signals::Signal::SIGTERM).ok();
+            kill(Pid::from_raw(pid), Number::SIGTERM).ok();
         }
         let status = loop {
             if let Some(status) = self.child.try_wait()? {
@@ -218,11 +218,9 @@ pub struct Interrupts([(Signal, &'static str); 3]);
 impl Interrupts {
     /// Listens from now on. Must be called inside a tokio runtime.
     pub fn listen() -> Result<Self, Failed> {
-        Ok(Self([
-            (signal(SignalKind::interrupt())?, "interrupted"),
-            (signal(SignalKind::terminate())?, "terminated"),
-            (signal(SignalKind::hangup())?, "hung up"),
-        ]))
+        let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+        let [interrupt, terminate, hang_up] = signals::listen(kinds)?;
+        Ok(Self([(interrupt, "interrupted"), (terminate, "terminated"), (hang_up, "hung up")]))
     }
 
     /// What comes of `future`, unless somebody asks us to end meanwhile, or has since we listen.

@@ -11,7 +11,9 @@ use crossterm::{
     terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode},
 };
 use ratatui::{Frame, backend::CrosstermBackend};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind};
+
+use crate::cli::signals;
 
 /// Best effort: who leaves cannot do more about a terminal that is gone.
 fn give_back() {
@@ -76,9 +78,8 @@ impl Signals {
     /// # Errors
     /// The kernel refuses the handler.
     pub fn new() -> io::Result<Self> {
-        let [hangup, interrupt, quit, terminate] =
-            [SignalKind::hangup(), SignalKind::interrupt(), SignalKind::quit(), SignalKind::terminate()].map(signal);
-        Ok(Self([hangup?, interrupt?, quit?, terminate?]))
+        let kinds = [SignalKind::hangup(), SignalKind::interrupt(), SignalKind::quit(), SignalKind::terminate()];
+        signals::listen(kinds).map(Self)
     }
 
     /// Waits for one of them.
