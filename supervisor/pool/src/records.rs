@@ -192,7 +192,7 @@ pub enum WorkerState {
     },
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Worker {
     pub id: WorkerId,
     pub key: u32,
@@ -217,8 +217,8 @@ pub enum CellState {
     Ready { since: Tick },
 }
 
-/// A sandbox that belongs to nobody yet.
-#[derive(Clone, Debug)]
+/// A sandbox that belongs to nobody yet. It cannot be copied, so that [`Cell::label`] leaves none behind.
+#[derive(Debug)]
 pub struct Cell {
     pub id: WorkerId,
     pub function: FunctionId,
@@ -255,7 +255,7 @@ pub struct Reaping {
 }
 
 /// What has a place on the host.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Occupant {
     Cell(Cell),
     Worker(Worker),

@@ -39,6 +39,13 @@ impl<T> Slab<T> {
         taken
     }
 
+    /// Makes another thing of one, in its place. `change` gets the thing itself, not a copy.
+    pub fn transform(&mut self, at: u32, change: impl FnOnce(T) -> T) {
+        if let Some(place) = self.places.get_mut(at as usize) {
+            *place = place.take().map(change);
+        }
+    }
+
     /// A thing that may be gone.
     pub fn get(&self, at: u32) -> Option<&T> {
         self.places.get(at as usize)?.as_ref()

@@ -206,9 +206,11 @@ impl Pool {
         let deadline = self.now + self.function(f).policy.start_timeout;
         self.leave_cells(w);
         let Occupant::Cell(cell) = &self.workers[w] else { return };
-        let cell = cell.clone();
-        let id = cell.id;
-        self.workers[w] = Occupant::Worker(cell.label(k, self.now, deadline));
+        let (id, now) = (cell.id, self.now);
+        self.workers.transform(w, |occupant| match occupant {
+            Occupant::Cell(cell) => Occupant::Worker(cell.label(k, now, deadline)),
+            other @ (Occupant::Worker(_) | Occupant::Reaping(_)) => other,
+        });
         self.timers.set(deadline, Timer::Worker(id));
         self.arm_age(f, id);
         self.keys[k].workers += 1;

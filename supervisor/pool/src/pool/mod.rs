@@ -62,7 +62,7 @@ impl Hasher for IdHasher {
 pub(crate) type Ids<K, V> = HashMap<K, V, BuildHasherDefault<IdHasher>>;
 
 /// The pool.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Pool {
     pub(crate) now: Tick,
     pub(crate) host: Host,

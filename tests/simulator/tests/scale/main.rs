@@ -6,7 +6,7 @@ mod sys;
 
 use std::{sync::Arc, time::Duration, time::Instant};
 
-use sublet_pool::{End, FunctionId, PoolKey, Rate, Start, SubTenant, SubTenantPolicy, TenantPolicy};
+use sublet_pool::{End, FunctionId, Pool, PoolKey, Rate, Start, SubTenant, SubTenantPolicy, TenantPolicy};
 use sublet_simulator::{
     Rng,
     lab::{self, Lab, Times},
@@ -78,7 +78,7 @@ fn known_sub_tenant_without_calls_and_workers_holds_less_than_200_bytes() {
     let counts = lab.pool.counts();
     assert_eq!((counts.sub_tenants, counts.calls_waiting, counts.calls_leased), (SUB_TENANTS, 0, 0));
     let before = sys::held_bytes();
-    drop(std::mem::replace(&mut lab.pool, sublet_pool::Pool::new(lab::host(1))));
+    drop(std::mem::replace(&mut lab.pool, Pool::new(lab::host(1))));
     let each = (before - sys::held_bytes()) / SUB_TENANTS as usize;
     println!("{each} bytes are held for a known sub-tenant, its label of 15 among them");
     assert!(each < 200, "{each} bytes");
@@ -90,14 +90,20 @@ fn cpu_nanos() -> u64 {
     stat.split(' ').next().and_then(|nanos| nanos.parse().ok()).unwrap_or(0)
 }
 
+/// Gives the pool its one tenant and function.
+fn only_function(pool: &mut Pool, rate: Rate) -> FunctionId {
+    let t = pool.add_tenant(&Arc::from("acme"), tenant(Some(rate)));
+    pool.add_function(t, &Arc::from("f"), 1, lab::function())
+}
+
 fn step_with_2000_workers_and_100_000_known_sub_tenants() {
     let calls = if cfg!(debug_assertions) { 20_000 } else { 1_500_000 };
     // Everything is so fast that all of it happens before the first bucket is full again, so that everybody stays known.
     let rate = Rate { per_second: 1, burst: 1_000_000 };
     let times = Times { make: 50_000, load: 150_000, service: 40_000, reap: 10_000 };
     let mut lab = Lab::new(lab::host(WORKERS), times);
-    let t = lab.pool.add_tenant(&Arc::from("acme"), tenant(Some(rate)));
-    let f = lab.pool.add_function(t, &Arc::from("f"), 1, lab::function());
+    let f = only_function(&mut lab.pool, rate);
+    lab.log = Some(Vec::new());
     let keys: Vec<PoolKey> = (0..SUB_TENANTS).map(|n| key(f, n)).collect();
     for key in &keys {
         lab.invoke(key.clone());
@@ -105,8 +111,7 @@ fn step_with_2000_workers_and_100_000_known_sub_tenants() {
         while lab.advance(until) {}
     }
     let (zipf, mut rng) = (Zipf::new(SUB_TENANTS), Rng::new(7));
-    let mut pool = lab.pool.clone();
-    lab.log = Some(Vec::new());
+    let known = lab.log.as_ref().map_or(0, Vec::len);
     for _ in 0..calls {
         lab.invoke(keys[zipf.pick(&mut rng) as usize].clone());
         let until = lab.now + 500;
@@ -116,9 +121,17 @@ fn step_with_2000_workers_and_100_000_known_sub_tenants() {
     let counts = lab.pool.counts();
     assert_eq!((counts.workers, counts.sub_tenants), (u64::from(WORKERS), SUB_TENANTS));
     // The same once more, without the host.
-    let log = lab.log.take().unwrap_or_default();
-    let (steps, mut out, began) = (log.len(), Vec::new(), cpu_nanos());
+    let mut log = lab.log.take().unwrap_or_default();
+    let measured = log.split_off(known);
+    let mut pool = Pool::new(lab::host(WORKERS));
+    only_function(&mut pool, rate);
+    let mut out = Vec::new();
     for (now, event) in log {
+        pool.handle(now, event, &mut out);
+        out.clear();
+    }
+    let (steps, began) = (measured.len(), cpu_nanos());
+    for (now, event) in measured {
         pool.handle(now, event, &mut out);
         out.clear();
     }
