@@ -250,6 +250,7 @@ fn memory_max(dir: &Path, unified: bool, max: Option<u64>) -> Result<(), CgroupE
     }
     // v1: memory plus swap is limited to the same, so that no swap is left. The sum is never below memory alone, so the
     // order depends on the direction: one of the two fits.
+    tcp_memory_max(dir, max)?;
     let value = or(max, "-1");
     let (memory, both) = (dir.join("memory.limit_in_bytes"), dir.join("memory.memsw.limit_in_bytes"));
     if !both.exists() {
@@ -260,6 +261,29 @@ fn memory_max(dir: &Path, unified: bool, max: Option<u64>) -> Result<(), CgroupE
     }
     write(&both, &value)?;
     write(&memory, &value)
+}
+
+/// v1 does not count buffers of TCP sockets as memory of the group: a worker whose functions fill connections on its own
+/// loopback holds them beside its limit. They have a limit of their own, which is a part of the memory limit. v2 counts them
+/// with all other memory, and needs none.
+fn tcp_memory_max(dir: &Path, memory_max: Option<u64>) -> Result<(), CgroupError> {
+    let file = dir.join(TCP_MEMORY_FILE);
+    if !file.exists() {
+        // Said by `doctor`: the kernel counts them nowhere.
+        return Ok(());
+    }
+    write(&file, &or(memory_max.map(tcp_memory_max_of), "-1"))
+}
+
+/// File of v1's memory controller that limits buffers of TCP sockets, in bytes.
+pub const TCP_MEMORY_FILE: &str = "memory.kmem.tcp.limit_in_bytes";
+/// Part of a memory limit that buffers of TCP sockets may take beside it, as a divisor.
+const TCP_MEMORY_PART: u64 = 8;
+/// They may take so much in any case, in bytes: a payload of the Lambda Runtime API travels through the worker's loopback.
+const TCP_MEMORY_MIN_BYTES: u64 = 4 * 1024 * 1024;
+
+fn tcp_memory_max_of(memory_max: u64) -> u64 {
+    (memory_max / TCP_MEMORY_PART).max(TCP_MEMORY_MIN_BYTES)
 }
 
 fn cpu(dir: &Path, unified: bool, old: Option<CpuQuota>, new: Option<CpuQuota>) -> Result<(), CgroupError> {
@@ -305,6 +329,14 @@ mod tests {
         // 10m of 20 ms would be 0.2 ms: the kernel takes no less than 1 ms, which is 10m of 100 ms.
         assert_eq!(quota(10), CpuQuota { quota_us: 1000, period_us: 100_000, burst_us: 0 });
         assert_eq!(quota(10).share(), 10_000);
+    }
+
+    #[test]
+    fn tcp_buffers_have_an_eighth_of_the_memory_and_four_mebibytes_at_least() {
+        assert_eq!(tcp_memory_max_of(256 << 20), 32 << 20);
+        assert_eq!(tcp_memory_max_of((32 << 20) + 8), (4 << 20) + 1);
+        assert_eq!(tcp_memory_max_of(32 << 20), 4 << 20);
+        assert_eq!(tcp_memory_max_of(1 << 20), 4 << 20);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -39,6 +40,7 @@ pub const CASES: &[Case] = &[
     case("quotas::workers_of_a_removed_function_have_its_limits", removed),
     case("quotas::wrong_limits_and_paths_are_refused_by_name", wrong),
     case("quotas::limits_that_have_no_form_here_are_named", no_form),
+    case("quotas::buffers_of_tcp_sockets_are_within_the_limit_of_memory", tcp_buffers),
 ];
 
 /// Where the kernel keeps a limit of a worker's group, or of the group `up` levels above it.
@@ -604,6 +606,30 @@ fn no_form() -> Outcome {
         ensure!(told["changes"].as_array().is_some_and(|changes| changes.len() == 1), "{told}");
         for up in [2, 3, 4] {
             ensure!(of(up, "memory.min")? == (mib << 20).to_string(), "{up} above: {}", of(up, "memory.min")?);
+        }
+    }
+    supervisor.stop()
+}
+
+fn tcp_buffers() -> Outcome {
+    // Outside of any worker they take what is asked for.
+    let outside = Command::new(crate::supervisor::probe()).args(["tcp", "60"]).output();
+    let outside = String::from_utf8_lossy(&outside.map_err(|error| error.to_string())?.stdout).into_owned();
+    let taken = |text: &str| text.trim().parse::<u64>().map_err(|_| format!("{text:?} is no number"));
+    ensure!(taken(&outside)? >= 60, "outside they took {outside} MiB only, so that nothing is shown here");
+    let supervisor = Supervisor::simple("memory_max = \"32MiB\"\nnofile = 256")?;
+    let mut client = Client::new(&supervisor)?;
+    match client.call(request("probe", "s1", "tcp 60")) {
+        // v1 limits them beside the memory: an eighth of it, or 4 MiB. What is written and what the kernel counts are not
+        // the same to the byte.
+        Ok(response) => {
+            let taken = taken(&String::from_utf8_lossy(&response.payload))?;
+            ensure!(taken <= 16, "{taken} MiB in a worker of 32 MiB");
+        }
+        // v2 counts them as memory.
+        Err(status) => {
+            let found = verdict(&status).ok_or_else(|| format!("{status:?}"))?;
+            ensure!(found.kind() == VerdictKind::Memory, "{found:?}");
         }
     }
     supervisor.stop()

@@ -28,6 +28,35 @@ pub fn alloc(mib: u64) -> Outcome {
     Ok(format!("touched {mib} MiB ({sum})").into_bytes())
 }
 
+/// Fills buffers of TCP connections to itself that nobody reads, with up to so many MiB. Tells how much they took.
+pub fn tcp(mib: u64) -> Outcome {
+    let wanted = usize::try_from(mib).map_err(|e| e.to_string())? * MIB;
+    let failed = |error: std::io::Error| error.to_string();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    let (mut held, mut taken) = (Vec::new(), 0);
+    let chunk = vec![0xa5; 256 * 1024];
+    // Each takes some MiB; with no more descriptors there is no more to show.
+    while taken < wanted {
+        let Ok(mut one) = std::net::TcpStream::connect(address) else { break };
+        let Ok((other, _)) = listener.accept() else { break };
+        one.set_nonblocking(true).map_err(failed)?;
+        let before = taken;
+        // What is under way on the loopback makes room a moment later.
+        for _ in 0..20 {
+            while let Ok(written) = one.write(&chunk) {
+                taken += written;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        held.push((one, other));
+        if taken == before {
+            break;
+        }
+    }
+    Ok((taken / MIB).to_string().into_bytes())
+}
+
 /// Forks so many children that wait for their end.
 pub fn fork(count: u64) -> Outcome {
     let mut children = Vec::new();
