@@ -99,8 +99,8 @@ pub enum Step {
     AwaitInit,
     /// Tell the supervisor, wait for its check from outside.
     AwaitStart,
-    /// The function.
-    Run { protocol: Protocol, command: Vec<String> },
+    /// The function; a `stream` function may be `relayed`.
+    Run { protocol: Protocol, relayed: bool, command: Vec<String> },
 }
 
 impl Step {
@@ -200,11 +200,16 @@ impl fmt::Display for Step {
             }
             Self::AwaitInit => f.write_str("wait until init is confined"),
             Self::AwaitStart => f.write_str("report CONFINED, wait until the supervisor has checked from outside"),
-            Self::Run { protocol: Protocol::Stream, command } => write!(f, "execve {}", command.join(" ")),
-            Self::Run { protocol: Protocol::Exec, command } => {
+            Self::Run { protocol: Protocol::Stream, relayed: false, command } => {
+                write!(f, "execve {}", command.join(" "))
+            }
+            Self::Run { protocol: Protocol::Stream, relayed: true, command } => {
+                write!(f, "relay frames without descriptors, fork and execve {}", command.join(" "))
+            }
+            Self::Run { protocol: Protocol::Exec, command, .. } => {
                 write!(f, "serve calls: fork and execve {} for each", command.join(" "))
             }
-            Self::Run { protocol: Protocol::Lambda, command } => {
+            Self::Run { protocol: Protocol::Lambda, command, .. } => {
                 write!(f, "serve the Lambda Runtime API on {ADDRESS}, fork and execve {}", command.join(" "))
             }
         }
@@ -220,6 +225,9 @@ pub struct HostFacts<'a> {
     pub v1_groups: bool,
     /// Layers this host lacks and the operator accepted to miss.
     pub missing_layers: &'a [Layer],
+    /// Whether the kernel lets descriptors through that a function attaches to its frames (before Linux 6.16), so that a
+    /// launcher has to stand in between.
+    pub relays_streams: bool,
 }
 
 /// The steps for `spec`, in order.
@@ -264,6 +272,7 @@ pub fn plan(spec: &SandboxSpec, host: &HostFacts<'_>) -> Vec<Step> {
     steps.push(Step::Seccomp { on_refused: spec.on_refused });
     steps.push(Step::AwaitInit);
     steps.push(Step::AwaitStart);
-    steps.push(Step::Run { protocol: spec.protocol, command: spec.command.clone() });
+    let relayed = host.relays_streams && spec.protocol == Protocol::Stream;
+    steps.push(Step::Run { protocol: spec.protocol, relayed, command: spec.command.clone() });
     steps
 }

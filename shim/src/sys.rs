@@ -37,12 +37,11 @@ pub const BIRTH_NAMESPACES: u64 = (libc::CLONE_NEWUSER
 ///
 /// # Errors
 /// What clone3 says; `EBUSY` and `EACCES` concern the cgroup.
-pub fn clone_into(cgroup: BorrowedFd<'_>) -> io::Result<Fork<(Pid, OwnedFd)>> {
+pub fn clone_into(cgroup: BorrowedFd<'_>) -> io::Result<Fork<Pid>> {
     const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
-    let mut pidfd: RawFd = -1;
     let args = libc::clone_args {
-        flags: BIRTH_NAMESPACES | CLONE_INTO_CGROUP | libc::CLONE_PIDFD as u64,
-        pidfd: &raw mut pidfd as u64,
+        flags: BIRTH_NAMESPACES | CLONE_INTO_CGROUP,
+        pidfd: 0,
         child_tid: 0,
         parent_tid: 0,
         exit_signal: libc::SIGCHLD as u64,
@@ -60,10 +59,7 @@ pub fn clone_into(cgroup: BorrowedFd<'_>) -> io::Result<Fork<(Pid, OwnedFd)>> {
     if pid == 0 {
         return Ok(Fork::Child);
     }
-    // WHY UNSAFE: the kernel hands the pidfd over as a number.
-    // SAFETY: clone3 succeeded in the parent with CLONE_PIDFD, so `pidfd` is open and ours alone.
-    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-    Ok(Fork::Parent((Pid::from_raw(pid as i32), pidfd)))
+    Ok(Fork::Parent(Pid::from_raw(pid as i32)))
 }
 
 /// fork.
@@ -237,6 +233,30 @@ pub fn received_fd(raw: RawFd) -> OwnedFd {
     // WHY UNSAFE: nix hands received descriptors over as numbers.
     // SAFETY: the kernel installed it for this message and nobody else knows the number.
     unsafe { OwnedFd::from_raw_fd(raw) }
+}
+
+/// Whether a UNIX socket takes descriptors that others attach (SO_PASSRIGHTS, unix(7)).
+///
+/// # Errors
+/// `ENOPROTOOPT` before Linux 6.16.
+pub fn set_pass_rights(socket: BorrowedFd<'_>, pass: bool) -> io::Result<()> {
+    const SO_PASSRIGHTS: libc::c_int = 83;
+    let value = libc::c_int::from(pass);
+    // WHY UNSAFE: neither nix nor libc names this option.
+    // SAFETY: `value` is an int that outlives the call, and its size is passed.
+    check(
+        unsafe {
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                SO_PASSRIGHTS,
+                (&raw const value).cast(),
+                size_of::<libc::c_int>() as libc::socklen_t,
+            )
+        }
+        .into(),
+    )
+    .map(drop)
 }
 
 /// A descriptor that another part of this process owns for as long as the process lives.

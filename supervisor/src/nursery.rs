@@ -180,7 +180,7 @@ impl Nursery {
     async fn listen(&self) -> io::Result<()> {
         loop {
             let received = self.socket.async_io(Interest::READABLE, |socket| {
-                match link::receive::<Event>(socket.as_fd(), true)? {
+                match link::receive_with_descriptors::<Event>(socket.as_fd(), true)? {
                     link::Received::Nothing => Err(io::ErrorKind::WouldBlock.into()),
                     received => Ok(received),
                 }
@@ -199,8 +199,8 @@ impl Nursery {
             Event::Spawned { worker, pid } => {
                 let (sender, reaped) = watch::channel(None);
                 waiting.reaps.insert(worker, sender);
-                if let (Some(answer), Ok([_pidfd, channel, control, log])) =
-                    (waiting.spawns.remove(&worker), <[OwnedFd; 4]>::try_from(descriptors))
+                if let (Some(answer), Ok([channel, control, log])) =
+                    (waiting.spawns.remove(&worker), <[OwnedFd; 3]>::try_from(descriptors))
                 {
                     answer.send(Ok(Sandbox { pid, channel, control, log, reaped })).ok();
                 }

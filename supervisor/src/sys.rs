@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+    os::fd::{AsRawFd, OwnedFd, RawFd},
     os::unix::process::CommandExt,
     process::Command,
 };
@@ -67,13 +67,6 @@ pub fn return_free_memory() {
     // WHY UNSAFE: malloc_trim is C.
     // SAFETY: it works on what is free, under the allocator's locks. That it found nothing is no matter.
     unsafe { libc::malloc_trim(0) };
-}
-
-/// Takes ownership of a descriptor that recvmsg has just handed over.
-pub fn received_fd(raw: RawFd) -> OwnedFd {
-    // WHY UNSAFE: nix hands received descriptors over as numbers.
-    // SAFETY: the kernel installed it for this message and nobody else knows the number.
-    unsafe { OwnedFd::from_raw_fd(raw) }
 }
 
 /// Makes tokio watch a descriptor. Must be called inside a tokio runtime.

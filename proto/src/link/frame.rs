@@ -5,8 +5,9 @@
 //!  | magic |ver |kind| flags | length | aux   | lease (16)  | label (16)  | payload ...
 //! ```
 //!
-//! With [`FLAG_MEMFD`] no payload follows: one descriptor, a memfd sealed against writing, growing and shrinking, travels
-//! with the header (SCM_RIGHTS) and `length` is its size. The receiver checks seals and size before it maps or reads it.
+//! No descriptor ever travels with a frame. A descriptor that a function attaches could make whoever receives or drops it
+//! wait: closing a TCP socket with `SO_LINGER` set, for one, sleeps for as long as the function chose. Payloads of every size
+//! are therefore sent in line.
 //!
 //! The label tag is a keyed hash of the worker's pool key. A function echoes it in its answer: a frame with another
 //! lease or another tag is a protocol violation, and its worker is ended.
@@ -17,14 +18,8 @@ pub const MAGIC: u32 = u32::from_le_bytes(*b"SBLT");
 pub const VERSION: u8 = 1;
 /// Bytes before the payload.
 pub const HEADER_LEN: usize = 48;
-/// Flag: the payload is in the attached sealed memfd.
-pub const FLAG_MEMFD: u16 = 1;
 /// Flag of a REQUEST: the caller takes the answer in pieces, as they are made.
 pub const FLAG_IN_PIECES: u16 = 2;
-/// Payloads above this many bytes travel as a sealed memfd. A socket is faster for as long as two processors can be had,
-/// one that writes and one that reads: at 1 MiB and 6 MiB a call with memfds took more than twice as long. Beyond, what
-/// counts is that nobody waits for a slow reader with a half-written frame.
-pub const MEMFD_THRESHOLD: usize = 8 * 1024 * 1024;
 /// No frame is ever larger, whatever a configuration says: 64 MiB.
 pub const PAYLOAD_LIMIT: u32 = 64 * 1024 * 1024;
 
@@ -86,9 +81,9 @@ impl Kind {
 pub struct Header {
     /// What the frame says.
     pub kind: Kind,
-    /// [`FLAG_MEMFD`], [`FLAG_IN_PIECES`], both or 0.
+    /// [`FLAG_IN_PIECES`] or 0.
     pub flags: u16,
-    /// Payload size in bytes, in line or in the memfd.
+    /// Payload size in bytes.
     pub length: u32,
     /// Meaning depends on the kind.
     pub aux: u32,
@@ -175,7 +170,7 @@ impl Header {
         }
         let kind = Kind::from_u8(bytes[5]).ok_or(FrameError::Kind { seen: bytes[5] })?;
         let flags = u16::from_le_bytes([bytes[6], bytes[7]]);
-        if flags & !(FLAG_MEMFD | FLAG_IN_PIECES) != 0 {
+        if flags & !FLAG_IN_PIECES != 0 {
             return Err(FrameError::Flags { seen: flags });
         }
         let limit = limit.min(PAYLOAD_LIMIT);
@@ -192,7 +187,7 @@ mod tests {
     use super::*;
 
     fn header() -> Header {
-        Header { kind: Kind::Response, flags: FLAG_MEMFD, length: 77, aux: 3, lease: [7; 16], label: [9; 16] }
+        Header { kind: Kind::Response, flags: FLAG_IN_PIECES, length: 77, aux: 3, lease: [7; 16], label: [9; 16] }
     }
 
     #[test]
@@ -222,5 +217,7 @@ mod tests {
         assert_eq!(wrong(5, 0), FrameError::Kind { seen: 0 });
         assert_eq!(wrong(5, 9), FrameError::Kind { seen: 9 });
         assert_eq!(wrong(6, 4), FrameError::Flags { seen: 4 });
+        // It once announced a descriptor.
+        assert_eq!(wrong(6, 1), FrameError::Flags { seen: 1 });
     }
 }

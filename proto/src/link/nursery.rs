@@ -48,7 +48,7 @@ pub enum Event {
         /// What and why.
         error: String,
     },
-    /// A sandbox was born. Descriptors attached, in this order: pidfd of init, channel, control, log (read end).
+    /// A sandbox was born. Descriptors attached, in this order: channel, control, log (read end).
     Spawned {
         /// Which.
         worker: u64,

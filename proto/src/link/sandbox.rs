@@ -119,7 +119,7 @@ pub struct InnerLimits {
     pub nofile: u64,
     /// Size of /tmp in bytes.
     pub tmp_bytes: u64,
-    /// Largest file in bytes (RLIMIT_FSIZE); a payload or answer that travels as a memfd is one too.
+    /// Largest file in bytes (RLIMIT_FSIZE).
     pub file_bytes: u64,
     /// Files and directories in /tmp.
     pub tmp_inodes: u64,

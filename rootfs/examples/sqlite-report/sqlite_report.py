@@ -16,7 +16,6 @@ serves on. What it prints goes to the worker's log.
 """
 
 import csv
-import fcntl
 import io
 import json
 import math
@@ -34,13 +33,9 @@ import traceback
 HEADER = struct.Struct("<4sBBHII16s16s")
 MAGIC, VERSION = b"SBLT", 1
 READY, REQUEST, RESPONSE, ERROR = 3, 4, 5, 6  # kinds
-MEMFD = 1  # flag: the payload is in a file that comes with the header, not behind it
 IN_PIECES = 2  # flag: the caller would take the answer in pieces; one is enough
-IN_LINE_MAX = 256 * 1024  # larger payloads go as a file
 PAYLOAD_MAX = 64 * 1024 * 1024  # no frame is ever larger
 ERROR_TEXT_MAX = 4 * 1024  # it reaches the caller in a header, and those are small
-# With these on it nobody can change a file any more, not even its maker.
-SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
 def serve(handler):
@@ -51,14 +46,9 @@ def serve(handler):
         channel.sendall(HEADER.pack(MAGIC, VERSION, READY, 0, 0, 0, bytes(16), bytes(16)))
         while (request := _receive(channel)) is not None:
             payload, milliseconds, lease, label = request
-            kind, answer, file = _answer(handler, payload, time.monotonic() + milliseconds / 1000)
+            kind, answer = _answer(handler, payload, time.monotonic() + milliseconds / 1000)
             # Lease and label go back as they came: they prove that this answer belongs to that request.
-            header = HEADER.pack(MAGIC, VERSION, kind, MEMFD if file else 0, len(answer), 0, lease, label)
-            if file is None:
-                channel.sendall(header + answer)
-            else:
-                with file:
-                    socket.send_fds(channel, [header], [file.fileno()])
+            channel.sendall(HEADER.pack(MAGIC, VERSION, kind, 0, len(answer), 0, lease, label) + answer)
     except (BrokenPipeError, ConnectionResetError):
         pass  # the other side is gone, which is how a worker is told to end
 
@@ -70,32 +60,24 @@ def _answer(handler, payload, deadline):
             raise TypeError(f"the handler returned {type(answer).__name__}, not bytes")
         if len(answer) > PAYLOAD_MAX:
             raise ValueError(f"the answer has {len(answer)} bytes, and no answer may have more than {PAYLOAD_MAX}")
-        return RESPONSE, answer, _sealed_file(answer) if len(answer) > IN_LINE_MAX else None
+        return RESPONSE, answer
     except Exception as error:  # SystemExit and its like are not among them, and end the worker
         traceback.print_exc()  # for the log; the caller gets the text alone
         text = str(error) or type(error).__name__
         cut = text.encode(errors="replace")[:ERROR_TEXT_MAX].decode(errors="ignore")  # not in the middle of a character
-        return ERROR, cut.encode(), None
+        return ERROR, cut.encode()
 
 
 def _receive(channel):
     """The next request, or None when the channel is closed."""
-    head, numbers, _, _ = socket.recv_fds(channel, HEADER.size, 1, socket.MSG_CMSG_CLOEXEC)
+    head = channel.recv(HEADER.size)
     if not head:
         return None
     head += _read(channel, HEADER.size - len(head))
     magic, version, kind, flags, length, milliseconds, lease, label = HEADER.unpack(head)
-    if (magic, version, kind) != (MAGIC, VERSION, REQUEST) or flags & ~(MEMFD | IN_PIECES) or length > PAYLOAD_MAX:
+    if (magic, version, kind) != (MAGIC, VERSION, REQUEST) or flags & ~IN_PIECES or length > PAYLOAD_MAX:
         sys.exit(f"not a request: {head.hex()}")
-    if not flags & MEMFD:
-        return _read(channel, length), milliseconds, lease, label
-    if not numbers:
-        sys.exit("the frame announces a file and carries none")
-    with open(numbers[0], "rb", buffering=0) as file:
-        payload = os.pread(file.fileno(), length + 1, 0)  # one more, to see that it ends there
-    if len(payload) != length:
-        sys.exit("the file is not of the announced size")
-    return payload, milliseconds, lease, label
+    return _read(channel, length), milliseconds, lease, label
 
 
 def _read(channel, length):
@@ -107,17 +89,6 @@ def _read(channel, length):
             sys.exit("the channel was closed in the middle of a frame")
         filled += count
     return bytes(content)
-
-
-def _sealed_file(content):
-    file = open(os.memfd_create("answer", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), "wb", buffering=0)
-    # The limit on the size of files (tmp_size in sublet's configuration) counts for this one too; Python ignores the
-    # signal that would end another program.
-    if file.write(content) != len(content):
-        file.close()
-        raise OSError(f"the answer has {len(content)} bytes and may not be written: raise the function's tmp_size")
-    fcntl.fcntl(file, fcntl.F_ADD_SEALS, SEALS)
-    return file
 
 
 # ---- the function ----------------------------------------------------------------------------------------------------

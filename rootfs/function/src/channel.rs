@@ -6,28 +6,19 @@
 
 use std::{
     borrow::Cow,
-    fs::File,
-    io::{self, IoSlice, IoSliceMut},
+    io::{self, IoSlice, Read as _},
     os::{
-        fd::{AsFd, AsRawFd, OwnedFd, RawFd},
-        unix::fs::FileExt,
+        fd::{AsRawFd, OwnedFd},
+        unix::net::UnixStream,
     },
     sync::Arc,
 };
 
 use nix::{
-    cmsg_space,
     errno::Errno,
-    fcntl::{FcntlArg, SealFlag, fcntl},
-    sys::{
-        memfd::{MFdFlags, memfd_create},
-        resource::{Resource, getrlimit},
-        socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg},
-    },
+    sys::socket::{MsgFlags, sendmsg},
 };
-use sublet_proto::link::frame::{FLAG_MEMFD, HEADER_LEN, Header, MEMFD_THRESHOLD, PAYLOAD_LIMIT};
-
-use crate::sys;
+use sublet_proto::link::frame::{HEADER_LEN, Header, PAYLOAD_LIMIT};
 
 /// First read of a frame asks for this much: header and a small payload in one system call.
 const FIRST_READ: usize = 16 * 1024;
@@ -36,43 +27,31 @@ const FIRST_READ: usize = 16 * 1024;
 #[derive(Debug)]
 pub struct Channel {
     sender: Sender,
-    /// Kept between frames; grows to the largest frame in line.
+    /// Kept between frames; grows to the largest frame.
     buffer: Vec<u8>,
-    /// Room for what travels beside the bytes.
-    control: Vec<u8>,
 }
 
 /// What writes on a channel; a call has one too, for pieces of its answer.
 #[derive(Clone, Debug)]
-pub struct Sender(Arc<OwnedFd>);
+pub struct Sender(Arc<UnixStream>);
 
-/// A payload that is ready to be sent, so that what can fail for lack of room has not failed after a half-sent frame.
-#[derive(Debug)]
-pub struct Parcel<'a> {
-    bytes: &'a [u8],
-    file: Option<OwnedFd>,
-}
-
-impl<'a> Parcel<'a> {
-    /// Copies a large payload into a sealed memfd.
-    ///
-    /// # Errors
-    /// In words for the caller: the payload is over a limit of this worker or of sublet.
-    pub fn pack(bytes: &'a [u8]) -> io::Result<Self> {
-        if bytes.len() > PAYLOAD_LIMIT as usize {
-            let text =
-                format!("the answer has {} bytes, and no answer may have more than {PAYLOAD_LIMIT}", bytes.len());
-            return Err(io::Error::other(text));
-        }
-        let file = if bytes.len() > MEMFD_THRESHOLD { Some(sealed_file(bytes)?) } else { None };
-        Ok(Self { bytes, file })
+/// Says why a payload may not be sent, in words for the caller.
+///
+/// # Errors
+/// It has more than [`PAYLOAD_LIMIT`] bytes.
+pub fn check_length(payload: &[u8]) -> io::Result<()> {
+    match payload.len() {
+        length if length > PAYLOAD_LIMIT as usize => Err(io::Error::other(format!(
+            "the answer has {length} bytes, and no answer may have more than {PAYLOAD_LIMIT}"
+        ))),
+        _ => Ok(()),
     }
 }
 
 impl Channel {
     /// The channel on `socket`, which must be blocking.
     pub fn new(socket: OwnedFd) -> Self {
-        Self { sender: Sender(Arc::new(socket)), buffer: vec![0; FIRST_READ], control: cmsg_space!(RawFd) }
+        Self { sender: Sender(Arc::new(socket.into())), buffer: vec![0; FIRST_READ] }
     }
 
     /// What writes on it.
@@ -82,14 +61,13 @@ impl Channel {
 }
 
 impl Sender {
-    /// Sends one frame; `header` needs neither length nor the flag of a file.
+    /// Sends one frame; `header` needs no length.
     ///
     /// # Errors
     /// What sendmsg says; `EPIPE` when the other side has closed.
-    pub fn send(&self, header: Header, parcel: &Parcel<'_>) -> io::Result<()> {
-        let length = u32::try_from(parcel.bytes.len()).map_err(io::Error::other)?;
-        let (flags, payload) = if parcel.file.is_some() { (FLAG_MEMFD, &[][..]) } else { (0, parcel.bytes) };
-        let header = Header { length, flags: header.flags | flags, ..header }.encode();
+    pub fn send(&self, header: Header, payload: &[u8]) -> io::Result<()> {
+        let length = u32::try_from(payload.len()).map_err(io::Error::other)?;
+        let header = Header { length, ..header }.encode();
         let total = header.len() + payload.len();
         let mut sent = 0;
         while sent < total {
@@ -97,11 +75,7 @@ impl Sender {
                 IoSlice::new(&header[sent.min(header.len())..]),
                 IoSlice::new(&payload[sent.saturating_sub(header.len())..]),
             ];
-            // The descriptor goes with the first bytes, and once.
-            let raw = parcel.file.as_ref().filter(|_| sent == 0).map(|file| [file.as_raw_fd()]);
-            let rights = raw.as_ref().map(|raw| [ControlMessage::ScmRights(raw)]);
-            let control: &[ControlMessage<'_>] = rights.as_ref().map_or(&[], |rights| rights);
-            match sendmsg::<()>(self.0.as_raw_fd(), &slices, control, MsgFlags::MSG_NOSIGNAL, None) {
+            match sendmsg::<()>(self.0.as_raw_fd(), &slices, &[], MsgFlags::MSG_NOSIGNAL, None) {
                 Ok(bytes) => sent += bytes,
                 Err(Errno::EINTR) => {}
                 Err(error) => return Err(error.into()),
@@ -118,10 +92,9 @@ impl Channel {
     /// # Errors
     /// `InvalidData` for what is not a frame, else what the kernel says.
     pub fn receive(&mut self, limit: u32) -> io::Result<Option<(Header, Cow<'_, [u8]>)>> {
-        let mut file = None;
         let mut filled = 0;
         while filled < HEADER_LEN {
-            match self.read(filled, FIRST_READ, &mut file)? {
+            match self.read(filled, FIRST_READ)? {
                 0 if filled == 0 => return Ok(None),
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                 bytes => filled += bytes,
@@ -130,91 +103,32 @@ impl Channel {
         let mut head = [0; HEADER_LEN];
         head.copy_from_slice(&self.buffer[..HEADER_LEN]);
         let header = Header::decode(&head, limit).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-        let is_file = header.flags & FLAG_MEMFD != 0;
-        let total = HEADER_LEN + if is_file { 0 } else { header.length as usize };
+        let total = HEADER_LEN + header.length as usize;
         if self.buffer.len() < total {
             self.buffer.resize(total, 0);
         }
         while filled < total {
-            match self.read(filled, total, &mut file)? {
+            match self.read(filled, total)? {
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                 bytes => filled += bytes,
             }
         }
         if filled > total {
-            return Err(invalid(&format!("{} bytes follow the frame", filled - total)));
+            let text = format!("{} bytes follow the frame", filled - total);
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
-        match (is_file, file) {
-            (false, None) => Ok(Some((header, Cow::Borrowed(&self.buffer[HEADER_LEN..total])))),
-            (true, Some(file)) => Ok(Some((header, Cow::Owned(read_sealed(file, header.length)?)))),
-            (true, None) => Err(invalid("the frame announces a memfd and carries none")),
-            (false, Some(_)) => Err(invalid("the frame carries a descriptor it does not announce")),
-        }
+        Ok(Some((header, Cow::Borrowed(&self.buffer[HEADER_LEN..total]))))
     }
 
     /// Reads into the buffer from `start` to at most `end`. 0 when the other side has closed.
-    fn read(&mut self, start: usize, end: usize, file: &mut Option<OwnedFd>) -> io::Result<usize> {
-        let mut slices = [IoSliceMut::new(&mut self.buffer[start..end])];
-        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-        let message = loop {
-            match recvmsg::<()>(self.sender.0.as_raw_fd(), &mut slices, Some(&mut self.control), flags) {
-                Ok(message) => break message,
-                Err(Errno::EINTR) => {}
+    fn read(&mut self, start: usize, end: usize) -> io::Result<usize> {
+        loop {
+            match (&*self.sender.0).read(&mut self.buffer[start..end]) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // Closed with something unread in it: closed all the same.
-                Err(Errno::ECONNRESET) => return Ok(0),
-                Err(error) => return Err(error.into()),
-            }
-        };
-        // All become owned before any is judged, so that none stays open.
-        let mut received = Vec::new();
-        for control in message.cmsgs()? {
-            if let ControlMessageOwned::ScmRights(raw) = control {
-                received.extend(raw.into_iter().map(sys::received_fd));
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(0),
+                result => return result,
             }
         }
-        for descriptor in received {
-            if file.replace(descriptor).is_some() {
-                return Err(invalid("more than one descriptor"));
-            }
-        }
-        Ok(message.bytes)
     }
-}
-
-fn invalid(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what)
-}
-
-fn seals() -> SealFlag {
-    SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW
-}
-
-fn sealed_file(bytes: &[u8]) -> io::Result<OwnedFd> {
-    // A memfd is a file to RLIMIT_FSIZE, and the kernel's answer to one byte too many is a signal that ends the process.
-    let (limit, _) = getrlimit(Resource::RLIMIT_FSIZE)?;
-    if bytes.len() as u64 > limit {
-        let length = bytes.len();
-        let text = format!("the answer has {length} bytes, and this worker may write {limit}: raise its tmp_size");
-        return Err(io::Error::other(text));
-    }
-    let file = File::from(memfd_create(c"answer", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?);
-    file.write_all_at(bytes, 0)?;
-    fcntl(file.as_fd(), FcntlArg::F_ADD_SEALS(seals() | SealFlag::F_SEAL_SEAL))?;
-    Ok(file.into())
-}
-
-/// The content of a memfd that nobody can change any more and that is as long as was said.
-fn read_sealed(fd: OwnedFd, length: u32) -> io::Result<Vec<u8>> {
-    let found = fcntl(&fd, FcntlArg::F_GET_SEALS).map_err(|_| invalid("the attached descriptor is not a memfd"))?;
-    if !SealFlag::from_bits_truncate(found).contains(seals()) {
-        return Err(invalid("the attached memfd is not sealed against writing, shrinking and growing"));
-    }
-    let file = File::from(fd);
-    if file.metadata()?.len() != u64::from(length) {
-        return Err(invalid("the attached memfd is not of the announced size"));
-    }
-    let mut bytes = vec![0; length as usize];
-    // At an offset: the position belongs to the open file, which the sender may share.
-    file.read_exact_at(&mut bytes, 0)?;
-    Ok(bytes)
 }

@@ -8,7 +8,7 @@ use std::{
 
 use sublet_proto::link::frame::{FLAG_IN_PIECES, Header, Kind};
 
-use crate::channel::{Parcel, Sender};
+use crate::channel::{Sender, check_length};
 
 /// Where they go: to the caller at once, or to the rest of the answer.
 #[derive(Clone, Debug)]
@@ -35,10 +35,15 @@ impl Pieces {
         Self::Sent { sender: sender.clone(), frame }
     }
 
-    /// Gives the next one out.
+    /// Gives the next one out. Nothing is sent for an empty piece: sublet takes a PIECE frame without bytes for a breach of
+    /// the protocol.
     pub fn send(&self, bytes: &[u8]) -> io::Result<()> {
         match self {
-            Self::Sent { sender, frame } => sender.send(*frame, &Parcel::pack(bytes)?),
+            Self::Sent { .. } if bytes.is_empty() => Ok(()),
+            Self::Sent { sender, frame } => {
+                check_length(bytes)?;
+                sender.send(*frame, bytes)
+            }
             Self::Kept(kept) => {
                 kept.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
                 Ok(())

@@ -10,7 +10,7 @@ use sublet_proto::link::frame::{Header, Kind, PAYLOAD_LIMIT};
 
 use crate::{
     call::Call,
-    channel::{Channel, Parcel, Sender},
+    channel::{Channel, Sender, check_length},
     pieces::Pieces,
     sys,
 };
@@ -59,7 +59,7 @@ where
 {
     let mut channel = Channel::new(socket);
     let sender = channel.sender();
-    let mut sent = sender.send(Header::bare(Kind::Ready), &Parcel::pack(&[])?);
+    let mut sent = sender.send(Header::bare(Kind::Ready), &[]);
     loop {
         match sent {
             Ok(()) => {}
@@ -87,13 +87,16 @@ fn reply<A: AsRef<[u8]>, E: Display>(
 ) -> io::Result<()> {
     let frame = |kind| Header { lease: request.lease, label: request.label, ..Header::bare(kind) };
     let text = match &result {
-        Ok(answer) => match Parcel::pack(&pieces.before(answer.as_ref())) {
-            Ok(parcel) => return sender.send(frame(Kind::Response), &parcel),
-            Err(error) => error.to_string(),
-        },
+        Ok(answer) => {
+            let answer = pieces.before(answer.as_ref());
+            match check_length(&answer) {
+                Ok(()) => return sender.send(frame(Kind::Response), &answer),
+                Err(error) => error.to_string(),
+            }
+        }
         Err(error) => format!("{error:#}"),
     };
-    sender.send(frame(Kind::Error), &Parcel::pack(cut(&text, ERROR_TEXT_MAX).as_bytes())?)
+    sender.send(frame(Kind::Error), cut(&text, ERROR_TEXT_MAX).as_bytes())
 }
 
 /// The first `most` bytes, or a few less so that no character is cut in two.

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd},
+    os::fd::{BorrowedFd, FromRawFd, OwnedFd},
     sync::atomic::{AtomicBool, Ordering},
 };
 
@@ -35,11 +35,4 @@ pub fn take_channel() -> io::Result<OwnedFd> {
     // SAFETY: it is open, and a stream socket stands there only because the launcher put it there before this program
     // began; nobody else in the process was told the number, and `TAKEN` makes this the only owner.
     Ok(unsafe { OwnedFd::from_raw_fd(CHANNEL_FD) })
-}
-
-/// Takes ownership of a descriptor that recvmsg has just handed over.
-pub fn received_fd(raw: RawFd) -> OwnedFd {
-    // WHY UNSAFE: nix hands received descriptors over as numbers.
-    // SAFETY: the kernel installed it for this message and nobody else knows the number.
-    unsafe { OwnedFd::from_raw_fd(raw) }
 }

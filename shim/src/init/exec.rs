@@ -3,7 +3,8 @@
 
 use std::{
     ffi::CString,
-    io::{self, Read},
+    fs::File,
+    io::{self, Read, Write},
     os::fd::{AsFd, OwnedFd},
 };
 
@@ -25,13 +26,11 @@ use sublet_proto::link::{
     token::{TOKEN_FD, TOKEN_FILE},
 };
 
-use super::channel::Channel;
+use super::{channel::Channel, child::EXEC_FAILED};
 use crate::sys::{self, Fork};
 
 /// Largest piece of an answer: what a pipe holds.
 const PIECE_BYTES: usize = 64 * 1024;
-/// Status of the child when execve itself failed, as shells have it.
-pub(super) const EXEC_FAILED: i32 = 127;
 
 /// Serves calls until the supervisor closes the channel.
 pub fn serve(spec: &SandboxSpec, arguments: &[CString], environment: &[CString]) -> io::Result<()> {
@@ -47,7 +46,7 @@ pub fn serve(spec: &SandboxSpec, arguments: &[CString], environment: &[CString])
             0 => Sink::Whole { answer: Vec::new(), limit: spec.answer_max_bytes },
             _ => Sink::Pieces { channel, header: Header { kind: Kind::Piece, ..reply } },
         };
-        match run_once(&Program { arguments, environment, token: spec.token }, payload.into_file()?, sink) {
+        match run_once(&Program { arguments, environment, token: spec.token }, &payload, sink) {
             Ok(Outcome::Ended { answer, status }) => channel.send(Header { aux: status, ..reply }, &answer)?,
             Ok(Outcome::TooLarge) => channel.send_header(Header { length: TOO_LARGE, ..reply })?,
             Err(error) => {
@@ -71,20 +70,58 @@ struct Program<'a> {
     token: bool,
 }
 
-fn run_once(program: &Program<'_>, stdin: OwnedFd, mut sink: Sink) -> io::Result<Outcome> {
+fn run_once(program: &Program<'_>, payload: &[u8], mut sink: Sink) -> io::Result<Outcome> {
+    // A pipe, as any program expects of its stdin: epoll refuses the plain file that a memfd is.
+    let (child_stdin, stdin) = pipe2(OFlag::O_CLOEXEC)?;
     let (stdout, child_stdout) = pipe2(OFlag::O_CLOEXEC)?;
     let child = match sys::fork()? {
-        Fork::Child => become_function(program, &stdin, &child_stdout),
+        Fork::Child => become_function(program, &child_stdin, &child_stdout),
         Fork::Parent(pid) => pid,
     };
-    drop((child_stdout, stdin));
-    let read = read_answer(stdout, child, &mut sink);
+    drop((child_stdout, child_stdin));
+    let talked = Feed::new(stdin, payload).and_then(|feed| talk(feed, stdout, child, &mut sink));
     let status = end_all(child)?;
-    Ok(match (read?, sink) {
+    Ok(match (talked?, sink) {
         (Taken::TooMuch, _) => Outcome::TooLarge,
         (_, Sink::Whole { answer, .. }) => Outcome::Ended { answer, status },
         (_, Sink::Pieces { .. }) => Outcome::Ended { answer: Vec::new(), status },
     })
+}
+
+/// The payload on its way into the function's stdin.
+struct Feed<'a> {
+    /// None when all is written, or nobody reads it any more.
+    pipe: Option<File>,
+    rest: &'a [u8],
+}
+
+impl<'a> Feed<'a> {
+    /// Writes what the pipe takes at once: all of a small payload.
+    fn new(pipe: OwnedFd, payload: &'a [u8]) -> io::Result<Self> {
+        fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        let mut feed = Self { pipe: Some(pipe.into()), rest: payload };
+        feed.write()?;
+        Ok(feed)
+    }
+
+    /// Writes what the pipe takes now. The pipe is closed after the last byte, which is how the function sees the end.
+    fn write(&mut self) -> io::Result<()> {
+        while let Some(pipe) = &mut self.pipe {
+            if self.rest.is_empty() {
+                self.pipe = None;
+                break;
+            }
+            match pipe.write(self.rest) {
+                Ok(written) => self.rest = &self.rest[written..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // A function need not read its payload.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.pipe = None,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Where an answer goes as it is read.
@@ -107,7 +144,7 @@ enum Taken {
 
 impl Sink {
     /// Takes what is there now.
-    fn take(&mut self, stdout: &mut std::fs::File) -> io::Result<Taken> {
+    fn take(&mut self, stdout: &mut File) -> io::Result<Taken> {
         match self {
             Self::Whole { answer, limit } => {
                 let room = u64::from(*limit) + 1 - answer.len() as u64;
@@ -160,33 +197,47 @@ fn become_function(program: &Program<'_>, stdin: &OwnedFd, stdout: &OwnedFd) -> 
     sys::exit_now(EXEC_FAILED)
 }
 
-/// Reads stdout until it ends or the child has ended and nothing is left in the pipe; a process the function left behind
-/// that holds the pipe open does not hold the answer up.
-fn read_answer(stdout: OwnedFd, child: Pid, sink: &mut Sink) -> io::Result<Taken> {
+/// Feeds stdin and reads stdout. It is over when stdout has ended and all of the payload is written, or when the child has
+/// ended and nothing is left in stdout: a process the function left behind that holds the pipe open does not hold the answer
+/// up.
+fn talk(mut feed: Feed<'_>, stdout: OwnedFd, child: Pid, sink: &mut Sink) -> io::Result<Taken> {
     fcntl(&stdout, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     let child = sys::open_pidfd(child)?;
-    let mut stdout = std::fs::File::from(stdout);
-    let mut ended = false;
-    loop {
-        let mut watched =
-            [PollFd::new(stdout.as_fd(), PollFlags::POLLIN), PollFd::new(child.as_fd(), PollFlags::POLLIN)];
-        let count = if ended { 1 } else { 2 };
-        let timeout = if ended { PollTimeout::ZERO } else { PollTimeout::NONE };
-        match poll(&mut watched[..count], timeout) {
-            Ok(0) => return Ok(Taken::All),
+    let mut stdout = Some(File::from(stdout));
+    let mut has_ended = false;
+    while stdout.is_some() || !(has_ended || feed.pipe.is_none()) {
+        // Once the child has ended, only what is in stdout already counts.
+        let watch_feed = feed.pipe.as_ref().filter(|_| !has_ended);
+        let mut watched = Vec::with_capacity(3);
+        watched.extend(stdout.as_ref().map(|stdout| PollFd::new(stdout.as_fd(), PollFlags::POLLIN)));
+        watched.extend(watch_feed.map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLOUT)));
+        let at_child = watched.len();
+        if !has_ended {
+            watched.push(PollFd::new(child.as_fd(), PollFlags::POLLIN));
+        }
+        let timeout = if has_ended { PollTimeout::ZERO } else { PollTimeout::NONE };
+        match poll(&mut watched, timeout) {
+            Ok(0) => break,
             Ok(_) => {}
             Err(Errno::EINTR) => continue,
             Err(error) => return Err(error.into()),
         }
-        let readable = watched[0].any().unwrap_or(false);
-        ended |= watched[1].any().unwrap_or(false);
-        if readable {
-            match sink.take(&mut stdout)? {
+        let is_ready = |at: usize| watched.get(at).is_some_and(|fd| fd.any().unwrap_or(false));
+        let can_read = stdout.is_some() && is_ready(0);
+        let can_write = watch_feed.is_some() && is_ready(at_child - 1);
+        has_ended |= is_ready(at_child);
+        if can_write {
+            feed.write()?;
+        }
+        if let Some(file) = stdout.as_mut().filter(|_| can_read) {
+            match sink.take(file)? {
                 Taken::Some => {}
-                end @ (Taken::All | Taken::TooMuch) => return Ok(end),
+                Taken::All => stdout = None,
+                Taken::TooMuch => return Ok(Taken::TooMuch),
             }
         }
     }
+    Ok(Taken::All)
 }
 
 /// Ends everything of this call, waits for all of it, and returns how `child` ended.

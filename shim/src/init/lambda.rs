@@ -16,11 +16,8 @@ use std::{
 
 use nix::{
     fcntl::OFlag,
-    sys::{
-        signal::{Signal, kill},
-        wait::{WaitStatus, waitpid},
-    },
-    unistd::{Pid, execve, pipe2},
+    sys::signal::Signal,
+    unistd::{execve, pipe2},
 };
 use sublet_proto::link::{
     CHANNEL_FD,
@@ -34,11 +31,12 @@ use sublet_runtime_api::{
 };
 use tokio::task::{LocalSet, spawn_local};
 
-use super::{channel::Channel, exec::EXEC_FAILED, log_frames::Records};
+use super::{
+    channel::Channel,
+    child::{EXEC_FAILED, end_as},
+    log_frames::Records,
+};
 use crate::sys::{self, Fork};
-
-/// Added to a signal's number, as shells have it: the status of a launcher that a signal did not end.
-const SIGNAL_STATUS: i32 = 128;
 
 /// Where clients write records of their log, rather than lines to stdout.
 const RECORDS_FD: RawFd = CHANNEL_FD;
@@ -91,7 +89,7 @@ pub fn serve(spec: &SandboxSpec, arguments: &[CString], environment: &[CString])
                         // Nobody is left to serve.
                         Ok(None) => sys::exit_now(0),
                         Ok(Some((header, payload))) if header.kind == Kind::Request => {
-                            server.call(event(header, payload.into_bytes()?));
+                            server.call(event(header, payload));
                         }
                         Ok(Some((header, _))) => {
                             return Err(io::Error::other(format!("expected REQUEST, got {:?}", header.kind)));
@@ -190,20 +188,6 @@ fn with_records(environment: &[CString]) -> io::Result<Vec<CString>> {
     let mut environment: Vec<CString> = environment.iter().filter(is_other).cloned().collect();
     environment.push(CString::new(format!("{RECORDS_VARIABLE}={RECORDS_FD}"))?);
     Ok(environment)
-}
-
-/// Ends as `child` has ended.
-fn end_as(child: Pid) -> ! {
-    match waitpid(child, None) {
-        Ok(WaitStatus::Exited(_, code)) => sys::exit_now(code),
-        Ok(WaitStatus::Signaled(_, signal, _)) => {
-            sys::default_signal(signal);
-            // It cannot fail to be sent to oneself; should it not end us, the status says as much.
-            kill(Pid::this(), signal).ok();
-            sys::exit_now(SIGNAL_STATUS + signal as i32)
-        }
-        Ok(_) | Err(_) => sys::exit_now(EXEC_FAILED),
-    }
 }
 
 fn value<'a>(environment: &'a [CString], name: &str) -> &'a str {

@@ -22,7 +22,7 @@ use sublet_proto::link::{
     sandbox::{Protocol, SandboxSpec},
 };
 
-use super::{Birth, channel::Channel, confine, exec, lambda};
+use super::{Birth, channel::Channel, confine, exec, lambda, relay};
 use crate::{
     link,
     plan::{Actor, FUNCTION_UID, Step},
@@ -115,9 +115,9 @@ fn apply(birth: &Birth<'_>, init: &mut Option<OwnedFd>, step: &Step) -> io::Resu
             }
         }
         Step::AwaitStart => Ok(()),
-        Step::Run { protocol, command } => {
+        Step::Run { protocol, relayed, command } => {
             let environment = await_start()?;
-            run_function(birth.spec, *protocol, command, &environment)
+            run_function(birth.spec, (*protocol, *relayed), command, &environment)
         }
         Step::Birth { .. }
         | Step::JoinV1Groups
@@ -170,11 +170,16 @@ fn await_start() -> io::Result<Vec<String>> {
     if header.kind != Kind::Start {
         return Err(io::Error::other(format!("expected START, got {:?}", header.kind)));
     }
-    let text = String::from_utf8(payload.into_bytes()?).map_err(io::Error::other)?;
+    let text = String::from_utf8(payload).map_err(io::Error::other)?;
     Ok(text.split_terminator('\0').map(str::to_owned).collect())
 }
 
-fn run_function(spec: &SandboxSpec, protocol: Protocol, command: &[String], environment: &[String]) -> io::Result<()> {
+fn run_function(
+    spec: &SandboxSpec,
+    (protocol, relayed): (Protocol, bool),
+    command: &[String],
+    environment: &[String],
+) -> io::Result<()> {
     let c_strings = |texts: &[String]| {
         texts.iter().map(|text| CString::new(text.as_bytes())).collect::<Result<Vec<_>, _>>().map_err(io::Error::from)
     };
@@ -183,6 +188,7 @@ fn run_function(spec: &SandboxSpec, protocol: Protocol, command: &[String], envi
     access(program.as_c_str(), AccessFlags::X_OK)?;
     reset_signals()?;
     match protocol {
+        Protocol::Stream if relayed => relay::serve(&arguments, &environment),
         Protocol::Stream => {
             // The Rust runtime of the nursery ignores SIGPIPE; a function expects the default.
             sys::default_signal(Signal::SIGPIPE);

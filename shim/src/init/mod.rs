@@ -5,11 +5,13 @@
 //! step fails; the step is reported by the words of the plan.
 
 mod channel;
+mod child;
 mod confine;
 mod exec;
 mod lambda;
 mod launcher;
 mod log_frames;
+mod relay;
 mod root;
 mod token;
 mod watch;

@@ -71,7 +71,7 @@ pub fn run(Ports { control, launcher, children, token }: &Ports, pid: Pid, kill_
         let mut at = 2;
         if launcher_open {
             if !ready[at].is_empty() {
-                match link::receive::<FromLauncher>(launcher.as_fd(), true) {
+                match link::receive_with_descriptors::<FromLauncher>(launcher.as_fd(), true) {
                     Ok(link::Received::Message(FromLauncher::Listener, mut descriptors)) => {
                         listener = descriptors.pop()
                     }

@@ -17,6 +17,7 @@ use super::Nursery;
 use crate::{
     check,
     init::{self, Birth},
+    link,
     plan::{self, FUNCTION_UID, HostFacts, INIT_UID},
     sys::{self, Fork},
 };
@@ -25,7 +26,6 @@ use crate::{
 #[derive(Debug)]
 pub struct Born {
     pub pid: Pid,
-    pub pidfd: OwnedFd,
     pub channel: OwnedFd,
     pub control: OwnedFd,
     pub log: OwnedFd,
@@ -38,6 +38,7 @@ pub fn make(nursery: &Nursery, spec: &SandboxSpec) -> Result<Born, String> {
         host_init_uid,
         v1_groups: !nursery.v1_pools.is_empty(),
         missing_layers: &nursery.config.missing_layers,
+        relays_streams: nursery.relays_streams,
     };
     let steps = plan::plan(spec, &facts);
     let cgroup = open_below(nursery.pool.as_fd(), &spec.cgroup, OFlag::O_DIRECTORY | OFlag::O_RDONLY)
@@ -54,6 +55,14 @@ pub fn make(nursery: &Nursery, spec: &SandboxSpec) -> Result<Born, String> {
     };
     let (channel, child_channel) = pair(SockType::Stream)?;
     let (control, child_control) = pair(SockType::SeqPacket)?;
+    // Before anybody else has the other ends. Where the kernel cannot do it, a `stream` function gets a socket whose other end
+    // its launcher holds: see `init::relay`.
+    for ours in [&channel, &control] {
+        let refuses = link::refuse_descriptors(ours.as_fd()).map_err(|e| format!("refuse descriptors: {e}"))?;
+        if refuses == nursery.relays_streams {
+            return Err("the kernel has changed its mind about SO_PASSRIGHTS".into());
+        }
+    }
     let pipe = || pipe2(OFlag::O_CLOEXEC).map_err(|e| format!("make a pipe: {e}"));
     let (log, child_log) = pipe()?;
     let (child_gate, gate) = pipe()?;
@@ -76,11 +85,11 @@ pub fn make(nursery: &Nursery, spec: &SandboxSpec) -> Result<Born, String> {
                 token: None,
             })
         }
-        Fork::Parent((pid, pidfd)) => {
+        Fork::Parent(pid) => {
             // On failure the gate closes unread, and init ends.
             write_maps(pid, host_init_uid).map_err(|e| format!("write the id maps of process {pid}: {e}"))?;
             nix::unistd::write(&gate, &[1]).map_err(|e| format!("open the gate of process {pid}: {e}"))?;
-            Ok(Born { pid, pidfd, channel, control, log })
+            Ok(Born { pid, channel, control, log })
         }
     }
 }

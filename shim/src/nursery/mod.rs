@@ -1,4 +1,4 @@
-//! The nursery: a small privileged process that makes sandboxes, holds their pidfds, and cleans up behind everybody.
+//! The nursery: a small privileged process that makes sandboxes and cleans up behind everybody.
 //!
 //! One thread, one poll loop, one client: the supervisor, on descriptor 3. It is told its bounds once (`Configure`), then
 //! takes `Spawn` and `Inspect`. When the supervisor ends, however it ends, the nursery kills what is left, removes the
@@ -65,6 +65,9 @@ struct Nursery {
     pool: OwnedFd,
     v1_pools: Vec<OwnedFd>,
     null: OwnedFd,
+    /// Whether launchers stand between `stream` functions and the supervisor, because the kernel cannot keep descriptors that
+    /// a function attaches away from a socket.
+    relays_streams: bool,
     sandboxes: BTreeMap<u64, Sandbox>,
 }
 
@@ -83,6 +86,8 @@ struct Sandbox {
 /// When the host refuses something it cannot do without.
 pub fn run() -> Result<(), NurseryError> {
     let socket = sys::inherited_fd(SUPERVISOR_FD).map_err(os("take the supervisor's socket"))?;
+    // A supervisor that was taken over could send one whose closing takes as long as it likes, and hold the clean-up up.
+    link::refuse_descriptors(socket.as_fd()).map_err(os("refuse the supervisor's descriptors"))?;
     // Absent in tests; held for as long as this process lives.
     let _lock = sys::inherited_fd(LOCK_FD);
     // Ctrl-C in a terminal goes to the whole group; the supervisor decides when we end.
@@ -146,6 +151,7 @@ impl Nursery {
             pool: open(&config.cgroups.unified)?,
             v1_pools: config.cgroups.v1.iter().map(|dir| open(dir)).collect::<Result<_, _>>()?,
             null: born::open_null().map_err(|e| format!("open /dev/null: {e}"))?,
+            relays_streams: !link::can_refuse_descriptors(),
             config,
             skeleton,
             filters,
@@ -201,7 +207,7 @@ impl Nursery {
         };
         match made {
             Ok(born) => {
-                let descriptors = [born.pidfd.as_fd(), born.channel.as_fd(), born.control.as_fd(), born.log.as_fd()];
+                let descriptors = [born.channel.as_fd(), born.control.as_fd(), born.log.as_fd()];
                 self.sandboxes.insert(
                     worker,
                     Sandbox { slot: spec.slot, pid: born.pid, cgroup: spec.cgroup.clone(), nofile: spec.limits.nofile },

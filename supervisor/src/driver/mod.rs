@@ -359,7 +359,7 @@ impl Driver {
         worker.meter().belongs_to(self.shop.ledger.of(tenant, Some(sub_tenant)));
         self.attach(worker, sub_tenant);
         if !worker.label(Owner { sub_tenant: sub_tenant.clone(), tag, group, since: Instant::now() }) {
-            // Its keeper goes on with the first owner, and no frame of the second would be accepted.
+            // Its keeper goes on with the first owner. A call of the second is not delivered: its tag differs from the first's.
             tracing::error!(worker = worker.name(), "a worker was to get a second owner");
             self.shop.groups.leave(tenant, sub_tenant);
         }

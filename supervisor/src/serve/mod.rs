@@ -312,6 +312,7 @@ async fn run(
         groups: Groups::default(),
         labels: Labels::new().map_err(os("get random bytes"))?,
         providers: Providers::default(),
+        shares: Arc::default(),
         busy_poll: Arc::default(),
         uid_base: host.uid_base,
         v1_controllers,

@@ -263,10 +263,10 @@ impl Habit {
 mod tests {
     use std::{io::Write as _, os::unix::net::UnixStream};
 
-    use sublet_proto::link::frame::{Kind, MEMFD_THRESHOLD};
+    use sublet_proto::link::frame::Kind;
     use tokio::time::timeout;
 
-    use super::*;
+    use super::{super::share::Share, *};
 
     const NEXT: Duration = Duration::from_nanos(1);
 
@@ -276,15 +276,19 @@ mod tests {
         shared
     }
 
+    fn channel(socket: UnixStream) -> Channel {
+        Channel::new(socket.into(), Share::new(Arc::default(), 1, Instant::now())).unwrap()
+    }
+
     fn channels() -> (Channel, Channel) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        (Channel::new(ours.into()).unwrap(), Channel::new(theirs.into()).unwrap())
+        (channel(ours), channel(theirs))
     }
 
     #[tokio::test]
     async fn frame_that_was_polled_for_is_received_as_it_was_sent() {
         let (shared, (mut ours, mut theirs)) = (allowed(), channels());
-        for bytes in [0, 1, 5000, 1, MEMFD_THRESHOLD + 1, 1] {
+        for bytes in [0, 1, 5000, 1, 70_000, 1] {
             let payload = vec![7; bytes];
             theirs.send(Header::bare(Kind::Response), &payload).await.unwrap();
             let due = shared.due(Instant::now()).unwrap();
@@ -322,7 +326,7 @@ mod tests {
     #[tokio::test]
     async fn part_of_a_frame_is_not_polled_for_again() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let (shared, mut ours) = (allowed(), Channel::new(ours.into()).unwrap());
+        let (shared, mut ours) = (allowed(), channel(ours));
         theirs.write_all(b"S").unwrap();
         let due = shared.due(Instant::now()).unwrap();
         for _ in 0..3 {

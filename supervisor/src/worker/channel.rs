@@ -1,29 +1,31 @@
 //! The supervisor's side of a worker's channel. What comes from it is a stranger's: every length is checked before it is
-//! believed, every frame must be the one that is due.
+//! believed, every frame must be the one that is due, and how often it is read is bounded ([`Share`]).
+//!
+//! No descriptor ever arrives here: the socket refuses them (SO_PASSRIGHTS, set by the nursery before anybody else had the other
+//! end), or its other end is held by the launcher, which sends none. Reads leave the kernel no room for one all the same.
 
 use std::{
     io::{self, IoSlice, IoSliceMut},
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
-    os::unix::fs::FileExt,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    time::Instant,
 };
 
 use bytes::{Bytes, BytesMut};
 use nix::{
-    cmsg_space,
-    fcntl::{FcntlArg, OFlag, SealFlag, fcntl},
-    sys::{
-        memfd::{MFdFlags, memfd_create},
-        socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg},
-    },
+    fcntl::{FcntlArg, OFlag, fcntl},
+    sys::socket::{MsgFlags, recvmsg, sendmsg},
 };
-use sublet_proto::link::frame::{FLAG_MEMFD, FrameError, HEADER_LEN, Header, MEMFD_THRESHOLD};
+use sublet_proto::link::frame::{FrameError, HEADER_LEN, Header};
 
+use super::share::Share;
 use crate::socket::{Socket, Taken};
 
 /// First read of a frame asks for this much: header and a small payload in one system call.
 const FIRST_READ: usize = 4 * 1024;
-/// Any further read asks for no more than this.
+/// A read of the rest of a frame asks for no more than this.
 const READ_MAX: usize = 256 * 1024;
+/// A read for the next of several pieces asks for this much, so that small ones come together.
+const PIECES_READ: usize = 64 * 1024;
 
 /// What went wrong on a channel.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +53,8 @@ impl From<io::Error> for ChannelError {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Self::Closed,
+            // Of the bytes, never of the host.
+            io::ErrorKind::InvalidData => Self::Violation(error.to_string()),
             _ => Self::Os(error),
         }
     }
@@ -61,8 +65,11 @@ impl From<io::Error> for ChannelError {
 pub struct Channel {
     socket: Socket,
     buffer: BytesMut,
-    /// Of the last frame that has begun in the buffer: the kernel ends a read with the bytes a descriptor came with.
-    file: Option<OwnedFd>,
+    share: Share,
+    /// Whether the first read of the answer to the last message sent is still to come.
+    is_first_read: bool,
+    /// The next read waits until then.
+    not_before: Option<Instant>,
 }
 
 impl Channel {
@@ -70,25 +77,30 @@ impl Channel {
     ///
     /// # Errors
     /// When it cannot be registered.
-    pub fn new(socket: OwnedFd) -> io::Result<Self> {
+    pub fn new(socket: OwnedFd, share: Share) -> io::Result<Self> {
         fcntl(&socket, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         let socket = Socket::new(socket)?;
-        Ok(Self { socket, buffer: BytesMut::new(), file: None })
+        Ok(Self { socket, buffer: BytesMut::new(), share, is_first_read: true, not_before: None })
     }
 
-    /// Sends one frame.
+    /// The account of what this worker makes the supervisor do.
+    pub const fn share(&self) -> &Share {
+        &self.share
+    }
+
+    /// Lets the next read wait until `then`, unless it has to wait for longer.
+    pub fn hold_off(&mut self, then: Instant) {
+        self.not_before = self.not_before.max(Some(then));
+    }
+
+    /// Sends one frame, after which an answer is due.
     ///
     /// # Errors
     /// [`ChannelError::Closed`] and [`ChannelError::Os`].
     pub async fn send(&mut self, mut header: Header, payload: &[u8]) -> Result<(), ChannelError> {
+        self.share.begin(Instant::now());
+        self.is_first_read = true;
         header.length = u32::try_from(payload.len()).map_err(|e| ChannelError::Os(io::Error::other(e)))?;
-        let file = if payload.len() > MEMFD_THRESHOLD {
-            header.flags |= FLAG_MEMFD;
-            Some(sealed_file(payload)?)
-        } else {
-            None
-        };
-        let payload = if file.is_some() { &[] } else { payload };
         let head = header.encode();
         let total = head.len() + payload.len();
         let mut sent = 0;
@@ -97,11 +109,8 @@ impl Channel {
                 IoSlice::new(&head[sent.min(head.len())..]),
                 IoSlice::new(&payload[sent.saturating_sub(head.len())..]),
             ];
-            let raw = file.as_ref().filter(|_| sent == 0).map(|file| [file.as_raw_fd()]);
-            let rights = raw.as_ref().map(|raw| [ControlMessage::ScmRights(raw)]);
-            let control: &[ControlMessage<'_>] = rights.as_ref().map_or(&[], |rights| rights);
             let attempt = |socket: &OwnedFd| -> io::Result<usize> {
-                Ok(sendmsg::<()>(socket.as_raw_fd(), &slices, control, MsgFlags::MSG_NOSIGNAL, None)?)
+                Ok(sendmsg::<()>(socket.as_raw_fd(), &slices, &[], MsgFlags::MSG_NOSIGNAL, None)?)
             };
             sent += self.socket.write(attempt).await?;
         }
@@ -116,7 +125,7 @@ impl Channel {
             &mut byte,
             MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT,
         );
-        self.surplus() > 0 || self.file.is_some() || peeked != Err(nix::errno::Errno::EAGAIN)
+        self.surplus() > 0 || peeked != Err(nix::errno::Errno::EAGAIN)
     }
 
     /// Bytes that came with the last frame and are not part of it.
@@ -129,17 +138,51 @@ impl Channel {
     /// # Errors
     /// What the worker did wrong.
     pub async fn receive(&mut self, limit: u32) -> Result<(Header, Bytes), ChannelError> {
-        while self.buffer.len() < HEADER_LEN {
-            self.read(FIRST_READ).await?;
+        self.receive_reading(FIRST_READ, limit).await
+    }
+
+    /// As [`Self::receive`], for a frame that may be one of many small ones: they are read together.
+    ///
+    /// # Errors
+    /// As [`Self::receive`].
+    pub async fn receive_of_many(&mut self, limit: u32) -> Result<(Header, Bytes), ChannelError> {
+        self.receive_reading(PIECES_READ, limit).await
+    }
+
+    async fn receive_reading(&mut self, first_read: usize, limit: u32) -> Result<(Header, Bytes), ChannelError> {
+        loop {
+            match self.next_header(limit)? {
+                Some(header) => return self.rest_of(header).await,
+                None => self.read(first_read).await?,
+            }
         }
-        let mut head = [0; HEADER_LEN];
-        head.copy_from_slice(&self.buffer[..HEADER_LEN]);
-        let header = Header::decode(&head, limit).map_err(|error| match error {
+    }
+
+    /// A frame that is here in full already. Reads nothing.
+    ///
+    /// # Errors
+    /// What the worker did wrong.
+    pub fn receive_buffered(&mut self, limit: u32) -> Result<Option<(Header, Bytes)>, ChannelError> {
+        match self.next_header(limit)? {
+            Some(header) if self.buffer.len() >= HEADER_LEN + header.length as usize => {
+                Ok(Some((header, self.split(header))))
+            }
+            Some(_) | None => Ok(None),
+        }
+    }
+
+    /// The header of the next frame, once all of it is here.
+    fn next_header(&self, limit: u32) -> Result<Option<Header>, ChannelError> {
+        let Some(head) = self.buffer.first_chunk() else { return Ok(None) };
+        let header = Header::decode(head, limit).map_err(|error| match error {
             FrameError::TooLarge { seen, limit } => ChannelError::TooLarge { seen, limit },
             other => ChannelError::Violation(other.to_string()),
         })?;
-        let in_line = if header.flags & FLAG_MEMFD == 0 { header.length as usize } else { 0 };
-        let total = HEADER_LEN + in_line;
+        Ok(Some(header))
+    }
+
+    async fn rest_of(&mut self, header: Header) -> Result<(Header, Bytes), ChannelError> {
+        let total = HEADER_LEN + header.length as usize;
         // Room for all of it is only addresses until it is written to.
         self.buffer.reserve(total.saturating_sub(self.buffer.len()));
         while self.buffer.len() < total {
@@ -147,17 +190,13 @@ impl Channel {
             // not have that done over and over for all that it has announced.
             self.read((total - self.buffer.len()).min(READ_MAX)).await?;
         }
-        let frame = self.buffer.split_to(total).freeze();
-        if header.flags & FLAG_MEMFD != 0 {
-            let file = self.file.take();
-            let file =
-                file.ok_or_else(|| ChannelError::Violation("the frame announces a memfd and carries none".into()))?;
-            return Ok((header, read_sealed(file, header.length)?));
-        }
-        if self.file.is_some() && self.buffer.is_empty() {
-            return Err(ChannelError::Violation("the frame carries a descriptor it does not announce".into()));
-        }
-        Ok((header, frame.slice(HEADER_LEN..)))
+        Ok((header, self.split(header)))
+    }
+
+    /// Takes a frame that is here in full off the buffer; returns its payload.
+    fn split(&mut self, header: Header) -> Bytes {
+        let frame = self.buffer.split_to(HEADER_LEN + header.length as usize).freeze();
+        frame.slice(HEADER_LEN..)
     }
 
     /// Takes in what is there of the next frame, for [`Self::receive`]. Returns whether there is anything.
@@ -168,6 +207,7 @@ impl Channel {
         if self.surplus() > 0 {
             return Ok(true);
         }
+        let begin = Instant::now();
         self.buffer.resize(FIRST_READ, 0);
         let received = receive_some(self.socket.fd().as_fd(), &mut self.buffer);
         match received {
@@ -175,88 +215,57 @@ impl Channel {
                 self.buffer.clear();
                 Ok(false)
             }
-            received => self.taken(0, received).map(|()| true),
+            Err(error) => {
+                self.buffer.clear();
+                Err(error.into())
+            }
+            Ok(0) => {
+                self.buffer.clear();
+                Err(ChannelError::Closed)
+            }
+            Ok(length) => {
+                self.buffer.truncate(length);
+                self.is_first_read = false;
+                self.share.first_read(begin.elapsed(), length);
+                Ok(true)
+            }
         }
     }
 
     async fn read(&mut self, most: usize) -> Result<(), ChannelError> {
-        let start = self.buffer.len();
-        self.buffer.resize(start + most, 0);
-        let (socket, buffer) = (&self.socket, &mut self.buffer);
-        let receive = |socket: &OwnedFd| {
-            let (length, descriptors) = receive_some(socket.as_fd(), &mut buffer[start..])?;
-            let is_all = 0 < length && length < most && descriptors.is_empty();
-            Ok(Taken { what: (length, descriptors), is_all })
-        };
-        let received = socket.read(receive).await;
-        self.taken(start, received)
-    }
-
-    /// Keeps what was read behind the first `start` bytes of the buffer.
-    fn taken(&mut self, start: usize, received: io::Result<(usize, Vec<OwnedFd>)>) -> Result<(), ChannelError> {
-        let (length, descriptors) = match received {
-            Ok(received) => received,
-            Err(error) => {
-                self.buffer.truncate(start);
-                return Err(error.into());
-            }
-        };
-        self.buffer.truncate(start + length);
-        if length == 0 {
-            return Err(ChannelError::Closed);
+        if let Some(then) = self.not_before.take() {
+            tokio::time::sleep_until(then.into()).await;
         }
-        for descriptor in descriptors {
-            if self.file.replace(descriptor).is_some() {
-                return Err(ChannelError::Violation("more than one descriptor".into()));
-            }
+        let start = self.buffer.len();
+        let (socket, buffer) = (&self.socket, &mut self.buffer);
+        let mut begin = Instant::now();
+        let receive = |socket: &OwnedFd| {
+            begin = Instant::now();
+            buffer.resize(start + most, 0);
+            let received = receive_some(socket.as_fd(), &mut buffer[start..]);
+            buffer.truncate(start + *received.as_ref().unwrap_or(&0));
+            received.map(|length| Taken { what: length, is_all: 0 < length && length < most })
+        };
+        let length = match socket.read(receive).await? {
+            0 => return Err(ChannelError::Closed),
+            length => length,
+        };
+        let now = Instant::now();
+        let took = now - begin;
+        if std::mem::take(&mut self.is_first_read) {
+            self.share.first_read(took, length);
+        } else if let Some(pause) = self.share.further_read(now, took, length) {
+            self.hold_off(now + pause);
         }
         Ok(())
     }
 }
 
-fn receive_some(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
-    // Room for one: with more the kernel drops the rest and says so, and that is a violation.
-    let mut space = cmsg_space!([RawFd; 1]);
+fn receive_some(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     let mut slices = [IoSliceMut::new(buffer)];
-    let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
-    let message = recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut space), flags)?;
-    let mut descriptors = Vec::new();
-    for control in message.cmsgs()? {
-        if let ControlMessageOwned::ScmRights(raw) = control {
-            descriptors.extend(raw.into_iter().map(crate::sys::received_fd));
-        }
-    }
+    let message = recvmsg::<()>(socket.as_raw_fd(), &mut slices, None, MsgFlags::MSG_DONTWAIT)?;
     if message.flags.contains(MsgFlags::MSG_CTRUNC) {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "too many descriptors"));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "a descriptor is attached to the frame"));
     }
-    Ok((message.bytes, descriptors))
-}
-
-fn sealed_file(payload: &[u8]) -> io::Result<OwnedFd> {
-    let fd = memfd_create(c"payload", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
-    let file = std::fs::File::from(fd);
-    file.write_all_at(payload, 0)?;
-    fcntl(&file, FcntlArg::F_ADD_SEALS(seals() | SealFlag::F_SEAL_SEAL))?;
-    Ok(file.into())
-}
-
-fn seals() -> SealFlag {
-    SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW
-}
-
-/// Reads a memfd of a stranger: it must be one, sealed, and of the announced size.
-fn read_sealed(fd: OwnedFd, length: u32) -> Result<Bytes, ChannelError> {
-    let violation = |what: &str| ChannelError::Violation(what.into());
-    // Only memfds have seals; everything else answers EINVAL.
-    let found = fcntl(&fd, FcntlArg::F_GET_SEALS).map_err(|_| violation("the attached descriptor is not a memfd"))?;
-    if !SealFlag::from_bits_truncate(found).contains(seals()) {
-        return Err(violation("the attached memfd is not sealed against writing, shrinking and growing"));
-    }
-    let file = std::fs::File::from(fd);
-    if file.metadata()?.len() != u64::from(length) {
-        return Err(violation("the attached memfd is not of the announced size"));
-    }
-    let mut payload = vec![0; length as usize];
-    file.read_exact_at(&mut payload, 0)?;
-    Ok(payload.into())
+    Ok(message.bytes)
 }

@@ -1,9 +1,12 @@
 //! One call on a worker's channel: a REQUEST out, pieces of the answer for those who take them, and exactly one
 //! RESPONSE or ERROR back, all of the same lease and label; from a `lambda` function's launcher an IDLE after it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use sublet_proto::link::{
     frame::{BAD_PAYLOAD, FLAG_IN_PIECES, Header, Kind},
     sandbox::Protocol,
@@ -15,13 +18,19 @@ use super::{
     channel::{Channel, ChannelError},
 };
 
-/// What identifies a delivery on the wire.
+/// What identifies a delivery on the wire: made only for a call whose own pool key is that of the worker's owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket {
-    /// Of this delivery alone.
-    pub lease: [u8; 16],
-    /// Of the worker's pool key.
-    pub label: [u8; 16],
+    lease: [u8; 16],
+    label: [u8; 16],
+}
+
+impl Ticket {
+    /// A ticket for a delivery of its own `lease`, to a worker whose owner has the tag `owner`, of a call whose pool key has
+    /// the tag `call`. None when the two differ: then the worker is another's, and must not get the payload.
+    pub fn new(lease: [u8; 16], owner: [u8; 16], call: [u8; 16]) -> Option<Self> {
+        (owner == call).then_some(Self { lease, label: call })
+    }
 }
 
 /// A reply that keeps the protocol.
@@ -124,6 +133,73 @@ impl Pieces {
     }
 }
 
+/// A piece of this many bytes is passed on as it is. Smaller ones that are there at one time become one.
+const PIECE_ENOUGH_BYTES: usize = 16 * 1024;
+/// So many small parts of an answer go to the caller without any pause between them. Each is a frame of its caller's HTTP/2
+/// connection, and clients give up a connection on which many small ones pile up while nobody takes them (h2:
+/// `too_many_data_frames`).
+const SMALL_AT_ONCE: u32 = 64;
+/// What is added to the pause with each [`SMALL_AT_ONCE`] of them, up to [`SMALL_PAUSE_MAX`].
+const SMALL_PAUSE_STEP: Duration = Duration::from_millis(1);
+const SMALL_PAUSE_MAX: Duration = Duration::from_millis(20);
+
+/// What is done with the pieces of one answer.
+struct Passing<'a> {
+    pieces: &'a Pieces,
+    ticket: Ticket,
+    /// Largest frame.
+    limit: u32,
+    /// Bytes that may still come.
+    left: u64,
+    stream_max_bytes: u64,
+    small: u32,
+}
+
+impl Passing<'_> {
+    /// Passes a piece on, with those that are there behind it while they are small. Returns the frame that comes next.
+    async fn pass_on(&mut self, channel: &mut Channel, piece: Bytes) -> Result<(Header, Bytes), Fault> {
+        self.count(&piece)?;
+        let mut piece = piece;
+        let mut next = None;
+        if piece.len() < PIECE_ENOUGH_BYTES {
+            let mut together = BytesMut::from(piece);
+            while together.len() < PIECE_ENOUGH_BYTES && next.is_none() {
+                let Some(frame) = channel.receive_buffered(self.limit)? else { break };
+                match of(self.ticket, frame)? {
+                    (Header { kind: Kind::Piece, .. }, more) => {
+                        self.count(&more)?;
+                        together.extend_from_slice(&more);
+                    }
+                    other => next = Some(other),
+                }
+            }
+            piece = together.freeze();
+        }
+        let is_small = piece.len() < PIECE_ENOUGH_BYTES;
+        self.pieces.send(piece).await;
+        if let Some(next) = next {
+            return Ok(next);
+        }
+        if is_small {
+            self.small += 1;
+            let pause = (SMALL_PAUSE_STEP * (self.small / SMALL_AT_ONCE)).min(SMALL_PAUSE_MAX);
+            if !pause.is_zero() {
+                channel.hold_off(Instant::now() + pause);
+            }
+        }
+        of(self.ticket, channel.receive_of_many(self.limit).await?)
+    }
+
+    fn count(&mut self, piece: &Bytes) -> Result<(), Fault> {
+        if piece.is_empty() {
+            return Err(Fault::BadFrame("a PIECE without bytes".into()));
+        }
+        let too_many = Fault::TooManyPieces { limit: self.stream_max_bytes };
+        self.left = self.left.checked_sub(piece.len() as u64).ok_or(too_many)?;
+        Ok(())
+    }
+}
+
 /// Performs one call. Waits for whoever takes the pieces, and the function with it. `payload` is given up as soon as the
 /// worker has it: a large one need not be here for as long as the function works.
 ///
@@ -158,20 +234,20 @@ pub async fn exchange(
     *payload = Bytes::new();
     let limit = answer_max_bytes.max(ERROR_MAX_BYTES);
     let mut next = of(ticket, pace.answer(channel, limit).await?)?;
-    let mut total = 0;
+    let mut passing = ask.pieces.map(|pieces| Passing {
+        pieces,
+        ticket,
+        limit,
+        left: ask.stream_max_bytes,
+        stream_max_bytes: ask.stream_max_bytes,
+        small: 0,
+    });
     loop {
         let (header, payload) = next;
         if header.kind == Kind::Piece
-            && let Some(pieces) = ask.pieces
+            && let Some(passing) = &mut passing
         {
-            total += u64::from(header.length);
-            if total > ask.stream_max_bytes {
-                return Err(Fault::TooManyPieces { limit: ask.stream_max_bytes });
-            }
-            if !payload.is_empty() {
-                pieces.send(payload).await;
-            }
-            next = receive(channel, ticket, limit).await?;
+            next = passing.pass_on(channel, payload).await?;
             continue;
         }
         match ask.protocol {
@@ -208,10 +284,6 @@ pub async fn idle(channel: &mut Channel, pace: &mut Pace, ticket: Ticket) -> Res
     }
 }
 
-async fn receive(channel: &mut Channel, ticket: Ticket, limit: u32) -> Result<(Header, Bytes), Fault> {
-    of(ticket, channel.receive(limit).await?)
-}
-
 /// A frame, if it belongs to this delivery.
 fn of(ticket: Ticket, (header, payload): (Header, Bytes)) -> Result<(Header, Bytes), Fault> {
     if header.lease != ticket.lease {
@@ -222,3 +294,6 @@ fn of(ticket: Ticket, (header, payload): (Header, Bytes)) -> Result<(Header, Byt
     }
     Ok((header, payload))
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,6 +30,7 @@ use super::{
     exchange,
     groups::Groups,
     posture::{self, Expected},
+    share::{Share, Shares},
     slots::Slots,
 };
 use crate::{
@@ -70,6 +71,8 @@ pub struct Workshop {
     pub labels: Labels,
     /// Whom tokens are asked of.
     pub providers: Providers,
+    /// How workers share the supervisor's time.
+    pub shares: Arc<Shares>,
     /// Whether, and by whom, answers are polled for.
     pub busy_poll: Arc<BusyPoll>,
     /// First host uid of workers.
@@ -235,7 +238,8 @@ impl From<ChannelError> for StartError {
 
 /// Until it is CONFINED and found to be so.
 async fn confine(shop: &Workshop, worker: &Worker, slot: u32, channel: OwnedFd) -> Result<Channel, StartError> {
-    let mut channel = Channel::new(channel).map_err(ChannelError::from)?;
+    let share = Share::new(shop.shares.clone(), worker.id.0, Instant::now());
+    let mut channel = Channel::new(channel, share).map_err(ChannelError::from)?;
     worker.seen().start_stage = "its sandbox is being confined";
     expect(&mut channel, Kind::Confined).await?;
     worker.seen().start_stage = "its sandbox is being checked from outside";

@@ -10,6 +10,7 @@ pub mod keeper;
 pub mod log;
 pub mod posture;
 mod reports;
+pub mod share;
 mod shortage;
 pub mod slots;
 

@@ -7,6 +7,7 @@ mod authors;
 mod bad_input;
 mod cage;
 mod cells;
+mod channel;
 mod client;
 mod configs;
 mod ground;
@@ -53,6 +54,7 @@ fn main() {
     let all = [
         verdicts::CASES,
         cage::CASES,
+        channel::CASES,
         isolation::CASES,
         life::CASES,
         cells::CASES,

@@ -148,7 +148,7 @@ fn refused_errno() -> Outcome {
 fn bad_frames() -> Outcome {
     let supervisor = Supervisor::simple("timeout = \"2s\"")?;
     let mut client = Client::new(&supervisor)?;
-    for how in ["garbage", "wrong-lease", "wrong-label", "wrong-kind", "together", "memfd-none", "close"] {
+    for how in ["garbage", "wrong-lease", "wrong-label", "wrong-kind", "together", "old-flag", "close"] {
         // A sub-tenant of its own each, so that none backs off for another.
         let call = request("probe", how, &format!("raw {how}"));
         let verdict = client.verdict_of(call, VerdictKind::BadFrame, Code::Unknown)?;

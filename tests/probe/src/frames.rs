@@ -12,10 +12,13 @@ use sublet_proto::link::{
     frame::{FLAG_IN_PIECES, HEADER_LEN, Header, Kind},
 };
 
-use crate::{perform, pieces, state::State, sys};
+use crate::{descriptors, perform, pieces, state::State, sys};
 
 /// Largest payload the probe takes, in bytes.
 const PAYLOAD_MAX: u32 = 256 * 1024;
+
+/// Pieces of `raw tiny-pieces`.
+const TINY_PIECES: usize = 200_000;
 
 /// Serves calls; `raw ...` verbs are about the frames themselves.
 pub fn serve() -> ExitCode {
@@ -73,13 +76,17 @@ fn run(channel: &mut UnixStream) -> io::Result<()> {
     }
 }
 
-fn send(channel: &mut UnixStream, header: Header, payload: &[u8]) -> io::Result<()> {
+pub fn send(channel: &mut UnixStream, header: Header, payload: &[u8]) -> io::Result<()> {
     let length = u32::try_from(payload.len()).map_err(io::Error::other)?;
     channel.write_all(&[&Header { length, ..header }.encode()[..], payload].concat())
 }
 
 fn break_frames(channel: &mut UnixStream, request: &Header, how: &str) -> io::Result<()> {
     let good = Header { kind: Kind::Response, flags: 0, aux: 0, length: 0, ..*request };
+    if let Some(count) = how.strip_prefix("descriptors ") {
+        let count = count.parse().map_err(io::Error::other)?;
+        return descriptors::attach(channel, &good, count);
+    }
     match how {
         "garbage" => channel.write_all(&[0x55; 200]),
         "wrong-lease" => send(channel, Header { lease: [1; 16], ..good }, b"other's"),
@@ -97,7 +104,35 @@ fn break_frames(channel: &mut UnixStream, request: &Header, how: &str) -> io::Re
         }
         "oversize" => channel.write_all(&Header { length: 60 * 1024 * 1024, ..good }.encode()),
         "huge" => channel.write_all(&Header { length: u32::MAX, ..good }.encode()),
-        "memfd-none" => channel.write_all(&Header { flags: 1, length: 10, ..good }.encode()),
+        // A flag that once announced a descriptor.
+        "old-flag" => channel.write_all(&Header { flags: 1, length: 10, ..good }.encode()),
+        // A piece of no bytes, over and over: work for the supervisor, and nothing for its caller.
+        "empty-pieces" => {
+            let piece = Header { kind: Kind::Piece, ..good }.encode();
+            // Its channel may be closed at any of them.
+            while channel.write_all(&piece).is_ok() {}
+            Ok(())
+        }
+        // The smallest pieces there can be, as fast as they go.
+        "tiny-pieces" => {
+            let piece = [&Header { kind: Kind::Piece, length: 1, ..good }.encode()[..], b"x"].concat();
+            for _ in 0..TINY_PIECES {
+                channel.write_all(&piece)?;
+            }
+            send(channel, good, b"")
+        }
+        // A large answer in the smallest parts there can be, for two seconds.
+        "byte-by-byte" => {
+            channel.write_all(&Header { length: 1024 * 1024, ..good }.encode())?;
+            let end = std::time::Instant::now() + Duration::from_secs(2);
+            let mut left = 1024 * 1024;
+            while left > 0 && std::time::Instant::now() < end {
+                channel.write_all(b"x")?;
+                left -= 1;
+            }
+            channel.write_all(&vec![b'x'; left])
+        }
+        "linger" => descriptors::linger(channel, &good),
         "half" => {
             channel.write_all(&good.encode()[..20])?;
             std::thread::sleep(Duration::from_secs(3600));

@@ -5,6 +5,7 @@
 //! its arguments it does the same outside of any sandbox: a kernel test first shows that a thing is possible there.
 
 mod attack;
+mod descriptors;
 mod frames;
 mod limits;
 mod pieces;
@@ -116,6 +117,7 @@ pub fn perform(state: &mut state::State, text: &str) -> Outcome {
         "spin" => limits::spin(Duration::from_millis(number(1)?)),
         "spin-all" => limits::spin_all(number(1)?, Duration::from_millis(number(2)?)),
         "alloc" => limits::alloc(number(1)?),
+        "tcp" => limits::tcp(number(1)?),
         // Both keep what they took, as a function that leaks.
         "hold" => state.hold(number(1)?),
         "leak" => state.leak(number(1)?),

@@ -8,7 +8,7 @@ use std::{
 };
 
 use nix::sys::socket::{MsgFlags, recv};
-use sublet_proto::link::frame::{FLAG_IN_PIECES, FLAG_MEMFD, HEADER_LEN, MEMFD_THRESHOLD};
+use sublet_proto::link::frame::{FLAG_IN_PIECES, HEADER_LEN};
 
 use super::*;
 
@@ -49,7 +49,7 @@ fn request(number: u8) -> Header {
 }
 
 fn ask(sublet: &mut Channel, number: u8, payload: &[u8]) -> (Header, Vec<u8>) {
-    sublet.sender().send(request(number), &Parcel::pack(payload).expect("a parcel")).expect("send");
+    sublet.sender().send(request(number), payload).expect("send");
     let (header, answer) = sublet.receive(PAYLOAD_LIMIT).expect("an answer").expect("not closed");
     (header, answer.into_owned())
 }
@@ -103,12 +103,12 @@ fn pieces_go_to_who_takes_them_and_to_others_with_the_rest() {
 }
 
 #[test]
-fn payloads_above_the_threshold_are_files_both_ways() {
+fn large_payloads_travel_in_line_both_ways() {
     let (mut sublet, served) = start();
-    for (size, flags) in [(MEMFD_THRESHOLD, 0), (MEMFD_THRESHOLD + 1, FLAG_MEMFD), (20 << 20, FLAG_MEMFD), (3, 0)] {
+    for size in [16 * 1024 + 1, 20 << 20, 3] {
         let payload: Vec<u8> = (0..size).map(|at| (at % 251) as u8).collect();
         let (header, answer) = ask(&mut sublet, 1, &payload);
-        assert_eq!((header.kind, header.flags, header.length as usize), (Kind::Response, flags, size));
+        assert_eq!((header.kind, header.flags, header.length as usize), (Kind::Response, 0, size));
         assert!(answer == payload, "{size} bytes came back changed");
     }
     drop(sublet);
@@ -161,7 +161,7 @@ fn what_is_not_a_request_ends_the_function_with_an_error() {
     wrong_magic[0] = b'X';
     says(&wrong_magic, "magic");
     says(&Header { length: PAYLOAD_LIMIT + 1, ..request(1) }.encode(), "over the limit of 67108864");
-    says(&Header { length: 1, flags: FLAG_MEMFD, ..request(1) }.encode(), "announces a memfd and carries none");
+    says(&Header { length: 1, flags: 1, ..request(1) }.encode(), "flags 0x0001 are unknown");
     says(&Header::bare(Kind::Start).encode(), "expected REQUEST, got Start");
     says(&[request(1).encode(), request(2).encode()].concat(), "48 bytes follow the frame");
     assert_eq!(refused(&request(1).encode()[..47]).kind(), io::ErrorKind::UnexpectedEof);
@@ -174,7 +174,7 @@ fn end_of_the_channel_ends_cleanly_whenever_it_comes() {
     drop(socket);
     end(served).expect("before READY was read");
     let (sublet, served) = start();
-    sublet.sender().send(request(1), &Parcel::pack(b"big 200000").expect("a parcel")).expect("send");
+    sublet.sender().send(request(1), b"big 200000").expect("send");
     drop(sublet);
     end(served).expect("with an answer nobody reads");
 }

@@ -42,6 +42,8 @@ pub(super) struct Delivery {
     pub(super) frozen: Duration,
     /// What the quotas of the levels above had held back by then.
     pub(super) throttled_above: Vec<(Level, Duration)>,
+    /// Time of the supervisor that reading its answer took, and bytes that were read.
+    pub(super) read: (Duration, u64),
 }
 
 impl Call {
@@ -66,6 +68,12 @@ impl Call {
         let (Some(mut loan), Some(owner)) = (worker.lend(), worker.owner()) else {
             return unfit("its channel is not there".into());
         };
+        // From the call's own key, whatever the pool has decided.
+        let tag = self.driver.shop.labels.tag(&self.entry, &self.key.sub_tenant);
+        let Some(ticket) = Ticket::new(delivery.lease, owner.tag, tag) else {
+            tracing::error!(worker = worker.name(), "a call was to be delivered to a worker of another owner");
+            return unfit("it belongs to another".into());
+        };
         // What it wrote before is not this call's, nor what it used.
         delivery.mark = Some(worker.log.begin(delivery.lease, || self.entry.settings.short_revision()));
         worker.meter().begin(worker.reading());
@@ -81,7 +89,6 @@ impl Call {
                 return self.without_token(error, loan, delivery, lease);
             }
         }
-        let ticket = Ticket { lease: delivery.lease, label: owner.tag };
         let left = self.limit.saturating_sub(self.accepted.elapsed());
         let own = self.entry.settings.timeout;
         let left_ms = u32::try_from(left.min(own).as_millis()).unwrap_or(u32::MAX);
@@ -120,6 +127,7 @@ impl Call {
                 }
             }
         };
+        delivery.read = loan.channel.share().spent();
         let Some(outcome) = outcome else {
             let verdict = verdict::deadline(&self.entry, own, false, delivery.at.elapsed());
             let held = self.failed_in_time(verdict, &delivery);

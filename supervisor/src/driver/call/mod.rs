@@ -369,6 +369,7 @@ impl Call {
                         mark: None,
                         frozen: Duration::ZERO,
                         throttled_above: Vec::new(),
+                        read: (Duration::ZERO, 0),
                         worker,
                     };
                     match self.deliver(delivery, lease, thaw, &mut notes, outlet).await {

@@ -259,6 +259,8 @@ impl Call {
             exit: String::new(),
             memory_peak_bytes: worker.leaf().map_or(0, |leaf| leaf.memory_peak_bytes()),
             calls: delivery.calls,
+            supervisor_time: wire(delivery.read.0),
+            answer_read_bytes: delivery.read.1,
         }
     }
 }

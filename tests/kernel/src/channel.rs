@@ -1,0 +1,207 @@
+//! What a function can do to the supervisor through its channel, and what becomes of everybody else meanwhile.
+
+use std::{
+    fs,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use sublet_proto::v1::VerdictKind;
+use tonic::Code;
+
+use crate::{
+    Case, Outcome, case,
+    client::{Client, request, verdict},
+    ensure,
+    ground::Need,
+    supervisor::Supervisor,
+};
+
+/// The cases.
+pub const CASES: &[Case] = &[
+    case("channel::socket_that_lingers_holds_nobody_up", linger),
+    case("channel::descriptors_on_frames_are_kept_by_nobody", descriptors),
+    case("channel::pieces_without_bytes_break_the_protocol", empty_pieces),
+    case("channel::smallest_pieces_come_together_and_the_connection_lives", tiny_pieces),
+    Case {
+        needs: &[Need::Speed],
+        ..case("channel::answers_byte_by_byte_do_not_take_the_supervisors_time", byte_by_byte)
+    },
+    case("channel::receipt_says_what_reading_an_answer_took", receipt),
+];
+
+fn linger() -> Outcome {
+    let supervisor = Supervisor::simple("")?;
+    let mut neighbour = Client::new(&supervisor)?;
+    // Both are warm: what is waited for below is the attack alone.
+    neighbour.probe("good", "echo warm")?;
+    let mut attacker = Client::new(&supervisor)?;
+    attacker.probe("bad", "echo warm")?;
+    let has_ended = Arc::new(AtomicBool::new(false));
+    let ended = has_ended.clone();
+    let attack = thread::spawn(move || {
+        let result = attacker.call(request("probe", "bad", "raw linger"));
+        ended.store(true, Ordering::SeqCst);
+        result.map(|response| response.payload)
+    });
+    // It sends its descriptor within some milliseconds, and stays for three seconds.
+    thread::sleep(Duration::from_millis(500));
+    for call in 0..20 {
+        neighbour.probe("good", "echo on")?;
+        ensure!(call > 0 || !has_ended.load(Ordering::SeqCst), "the attack was over before anybody was asked");
+        thread::sleep(Duration::from_millis(20));
+    }
+    supervisor.admin(&["ps"])?;
+    match attack.join().map_err(|_| "the attacker panicked")? {
+        // The kernel has not let it through.
+        Ok(answer) => {
+            ensure!(answer.as_ref() == b"EPERM", "{answer:?}");
+        }
+        Err(status) => {
+            let found = verdict(&status).ok_or_else(|| format!("no verdict in {status:?}"))?;
+            ensure!(found.kind() == VerdictKind::BadFrame, "{found:?}");
+        }
+    }
+    supervisor.stop()
+}
+
+/// Open descriptors of a process.
+fn open(pid: i32) -> Result<usize, String> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).map_err(|error| format!("descriptors of {pid}: {error}"))?;
+    Ok(entries.count())
+}
+
+/// The supervisor's only child that is named so.
+fn nursery(supervisor: &Supervisor) -> Result<i32, String> {
+    let pid = supervisor.pid();
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).map_err(|error| error.to_string())?;
+    let is_nursery =
+        |pid: &&str| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "sublet-nursery");
+    let found = children.split_whitespace().find(is_nursery).ok_or("the supervisor has no nursery")?;
+    found.parse().map_err(|_| format!("{found:?} is no pid"))
+}
+
+fn descriptors() -> Outcome {
+    let supervisor = Supervisor::simple("")?;
+    let mut client = Client::new(&supervisor)?;
+    let nursery = nursery(&supervisor)?;
+    let mut round = |name: &str| -> Outcome {
+        for count in [1, 2, 3, 4, 253] {
+            let sub_tenant = format!("{name}-{count}");
+            match client.call(request("probe", &sub_tenant, &format!("raw descriptors {count}"))) {
+                // The kernel has not let them through, and the function was told.
+                Ok(response) => {
+                    ensure!(response.payload.as_ref() == b"EPERM", "{count}: {:?}", response.payload);
+                }
+                Err(status) => {
+                    let found = verdict(&status).ok_or_else(|| format!("{count}: no verdict in {status:?}"))?;
+                    ensure!(
+                        found.kind() == VerdictKind::BadFrame && status.code() == Code::Unknown,
+                        "{count}: {found:?}"
+                    );
+                }
+            }
+            client.probe(&sub_tenant, "echo on")?;
+        }
+        Ok(())
+    };
+    round("first")?;
+    let settled = |pid: i32| -> Result<usize, String> {
+        let (end, mut last) = (Instant::now() + Duration::from_secs(20), usize::MAX);
+        loop {
+            let now = open(pid)?;
+            if now == last || Instant::now() > end {
+                return Ok(now);
+            }
+            last = now;
+            thread::sleep(Duration::from_millis(500));
+        }
+    };
+    let before = (settled(supervisor.pid().as_raw())?, open(nursery)?);
+    // The same workers again, so that what they hold themselves is as before.
+    for _ in 0..8 {
+        round("first")?;
+    }
+    let after = (settled(supervisor.pid().as_raw())?, open(nursery)?);
+    ensure!(
+        after.0 <= before.0 + 2 && after.1 <= before.1,
+        "descriptors of supervisor and nursery: {before:?}, {after:?}"
+    );
+    supervisor.stop()
+}
+
+fn empty_pieces() -> Outcome {
+    let supervisor = Supervisor::simple("")?;
+    let mut client = Client::new(&supervisor)?;
+    let streamed = client.stream(request("probe", "bad", "raw empty-pieces"));
+    let found = streamed.verdict().ok_or_else(|| format!("no verdict in {:?}", streamed.status))?;
+    ensure!(found.kind() == VerdictKind::BadFrame && found.seen.contains("without bytes"), "{found:?}");
+    client.probe("bad", "echo on")?;
+    supervisor.stop()
+}
+
+fn tiny_pieces() -> Outcome {
+    let supervisor = Supervisor::simple("")?;
+    let mut client = Client::new(&supervisor)?;
+    let streamed = client.stream(request("probe", "s1", "raw tiny-pieces"));
+    ensure!(streamed.end.is_some() && streamed.status.is_none(), "it broke off: {:?}", streamed.status);
+    ensure!(streamed.whole() == vec![b'x'; 200_000], "{} bytes came", streamed.whole().len());
+    ensure!(streamed.chunks.len() < 20_000, "200,000 pieces came as {} chunks", streamed.chunks.len());
+    // On the same connection.
+    client.probe("s1", "echo on")?;
+    supervisor.stop()
+}
+
+/// Processor time of a process so far.
+fn cpu(pid: i32) -> Result<Duration, String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).map_err(|error| error.to_string())?;
+    let fields: Vec<&str> = text.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
+    let ticks: u64 = [11, 12].into_iter().filter_map(|at| fields.get(at)?.parse::<u64>().ok()).sum();
+    // USER_HZ, which is 100 on x86_64 whatever the kernel's own clock (proc_pid_stat(5)).
+    Ok(Duration::from_millis(10 * ticks))
+}
+
+fn byte_by_byte() -> Outcome {
+    let supervisor = Supervisor::simple("answer_max = \"2MiB\"")?;
+    let mut clients = (0..4).map(|_| Client::new(&supervisor)).collect::<Result<Vec<_>, _>>()?;
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.probe(&format!("s{number}"), "echo warm")?;
+    }
+    let pid = supervisor.pid().as_raw();
+    let (before, begin) = (cpu(pid)?, Instant::now());
+    let attacks: Vec<_> = clients
+        .into_iter()
+        .enumerate()
+        .map(|(number, mut client)| {
+            thread::spawn(move || {
+                let answer = client.call(request("probe", &format!("s{number}"), "raw byte-by-byte"));
+                answer.map(|answer| (answer.payload.len(), answer.receipt.unwrap_or_default()))
+            })
+        })
+        .collect();
+    for attack in attacks {
+        let (length, receipt) =
+            attack.join().map_err(|_| "a caller panicked")?.map_err(|status| format!("{status:?}"))?;
+        ensure!(length == 1024 * 1024, "{length} bytes came");
+        ensure!(receipt.answer_read_bytes >= 1024 * 1024, "{receipt:?}");
+    }
+    let (used, passed) = (cpu(pid)? - before, begin.elapsed());
+    // Read as they came, four of them took all of a processor.
+    ensure!(used < passed / 3, "the supervisor used {used:?} of {passed:?}");
+    supervisor.stop()
+}
+
+fn receipt() -> Outcome {
+    let supervisor = Supervisor::simple("answer_max = \"2MiB\"")?;
+    let mut client = Client::new(&supervisor)?;
+    let (_, receipt) = client.probe("s1", "answer 100")?;
+    ensure!(receipt.answer_read_bytes == 148, "header and answer: {receipt:?}");
+    let (_, receipt) = client.probe("s1", "answer 2000000")?;
+    ensure!(receipt.answer_read_bytes == 2_000_048, "{receipt:?}");
+    ensure!(receipt.supervisor_time.is_some_and(|time| time.seconds > 0 || time.nanos > 0), "{receipt:?}");
+    supervisor.stop()
+}
