@@ -2,6 +2,9 @@
 //!
 //! The kernel tells of room to write whenever the other side has read, so that whoever listens to that is woken once per
 //! message for nothing. Here a write is tried at once, and room is listened for only while there was none.
+//!
+//! While nobody means to read ([`Socket::unwatch`]), input is not listened for either: each byte that the other side writes
+//! would wake the event loop.
 
 use std::{
     future::poll_fn,
@@ -21,10 +24,19 @@ const ROOMY: u8 = 16;
 /// The socket; its descriptor does not block.
 #[derive(Debug)]
 pub struct Socket {
-    input: AsyncFd<OwnedFd>,
+    input: Input,
     /// A second descriptor of the same socket, while a write has to wait now and then.
     room: Option<AsyncFd<OwnedFd>>,
     roomy: u8,
+}
+
+/// The descriptor, and whether the event loop is told of its input.
+#[derive(Debug)]
+enum Input {
+    Watched(AsyncFd<OwnedFd>),
+    Unwatched(OwnedFd),
+    /// Between the two; and for ever, when it could not be watched again.
+    Lost,
 }
 
 /// What one read has got.
@@ -43,12 +55,36 @@ impl Socket {
     /// # Errors
     /// When it cannot be watched.
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
-        Ok(Self { input: sys::register(fd, Interest::READABLE)?, room: None, roomy: 0 })
+        Ok(Self { input: Input::Watched(sys::register(fd, Interest::READABLE)?), room: None, roomy: 0 })
     }
 
     /// The descriptor.
-    pub fn fd(&self) -> &OwnedFd {
-        self.input.get_ref()
+    ///
+    /// # Errors
+    /// When it was lost: it could not be watched again after [`Self::unwatch`].
+    pub fn fd(&self) -> io::Result<&OwnedFd> {
+        match &self.input {
+            Input::Watched(input) => Ok(input.get_ref()),
+            Input::Unwatched(fd) => Ok(fd),
+            Input::Lost => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// Lets the event loop hear of no input until the next [`Self::read`].
+    pub fn unwatch(&mut self) {
+        self.input = match std::mem::replace(&mut self.input, Input::Lost) {
+            Input::Watched(input) => Input::Unwatched(input.into_inner()),
+            other @ (Input::Unwatched(_) | Input::Lost) => other,
+        };
+    }
+
+    /// Lets the event loop hear of input again.
+    fn watch(&mut self) -> io::Result<()> {
+        self.input = match std::mem::replace(&mut self.input, Input::Lost) {
+            Input::Unwatched(fd) => Input::Watched(sys::register(fd, Interest::READABLE)?),
+            other @ (Input::Watched(_) | Input::Lost) => other,
+        };
+        Ok(())
     }
 
     /// Performs `attempt`, which writes, as soon as it does not fail for want of room.
@@ -61,7 +97,7 @@ impl Socket {
         mut attempt: impl FnMut(&OwnedFd) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         loop {
-            match attempt(self.input.get_ref()) {
+            match attempt(self.fd()?) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.roomy = 0,
                 result => {
                     self.roomy = self.roomy.saturating_add(1);
@@ -73,7 +109,10 @@ impl Socket {
             }
             let room = match &self.room {
                 Some(room) => room,
-                None => self.room.insert(sys::register(self.input.get_ref().try_clone()?, Interest::WRITABLE)?),
+                None => {
+                    let copy = self.fd()?.try_clone()?;
+                    self.room.insert(sys::register(copy, Interest::WRITABLE)?)
+                }
             };
             // What was known before the attempt is known no better now; what has come since is told again.
             let mut told = ready!(room.poll_write_ready(cx))?;
@@ -100,8 +139,9 @@ impl Socket {
         cx: &mut Context<'_>,
         mut attempt: impl FnMut(&OwnedFd) -> io::Result<Taken<T>>,
     ) -> Poll<io::Result<T>> {
+        let Input::Watched(input) = &self.input else { return Poll::Ready(Err(io::ErrorKind::NotConnected.into())) };
         loop {
-            let mut told = ready!(self.input.poll_read_ready(cx))?;
+            let mut told = ready!(input.poll_read_ready(cx))?;
             if let Ok(taken) = told.try_io(|fd| attempt(fd.get_ref())) {
                 let Taken { what, is_all } = taken?;
                 if is_all {
@@ -116,7 +156,8 @@ impl Socket {
     ///
     /// # Errors
     /// What `attempt` says.
-    pub async fn read<T>(&self, mut attempt: impl FnMut(&OwnedFd) -> io::Result<Taken<T>>) -> io::Result<T> {
+    pub async fn read<T>(&mut self, mut attempt: impl FnMut(&OwnedFd) -> io::Result<Taken<T>>) -> io::Result<T> {
+        self.watch()?;
         poll_fn(|cx| self.poll_read(cx, &mut attempt)).await
     }
 
@@ -212,6 +253,29 @@ mod tests {
         }
         assert!(socket.room.is_none());
         theirs.read_exact(&mut [0; ROOMY as usize]).unwrap();
+    }
+
+    #[tokio::test]
+    async fn input_that_comes_while_nobody_listens_is_found_by_the_next_read() {
+        let (mut socket, mut theirs) = pair();
+        let read = |fd: &OwnedFd| {
+            let mut bytes = [0; 8];
+            let length = recv(fd.as_raw_fd(), &mut bytes, MsgFlags::empty())?;
+            Ok(Taken { what: bytes[..length].to_vec(), is_all: 0 < length && length < bytes.len() })
+        };
+        for _ in 0..3 {
+            socket.unwatch();
+            theirs.write_all(b"hello").unwrap();
+            tokio::task::yield_now().await;
+            assert_eq!(socket.read(read).await.unwrap(), b"hello");
+            assert!(timeout(Duration::from_millis(10), socket.read(read)).await.is_err());
+        }
+        socket.unwatch();
+        socket.write(|fd| Ok(send(fd.as_raw_fd(), b"x", MsgFlags::empty())?)).await.unwrap();
+        theirs.read_exact(&mut [0]).unwrap();
+        drop(theirs);
+        socket.unwatch();
+        assert_eq!(socket.read(read).await.unwrap(), b"");
     }
 
     #[tokio::test]

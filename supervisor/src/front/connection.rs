@@ -90,7 +90,7 @@ impl AsyncWrite for Connection {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.as_mut().poll_flush(cx))?;
-        match shutdown(self.socket.fd().as_raw_fd(), Shutdown::Write) {
+        match shutdown(self.socket.fd()?.as_raw_fd(), Shutdown::Write) {
             // The other side was first.
             Ok(()) | Err(Errno::ENOTCONN) => Poll::Ready(Ok(())),
             Err(error) => Poll::Ready(Err(error.into())),

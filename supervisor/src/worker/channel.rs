@@ -119,12 +119,9 @@ impl Channel {
 
     /// Whether the worker has said something nobody asked for.
     pub fn has_unread(&mut self) -> bool {
-        let mut byte = [0];
-        let peeked = nix::sys::socket::recv(
-            self.socket.fd().as_raw_fd(),
-            &mut byte,
-            MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT,
-        );
+        let Ok(fd) = self.socket.fd() else { return true };
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        let peeked = nix::sys::socket::recv(fd.as_raw_fd(), &mut [0], flags);
         self.surplus() > 0 || peeked != Err(nix::errno::Errno::EAGAIN)
     }
 
@@ -209,7 +206,7 @@ impl Channel {
         }
         let begin = Instant::now();
         self.buffer.resize(FIRST_READ, 0);
-        let received = receive_some(self.socket.fd().as_fd(), &mut self.buffer);
+        let received = self.socket.fd().and_then(|fd| receive_some(fd.as_fd(), &mut self.buffer));
         match received {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.buffer.clear();
@@ -234,10 +231,12 @@ impl Channel {
 
     async fn read(&mut self, most: usize) -> Result<(), ChannelError> {
         if let Some(then) = self.not_before.take() {
+            // Nor may what the worker writes meanwhile wake anybody.
+            self.socket.unwatch();
             tokio::time::sleep_until(then.into()).await;
         }
         let start = self.buffer.len();
-        let (socket, buffer) = (&self.socket, &mut self.buffer);
+        let (socket, buffer) = (&mut self.socket, &mut self.buffer);
         let mut begin = Instant::now();
         let receive = |socket: &OwnedFd| {
             begin = Instant::now();

@@ -12,7 +12,7 @@ use std::{
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use tokio::{
     io::Interest,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 
 use crate::{
@@ -29,6 +29,11 @@ const READ_BYTES: usize = 64 * 1024;
 /// write(2); the supervisor's time belongs to all sub-tenants.
 const WINDOW: Duration = Duration::from_millis(100);
 const WINDOW_BYTES: usize = 1024 * 1024;
+/// What a read has to bring for the next one to follow at once. A worker that writes byte by byte is read this much more
+/// rarely ([`SMALL_PAUSE`]): its bytes wait in the pipe and wake nobody.
+const LARGE_BYTES: usize = 8 * 1024;
+/// Pause after a read that brought less.
+const SMALL_PAUSE: Duration = Duration::from_millis(5);
 
 thread_local! {
     /// Every call looks into a pipe that is empty as a rule; that must not cost a cleared buffer each time.
@@ -133,12 +138,13 @@ impl Log {
     pub async fn run(&self, pipe: OwnedFd) -> io::Result<()> {
         fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         // Two descriptors of one pipe: this one wakes the loop, the other is read by whoever asks for the log first.
-        let wakes = crate::sys::register(pipe.try_clone()?, Interest::READABLE)?;
+        let mut wakes = crate::sys::register(pipe.try_clone()?, Interest::READABLE)?;
         self.tail().pipe = Some(pipe);
         let (mut window_end, mut taken) = (Instant::now() + WINDOW, 0);
         loop {
             let mut ready = wakes.readable().await?;
             let read = self.tail().read(self.limit);
+            let is_small = matches!(read, Ok(length) if 0 < length && length < LARGE_BYTES);
             match read {
                 Ok(0) => {
                     if let Some(capture) = &mut self.tail().capture {
@@ -152,6 +158,12 @@ impl Log {
             }
             if taken >= WINDOW_BYTES {
                 sleep_until(window_end).await;
+            }
+            if is_small {
+                // While it is registered, each byte that comes wakes the event loop.
+                let pipe = wakes.into_inner();
+                sleep(SMALL_PAUSE).await;
+                wakes = crate::sys::register(pipe, Interest::READABLE)?;
             }
             if Instant::now() >= window_end {
                 (window_end, taken) = (Instant::now() + WINDOW, 0);

@@ -132,6 +132,15 @@ pub fn perform(state: &mut state::State, text: &str) -> Outcome {
         "files" => limits::files(number(1)?),
         "open" => limits::open(number(1)?),
         "flood" => limits::flood(number(1)?),
+        // One byte at a time, for so many milliseconds.
+        "drip" => {
+            let end = std::time::Instant::now() + Duration::from_millis(number(1)?);
+            let mut log = std::io::stderr();
+            while std::time::Instant::now() < end {
+                log.write_all(b"x").map_err(|error| error.to_string())?;
+            }
+            Ok(Vec::new())
+        }
         "limits" => limits::rlimits(),
         "answer" => Ok(vec![b'x'; usize::try_from(number(1)?).map_err(|e| e.to_string())?]),
         "signal" => {
