@@ -20,6 +20,7 @@
 
 pub mod cgroups;
 pub mod check;
+pub mod counters;
 pub mod init;
 pub mod link;
 pub mod nursery;

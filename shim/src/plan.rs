@@ -2,14 +2,22 @@
 //!
 //! The order is the argument. Nothing runs outside its limits (born in the cgroup), nothing of the function runs before
 //! the last filter is on, and what needs a right comes before the right is given up.
+//!
+//! Who performs a step is its type: [`NurseryStep`], [`InitStep`] or [`LauncherStep`]. Each of the three performers takes its
+//! own steps out of the plan and applies them by a match over all of them, so that no step can be left to somebody else
+//! by mistake. Init forks the launcher in the middle of its steps; from there on the two go on side by side.
 
 use std::fmt;
 
+use nix::sys::resource::Resource;
 use sublet_proto::link::{
     sandbox::{InnerLimits, Layer, OnRefused, Protocol, Root, SandboxSpec},
+    step::StepId,
     token::{TOKEN_DIR, TOKEN_FILE},
 };
 use sublet_runtime_api::ADDRESS;
+
+use crate::counters;
 
 /// Uid and gid of init inside the sandbox.
 pub const INIT_UID: u32 = 999;
@@ -20,35 +28,73 @@ pub const HOST_NAME: &str = "worker";
 /// Added to init's and the function's oom score: when the host itself runs short, workers go before anything else.
 pub const OOM_SCORE_ADJ: u32 = 700;
 
+/// Locked memory per process, in bytes: enough for a key, not for a budget of its own.
+const MEMLOCK_BYTES: u64 = 64 * 1024;
+/// Queued signals, over all processes of the function.
+const SIGPENDING: u64 = 128;
+/// The monotonic and boot clocks of a new worker show at least this many seconds: an hour.
+pub const CLOCK_AGE_MIN_SECONDS: u64 = 60 * 60;
+/// And less than this many seconds: thirty days.
+pub const CLOCK_AGE_MAX_SECONDS: u64 = 30 * 24 * 60 * 60;
+
 /// Size of the place for a token: the old one, the new one, and their pages.
 pub const TOKEN_MOUNT_BYTES: u64 = 64 * 1024;
 /// Files there, the directory itself included: the old one, the new one, and one to spare.
 pub const TOKEN_MOUNT_INODES: u64 = 4;
 
-/// Who performs a step.
+/// One resource limit of the function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Actor {
-    /// The nursery, on the host.
-    Nursery,
-    /// Init, inside.
-    Init,
-    /// The launcher, inside, which becomes or runs the function.
-    Launcher,
+pub struct Rlimit {
+    /// Which.
+    pub resource: Resource,
+    /// As the plan prints it.
+    pub name: &'static str,
+    /// As /proc/PID/limits prints it.
+    pub proc_name: &'static str,
+    /// Soft and hard limit. A host's lower hard limit stays.
+    pub value: u64,
 }
 
-/// One step.
+/// The resource limits of the function: what is set, what is printed and what is checked from outside.
+pub fn rlimits(limits: &InnerLimits) -> [Rlimit; 9] {
+    let limit = |resource, name, proc_name, value| Rlimit { resource, name, proc_name, value };
+    [
+        limit(Resource::RLIMIT_NOFILE, "nofile", "Max open files", limits.nofile),
+        limit(Resource::RLIMIT_FSIZE, "fsize", "Max file size", limits.file_bytes),
+        limit(Resource::RLIMIT_STACK, "stack", "Max stack size", limits.stack_bytes),
+        limit(Resource::RLIMIT_CORE, "core", "Max core file size", 0),
+        limit(Resource::RLIMIT_MEMLOCK, "memlock", "Max locked memory", MEMLOCK_BYTES),
+        limit(Resource::RLIMIT_MSGQUEUE, "msgqueue", "Max msgqueue size", 0),
+        limit(Resource::RLIMIT_SIGPENDING, "sigpending", "Max pending signals", SIGPENDING),
+        limit(Resource::RLIMIT_RTPRIO, "rtprio", "Max realtime priority", 0),
+        limit(Resource::RLIMIT_NICE, "nice", "Max nice priority", 0),
+    ]
+}
+
+/// A step of the nursery, on the host.
 // The fields are what the printed step names.
 #[allow(missing_docs)]
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// clone3 with all birth namespaces into the cgroup.
-    Birth { cgroup: String },
-    /// On hybrid hosts: init joins the v1 groups that carry its limits, before it does anything else.
-    JoinV1Groups,
+pub enum NurseryStep {
+    /// clone3 with all birth namespaces into the cgroup. The user namespace is owned by the worker's own init uid, so that
+    /// what the kernel counts for the owner of a namespace is counted for this worker alone.
+    Birth { cgroup: String, owner: u32 },
     /// Two host ids: init and function.
     MapIds { host_init: u32, host_function: u32 },
+}
+
+/// A step of init, inside.
+#[allow(missing_docs)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InitStep {
+    /// On hybrid hosts: init joins the v1 groups that carry its limits, before it does anything else.
+    JoinV1Groups,
+    /// Nothing else is done before the ids are mapped.
+    AwaitMaps,
     /// New cgroup (and time) namespace, once inside the right group.
     UnshareCgroupAndTime { time: bool },
+    /// The monotonic and boot clocks begin at a random age, so that they do not tell how long the host has been up.
+    SetClocks,
     /// Mount changes stay inside.
     PrivatePropagation,
     /// The read-only skeleton: mount points, links, synthetic /etc.
@@ -65,8 +111,8 @@ pub enum Step {
     MountTmp { bytes: u64, inodes: u64 },
     /// Where init puts the token of the sub-tenant; nobody else can write there.
     MountToken,
-    /// No user namespaces inside.
-    ForbidUserNamespaces,
+    /// No namespaces inside, and few of the other objects that the kernel counts by user.
+    LimitCounters,
     /// First to go when the host runs out of memory.
     RaiseOomScore,
     /// The new root becomes `/`, the old one is detached.
@@ -81,6 +127,12 @@ pub enum Step {
     ForkLauncher,
     /// Init gives up everything, but for the token's place where there is one.
     ConfineInit { token: bool },
+}
+
+/// A step of the launcher, inside, which becomes or runs the function.
+#[allow(missing_docs)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LauncherStep {
     /// 0 /dev/null, 1 and 2 the log, 3 the channel, nothing else.
     PlaceDescriptors,
     /// Resource limits.
@@ -93,6 +145,12 @@ pub enum Step {
     NoNewPrivs,
     /// A second no to files.
     Landlock,
+    /// Landlock cannot be seen from outside: what only landlock refuses must fail.
+    ProveLandlock,
+    /// The maxima of the user namespace cannot be seen from outside: a namespace more must fail.
+    ProveCounters,
+    /// The session keyring cannot be seen from outside: the nursery's key must not be found.
+    ProveKeyring,
     /// The filters.
     Seccomp { on_refused: OnRefused },
     /// Init has confined itself too.
@@ -103,39 +161,73 @@ pub enum Step {
     Run { protocol: Protocol, relayed: bool, command: Vec<String> },
 }
 
+/// One step and who performs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The nursery, on the host.
+    Nursery(NurseryStep),
+    /// Init, inside.
+    Init(InitStep),
+    /// The launcher, inside.
+    Launcher(LauncherStep),
+}
+
 impl Step {
-    /// Who performs it.
-    pub const fn actor(&self) -> Actor {
+    /// Who performs it, in a word.
+    pub const fn performer(&self) -> &'static str {
         match self {
-            Self::Birth { .. } | Self::MapIds { .. } => Actor::Nursery,
-            Self::JoinV1Groups
-            | Self::UnshareCgroupAndTime { .. }
-            | Self::PrivatePropagation
-            | Self::MountRoot { .. }
-            | Self::MountUsr
-            | Self::MountDev
-            | Self::MountFunction { .. }
-            | Self::MountProc
-            | Self::MountTmp { .. }
-            | Self::MountToken
-            | Self::ForbidUserNamespaces
-            | Self::RaiseOomScore
-            | Self::PivotRoot
-            | Self::SetHostName
-            | Self::LoopbackUp
-            | Self::NewSession
-            | Self::ForkLauncher
-            | Self::ConfineInit { .. } => Actor::Init,
-            Self::PlaceDescriptors
-            | Self::SetRlimits { .. }
-            | Self::SwitchUid
-            | Self::DropCapabilities
-            | Self::NoNewPrivs
-            | Self::Landlock
-            | Self::Seccomp { .. }
-            | Self::AwaitInit
-            | Self::AwaitStart
-            | Self::Run { .. } => Actor::Launcher,
+            Self::Nursery(_) => "nursery",
+            Self::Init(_) => "init",
+            Self::Launcher(_) => "launcher",
+        }
+    }
+}
+
+impl InitStep {
+    /// Its name.
+    pub const fn id(&self) -> StepId {
+        match self {
+            Self::JoinV1Groups => StepId::JoinV1Groups,
+            Self::AwaitMaps => StepId::AwaitMaps,
+            Self::UnshareCgroupAndTime { .. } => StepId::UnshareCgroupAndTime,
+            Self::SetClocks => StepId::SetClocks,
+            Self::PrivatePropagation => StepId::PrivatePropagation,
+            Self::MountRoot { .. } => StepId::MountRoot,
+            Self::MountUsr => StepId::MountUsr,
+            Self::MountDev => StepId::MountDev,
+            Self::MountFunction { .. } => StepId::MountFunction,
+            Self::MountProc => StepId::MountProc,
+            Self::MountTmp { .. } => StepId::MountTmp,
+            Self::MountToken => StepId::MountToken,
+            Self::LimitCounters => StepId::LimitCounters,
+            Self::RaiseOomScore => StepId::RaiseOomScore,
+            Self::PivotRoot => StepId::PivotRoot,
+            Self::SetHostName => StepId::SetHostName,
+            Self::LoopbackUp => StepId::LoopbackUp,
+            Self::NewSession => StepId::NewSession,
+            Self::ForkLauncher => StepId::ForkLauncher,
+            Self::ConfineInit { .. } => StepId::ConfineInit,
+        }
+    }
+}
+
+impl LauncherStep {
+    /// Its name.
+    pub const fn id(&self) -> StepId {
+        match self {
+            Self::PlaceDescriptors => StepId::PlaceDescriptors,
+            Self::SetRlimits { .. } => StepId::SetRlimits,
+            Self::SwitchUid => StepId::SwitchUid,
+            Self::DropCapabilities => StepId::DropCapabilities,
+            Self::NoNewPrivs => StepId::NoNewPrivs,
+            Self::Landlock => StepId::Landlock,
+            Self::ProveLandlock => StepId::ProveLandlock,
+            Self::ProveCounters => StepId::ProveCounters,
+            Self::ProveKeyring => StepId::ProveKeyring,
+            Self::Seccomp { .. } => StepId::Seccomp,
+            Self::AwaitInit => StepId::AwaitInit,
+            Self::AwaitStart => StepId::AwaitStart,
+            Self::Run { .. } => StepId::Run,
         }
     }
 }
@@ -143,15 +235,40 @@ impl Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Birth { cgroup } => {
-                write!(f, "clone3 into user, pid, mount, net, ipc, uts namespaces and cgroup {cgroup}")
-            }
-            Self::JoinV1Groups => f.write_str("join the v1 groups of the same path"),
+            Self::Nursery(step) => step.fmt(f),
+            Self::Init(step) => step.fmt(f),
+            Self::Launcher(step) => step.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for NurseryStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Birth { cgroup, owner } => write!(
+                f,
+                "clone3 into user, pid, mount, net, ipc, uts namespaces owned by uid {owner} and cgroup {cgroup}"
+            ),
             Self::MapIds { host_init, host_function } => {
                 write!(f, "map uid and gid {INIT_UID} to {host_init}, {FUNCTION_UID} to {host_function}")
             }
+        }
+    }
+}
+
+impl fmt::Display for InitStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::JoinV1Groups => f.write_str("join the v1 groups of the same path"),
+            Self::AwaitMaps => f.write_str("wait until the ids are mapped"),
             Self::UnshareCgroupAndTime { time: true } => f.write_str("unshare cgroup and time namespaces"),
             Self::UnshareCgroupAndTime { time: false } => f.write_str("unshare the cgroup namespace"),
+            Self::SetClocks => write!(
+                f,
+                "set the monotonic and boot clocks to a random age of {} to {} hours",
+                CLOCK_AGE_MIN_SECONDS / 3600,
+                CLOCK_AGE_MAX_SECONDS / 3600
+            ),
             Self::PrivatePropagation => f.write_str("make all mounts private"),
             Self::MountRoot { layout: Root::Dir { path } } => write!(f, "mount {path} as the root, read-only"),
             Self::MountRoot { layout: Root::Host | Root::Static } => {
@@ -166,7 +283,10 @@ impl fmt::Display for Step {
                 f,
                 "mount tmpfs {TOKEN_DIR} with size={TOKEN_MOUNT_BYTES},nr_inodes={TOKEN_MOUNT_INODES}, read-only for all but init"
             ),
-            Self::ForbidUserNamespaces => f.write_str("set max_user_namespaces to 0 inside"),
+            Self::LimitCounters => {
+                f.write_str("set the maxima of the user namespace: ")?;
+                counters::describe(f)
+            }
             Self::RaiseOomScore => write!(f, "set oom_score_adj to {OOM_SCORE_ADJ}"),
             Self::PivotRoot => f.write_str("pivot_root and detach the old root"),
             Self::SetHostName => write!(f, "set the host name to {HOST_NAME}"),
@@ -180,18 +300,27 @@ impl fmt::Display for Step {
                 )?;
                 if *token { write!(f, ", may write {TOKEN_FILE}") } else { Ok(()) }
             }
+        }
+    }
+}
+
+impl fmt::Display for LauncherStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
             Self::PlaceDescriptors => f.write_str("keep descriptors 0 null, 1 and 2 log, 3 channel; close all others"),
-            Self::SetRlimits { limits } => write!(
-                f,
-                "set rlimits: nofile {}, fsize {}, stack {}, core 0, memlock 64 KiB, msgqueue 0, sigpending 128, rtprio 0",
-                limits.nofile, limits.file_bytes, limits.stack_bytes
-            ),
+            Self::SetRlimits { limits } => {
+                let all = rlimits(limits).map(|limit| format!("{} {}", limit.name, limit.value));
+                write!(f, "set rlimits: {}", all.join(", "))
+            }
             Self::SwitchUid => write!(f, "switch to uid and gid {FUNCTION_UID}"),
             Self::DropCapabilities => {
                 f.write_str("empty the bounding, ambient, inheritable, permitted, effective sets")
             }
             Self::NoNewPrivs => f.write_str("set no_new_privs"),
             Self::Landlock => f.write_str("restrict files by landlock"),
+            Self::ProveLandlock => f.write_str("prove landlock: no character device can be made in /tmp"),
+            Self::ProveCounters => f.write_str("prove the maxima: no user namespace can be made"),
+            Self::ProveKeyring => f.write_str("prove the keyring: the nursery's key is not found"),
             Self::Seccomp { on_refused: OnRefused::Errno } => {
                 f.write_str("install the system call filters; others fail with EPERM")
             }
@@ -230,49 +359,101 @@ pub struct HostFacts<'a> {
     pub relays_streams: bool,
 }
 
-/// The steps for `spec`, in order.
-pub fn plan(spec: &SandboxSpec, host: &HostFacts<'_>) -> Vec<Step> {
-    let has = |layer| !host.missing_layers.contains(&layer);
-    let mut steps = vec![Step::Birth { cgroup: spec.cgroup.clone() }];
-    if host.v1_groups {
-        steps.push(Step::JoinV1Groups);
+/// The steps that make one sandbox, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan(Vec<Step>);
+
+impl Plan {
+    /// All steps, as they are printed.
+    pub fn steps(&self) -> &[Step] {
+        &self.0
     }
-    steps.push(Step::MapIds { host_init: host.host_init_uid, host_function: host.host_init_uid + 1 });
-    steps.push(Step::UnshareCgroupAndTime { time: has(Layer::Time) });
-    steps.push(Step::PrivatePropagation);
-    steps.push(Step::MountRoot { layout: spec.root.clone() });
-    if spec.root == Root::Host {
-        steps.push(Step::MountUsr);
+
+    /// What the nursery performs.
+    pub fn of_nursery(&self) -> impl Iterator<Item = &NurseryStep> {
+        self.0.iter().filter_map(|step| match step {
+            Step::Nursery(step) => Some(step),
+            Step::Init(_) | Step::Launcher(_) => None,
+        })
     }
-    steps.push(Step::MountDev);
-    steps.push(Step::MountFunction { dir: spec.function_dir.clone() });
-    steps.push(Step::MountProc);
-    steps.push(Step::MountTmp { bytes: spec.limits.tmp_bytes, inodes: spec.limits.tmp_inodes });
-    if spec.token {
-        steps.push(Step::MountToken);
+
+    /// What init performs.
+    pub fn of_init(&self) -> impl Iterator<Item = &InitStep> {
+        self.0.iter().filter_map(|step| match step {
+            Step::Init(step) => Some(step),
+            Step::Nursery(_) | Step::Launcher(_) => None,
+        })
     }
-    steps.extend([
-        Step::ForbidUserNamespaces,
-        Step::RaiseOomScore,
-        Step::PivotRoot,
-        Step::SetHostName,
-        Step::LoopbackUp,
-        Step::NewSession,
-        Step::ForkLauncher,
-        Step::ConfineInit { token: spec.token },
-        Step::PlaceDescriptors,
-        Step::SetRlimits { limits: spec.limits.clone() },
-        Step::SwitchUid,
-        Step::DropCapabilities,
-        Step::NoNewPrivs,
-    ]);
-    if has(Layer::Landlock) {
-        steps.push(Step::Landlock);
+
+    /// What the launcher performs.
+    pub fn of_launcher(&self) -> impl Iterator<Item = &LauncherStep> {
+        self.0.iter().filter_map(|step| match step {
+            Step::Launcher(step) => Some(step),
+            Step::Nursery(_) | Step::Init(_) => None,
+        })
     }
-    steps.push(Step::Seccomp { on_refused: spec.on_refused });
-    steps.push(Step::AwaitInit);
-    steps.push(Step::AwaitStart);
-    let relayed = host.relays_streams && spec.protocol == Protocol::Stream;
-    steps.push(Step::Run { protocol: spec.protocol, relayed, command: spec.command.clone() });
-    steps
 }
+
+/// The steps for `spec`, in order.
+pub fn plan(spec: &SandboxSpec, host: &HostFacts<'_>) -> Plan {
+    let has = |layer| !host.missing_layers.contains(&layer);
+    let (host_init, host_function) = (host.host_init_uid, host.host_init_uid + 1);
+    let mut steps = vec![Step::Nursery(NurseryStep::Birth { cgroup: spec.cgroup.clone(), owner: host_init })];
+    if host.v1_groups {
+        steps.push(Step::Init(InitStep::JoinV1Groups));
+    }
+    steps.push(Step::Nursery(NurseryStep::MapIds { host_init, host_function }));
+    let mut init = vec![InitStep::AwaitMaps, InitStep::UnshareCgroupAndTime { time: has(Layer::Time) }];
+    if has(Layer::Time) {
+        init.push(InitStep::SetClocks);
+    }
+    init.push(InitStep::PrivatePropagation);
+    init.push(InitStep::MountRoot { layout: spec.root.clone() });
+    if spec.root == Root::Host {
+        init.push(InitStep::MountUsr);
+    }
+    init.push(InitStep::MountDev);
+    init.push(InitStep::MountFunction { dir: spec.function_dir.clone() });
+    init.push(InitStep::MountProc);
+    init.push(InitStep::MountTmp { bytes: spec.limits.tmp_bytes, inodes: spec.limits.tmp_inodes });
+    if spec.token {
+        init.push(InitStep::MountToken);
+    }
+    init.extend([
+        // After the last namespace is made.
+        InitStep::LimitCounters,
+        InitStep::RaiseOomScore,
+        InitStep::PivotRoot,
+        InitStep::SetHostName,
+        InitStep::LoopbackUp,
+        InitStep::NewSession,
+        InitStep::ForkLauncher,
+        InitStep::ConfineInit { token: spec.token },
+    ]);
+    let relayed = host.relays_streams && spec.protocol == Protocol::Stream;
+    let mut launcher = vec![
+        LauncherStep::PlaceDescriptors,
+        LauncherStep::SetRlimits { limits: spec.limits.clone() },
+        LauncherStep::SwitchUid,
+        LauncherStep::DropCapabilities,
+        LauncherStep::NoNewPrivs,
+    ];
+    if has(Layer::Landlock) {
+        launcher.extend([LauncherStep::Landlock, LauncherStep::ProveLandlock]);
+    }
+    launcher.extend([
+        // Before the filters, which would answer in the place of what is to be proved.
+        LauncherStep::ProveCounters,
+        LauncherStep::ProveKeyring,
+        LauncherStep::Seccomp { on_refused: spec.on_refused },
+        LauncherStep::AwaitInit,
+        LauncherStep::AwaitStart,
+        LauncherStep::Run { protocol: spec.protocol, relayed, command: spec.command.clone() },
+    ]);
+    steps.extend(init.into_iter().map(Step::Init));
+    steps.extend(launcher.into_iter().map(Step::Launcher));
+    Plan(steps)
+}
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
 };
 
-use nix::unistd::Pid;
+use nix::unistd::{Pid, Uid, geteuid, setfsuid, setresuid};
 use tokio::io::{Interest, unix::AsyncFd};
 
 fn check(result: libc::c_long) -> io::Result<libc::c_long> {
@@ -35,9 +35,44 @@ pub const BIRTH_NAMESPACES: u64 = (libc::CLONE_NEWUSER
 
 /// clone3 into new namespaces and, from its first instruction, into `cgroup`. The child is a copy, as after fork.
 ///
+/// The kernel makes the effective uid of the caller the owner of the user namespace, so it is `owner` for the time of the
+/// call; [`keep_capabilities_over_uids`] must have been called once before. The child keeps it, and both keep the
+/// caller's filesystem uid, by which paths of the host are opened.
+///
 /// # Errors
-/// What clone3 says; `EBUSY` and `EACCES` concern the cgroup.
-pub fn clone_into(cgroup: BorrowedFd<'_>) -> io::Result<Fork<Pid>> {
+/// What setresuid or clone3 says; of the latter `EBUSY` and `EACCES` concern the cgroup.
+pub fn clone_into(cgroup: BorrowedFd<'_>, owner: Uid) -> io::Result<Fork<Pid>> {
+    const UNCHANGED: Uid = Uid::from_raw(u32::MAX);
+    let own = geteuid();
+    setresuid(UNCHANGED, owner, UNCHANGED)?;
+    // setresuid has changed the filesystem uid too. setfsuid reports no failure, so it is asked with an invalid uid.
+    setfsuid(own);
+    let cloned =
+        if setfsuid(UNCHANGED) == own { clone3(cgroup) } else { Err(io::Error::other("setfsuid had no effect")) };
+    if matches!(cloned, Ok(Fork::Child)) {
+        return cloned;
+    }
+    if let Err(error) = setresuid(UNCHANGED, own, UNCHANGED) {
+        // Nothing may be made or judged by a nursery that is half a worker. The end of the nursery is the end of all workers.
+        eprintln!("sublet nursery: switch back to uid {own}: {error}");
+        exit_now(1);
+    }
+    cloned
+}
+
+/// Lets this process change its uids without any effect on its capabilities (SECBIT_NO_SETUID_FIXUP), for good. A child in
+/// a new user namespace begins without it.
+///
+/// # Errors
+/// What prctl says; `EPERM` without CAP_SETPCAP.
+pub fn keep_capabilities_over_uids() -> io::Result<()> {
+    const SECBIT_NO_SETUID_FIXUP: libc::c_ulong = 1 << 2;
+    // WHY UNSAFE: no crate in use wraps PR_SET_SECUREBITS with this bit.
+    // SAFETY: no pointers.
+    check(unsafe { libc::prctl(libc::PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0) }.into()).map(drop)
+}
+
+fn clone3(cgroup: BorrowedFd<'_>) -> io::Result<Fork<Pid>> {
     const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
     let args = libc::clone_args {
         flags: BIRTH_NAMESPACES | CLONE_INTO_CGROUP,
@@ -287,6 +322,66 @@ pub fn join_new_session_keyring() -> io::Result<()> {
     // SAFETY: a null name asks for an anonymous keyring.
     check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>()) })
         .map(drop)
+}
+
+const KEY_SPEC_SESSION_KEYRING: libc::c_int = -3;
+
+/// Puts a key of type "user" into the session keyring.
+///
+/// # Errors
+/// What add_key says.
+pub fn add_session_key(name: &CStr) -> io::Result<()> {
+    let content = b"-";
+    // WHY UNSAFE: no crate in use wraps add_key.
+    // SAFETY: type and name are NUL-ended, and `content` is as long as is said; all outlive the call.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_add_key,
+            c"user".as_ptr(),
+            name.as_ptr(),
+            content.as_ptr(),
+            content.len(),
+            KEY_SPEC_SESSION_KEYRING,
+        )
+    })
+    .map(drop)
+}
+
+/// Whether a key of type "user" can be found from the session keyring.
+///
+/// # Errors
+/// What keyctl says, but for `ENOKEY`.
+pub fn has_session_key(name: &CStr) -> io::Result<bool> {
+    const KEYCTL_SEARCH: libc::c_int = 10;
+    // WHY UNSAFE: no crate in use wraps keyctl.
+    // SAFETY: type and name are NUL-ended and outlive the call; 0 asks for no link to what is found.
+    let found = check(unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            KEYCTL_SEARCH,
+            KEY_SPEC_SESSION_KEYRING,
+            c"user".as_ptr(),
+            name.as_ptr(),
+            0 as libc::c_int,
+        )
+    });
+    match found {
+        Ok(_) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::ENOKEY) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// A random number of the kernel's.
+///
+/// # Errors
+/// What getrandom says.
+pub fn random() -> io::Result<u64> {
+    let mut bytes = [0_u8; 8];
+    // WHY UNSAFE: no crate in use wraps getrandom.
+    // SAFETY: the buffer is as long as is said and outlives the call.
+    let got = check(unsafe { libc::syscall(libc::SYS_getrandom, bytes.as_mut_ptr(), bytes.len(), 0) })?;
+    if got == 8 { Ok(u64::from_ne_bytes(bytes)) } else { Err(io::Error::other(format!("getrandom gave {got} bytes"))) }
 }
 
 /// Brings the loopback interface of the current network namespace up.

@@ -9,6 +9,7 @@
 pub mod frame;
 pub mod nursery;
 pub mod sandbox;
+pub mod step;
 pub mod token;
 
 /// The descriptor on which a function finds its channel. 0 is /dev/null, 1 and 2 are the log.

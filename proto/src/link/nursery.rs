@@ -5,7 +5,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::sandbox::{NurseryConfig, SandboxSpec};
+use super::{
+    sandbox::{NurseryConfig, SandboxSpec},
+    step::StepId,
+};
 
 /// No packet is larger.
 pub const MESSAGE_LIMIT: usize = 64 * 1024;
@@ -130,6 +133,28 @@ pub struct ProcessPosture {
     pub mounts: Vec<(String, String, String)>,
     /// Open descriptors.
     pub descriptors: Vec<i32>,
+    /// Options of the filesystem behind each mount, as (mount point, options).
+    pub filesystems: Vec<(String, String)>,
+    /// Size of /tmp in bytes, and how many files and directories it may have.
+    pub tmp_size: (u64, u64),
+    /// Lines of /proc/PID/limits: name, soft and hard limit; `u64::MAX` is "unlimited".
+    pub limits: Vec<(String, u64, u64)>,
+    /// /proc/PID/oom_score_adj.
+    pub oom_score_adj: i32,
+    /// /proc/PID/uid_map, its fields parted by one space, its lines by a comma and a space.
+    pub uid_map: String,
+    /// /proc/PID/gid_map in the same form.
+    pub gid_map: String,
+    /// /proc/PID/setgroups: "deny" or "allow".
+    pub setgroups: String,
+    /// Device number of the controlling terminal; 0 is none.
+    pub terminal: i32,
+    /// Owner of the files in /proc/PID: root for a process that cannot be dumped, and so neither be traced by its own uid.
+    pub proc_owner: u32,
+    /// Mode bits that new files do not get.
+    pub umask: u32,
+    /// /proc/PID/timens_offsets in the form of `uid_map`; none where the kernel has no time namespaces.
+    pub clock_offsets: Option<String>,
 }
 
 /// Init to supervisor, on the control socket. Everything before `Confined` is ours, everything after is the function's.
@@ -138,7 +163,9 @@ pub struct ProcessPosture {
 pub enum InitReport {
     /// A confinement step failed; nothing of the function has run. Init ends.
     StepFailed {
-        /// The step, as the plan prints it.
+        /// The step. Whose fault the failure is follows from it.
+        id: StepId,
+        /// The step, as the plan prints it: for people.
         step: String,
         /// Why.
         error: String,

@@ -8,15 +8,13 @@ use landlock::{
     RulesetAttr, RulesetCreatedAttr, Scope,
 };
 use nix::{
-    sys::resource::{Resource, setrlimit},
+    sys::resource::setrlimit,
     unistd::{Gid, Uid, setresgid, setresuid},
 };
 use sublet_proto::link::sandbox::InnerLimits;
 
-/// Locked memory per process, in bytes: enough for a key, not for a budget of its own.
-const MEMLOCK_BYTES: u64 = 64 * 1024;
-/// Queued signals.
-const SIGPENDING: u64 = 128;
+use crate::plan::{self, Rlimit};
+
 /// File and process rights as of this ABI are demanded, newer ones used where the kernel has them.
 const LANDLOCK_FLOOR: ABI = ABI::V3;
 const LANDLOCK_BEST: ABI = ABI::V7;
@@ -40,17 +38,7 @@ pub fn drop_capabilities() -> io::Result<()> {
 
 /// Limits that the kernel keeps per process; hard limits, never to be raised again.
 pub fn set_rlimits(limits: &InnerLimits) -> io::Result<()> {
-    for (resource, value) in [
-        (Resource::RLIMIT_NOFILE, limits.nofile),
-        (Resource::RLIMIT_FSIZE, limits.file_bytes),
-        (Resource::RLIMIT_STACK, limits.stack_bytes),
-        (Resource::RLIMIT_CORE, 0),
-        (Resource::RLIMIT_MEMLOCK, MEMLOCK_BYTES),
-        (Resource::RLIMIT_MSGQUEUE, 0),
-        (Resource::RLIMIT_SIGPENDING, SIGPENDING),
-        (Resource::RLIMIT_RTPRIO, 0),
-        (Resource::RLIMIT_NICE, 0),
-    ] {
+    for Rlimit { resource, value, .. } in plan::rlimits(limits) {
         let current_hard = nix::sys::resource::getrlimit(resource)?.1;
         // A host's lower hard limit stays: it cannot be raised without CAP_SYS_RESOURCE, and lower is stricter.
         let value = value.min(current_hard);

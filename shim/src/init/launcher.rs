@@ -20,12 +20,13 @@ use sublet_proto::link::{
     CHANNEL_FD,
     frame::{Header, Kind},
     sandbox::{Protocol, SandboxSpec},
+    step::StepId,
 };
 
-use super::{Birth, channel::Channel, confine, exec, lambda, relay};
+use super::{Birth, channel::Channel, confine, exec, lambda, prove, relay};
 use crate::{
     link,
-    plan::{Actor, FUNCTION_UID, Step},
+    plan::{FUNCTION_UID, LauncherStep},
     sys,
 };
 
@@ -41,6 +42,8 @@ pub enum FromLauncher {
     Listener,
     /// A step failed.
     StepFailed {
+        /// Its name.
+        id: StepId,
         /// As the plan prints it.
         step: String,
         /// Why.
@@ -54,11 +57,11 @@ pub struct Confined;
 
 /// Runs the launcher to its end.
 pub fn run(birth: &Birth<'_>, init: OwnedFd) -> ! {
-    let mut init = Some(init);
+    let (mut init, mut environment) = (Some(init), None);
     prctl::set_name(c"sublet-launcher").ok();
-    for step in birth.steps.iter().filter(|step| step.actor() == Actor::Launcher) {
-        if let Err(error) = apply(birth, &mut init, step) {
-            let message = FromLauncher::StepFailed { step: step.to_string(), error: error.to_string() };
+    for step in birth.plan.of_launcher() {
+        if let Err(error) = apply(birth, &mut init, &mut environment, step) {
+            let message = FromLauncher::StepFailed { id: step.id(), step: step.to_string(), error: error.to_string() };
             match init {
                 // Init ends the sandbox when it hears this; when it cannot hear, it is gone already.
                 Some(init) => drop(link::send(init.as_fd(), &message, &[])),
@@ -74,30 +77,39 @@ pub fn run(birth: &Birth<'_>, init: OwnedFd) -> ! {
     sys::exit_now(1)
 }
 
-fn apply(birth: &Birth<'_>, init: &mut Option<OwnedFd>, step: &Step) -> io::Result<()> {
+/// `init` is the socket to init, for as long as init listens; `environment` is the function's, once START has come.
+fn apply(
+    birth: &Birth<'_>,
+    init: &mut Option<OwnedFd>,
+    environment: &mut Option<Vec<String>>,
+    step: &LauncherStep,
+) -> io::Result<()> {
     match step {
-        Step::PlaceDescriptors => {
+        LauncherStep::PlaceDescriptors => {
             let from = init.take().ok_or_else(|| io::Error::other("init's socket is gone"))?;
             *init = Some(place_descriptors(birth, &from)?);
             std::mem::forget(from);
             Ok(())
         }
-        Step::SetRlimits { limits } => confine::set_rlimits(limits),
-        Step::SwitchUid => {
+        LauncherStep::SetRlimits { limits } => confine::set_rlimits(limits),
+        LauncherStep::SwitchUid => {
             confine::switch_uid(FUNCTION_UID)?;
             umask(Mode::from_bits_truncate(0o022));
             Ok(chdir("/function")?)
         }
-        Step::DropCapabilities => {
+        LauncherStep::DropCapabilities => {
             confine::drop_capabilities()?;
             // Not even processes of its own uid may look into the launcher; execve of a function resets it.
             prctl::set_dumpable(false)?;
             // What an exec function leaves behind comes to the launcher, which ends it.
             Ok(prctl::set_child_subreaper(birth.spec.protocol == Protocol::Exec)?)
         }
-        Step::NoNewPrivs => Ok(prctl::set_no_new_privs()?),
-        Step::Landlock => confine::restrict_by_landlock().map(drop),
-        Step::Seccomp { .. } => {
+        LauncherStep::NoNewPrivs => Ok(prctl::set_no_new_privs()?),
+        LauncherStep::Landlock => confine::restrict_by_landlock().map(drop),
+        LauncherStep::ProveLandlock => prove::landlock(),
+        LauncherStep::ProveCounters => prove::counters(),
+        LauncherStep::ProveKeyring => prove::keyring(),
+        LauncherStep::Seccomp { .. } => {
             for filter in &birth.filters.function {
                 sys::install_filter(filter, false)?;
             }
@@ -106,7 +118,7 @@ fn apply(birth: &Birth<'_>, init: &mut Option<OwnedFd>, step: &Step) -> io::Resu
             let to = init.as_ref().ok_or_else(|| io::Error::other("init's socket is gone"))?;
             link::send(to.as_fd(), &FromLauncher::Listener, &[listener.as_fd()])
         }
-        Step::AwaitInit => {
+        LauncherStep::AwaitInit => {
             // It confines itself while we do; whoever is looked at from outside must be what it will stay.
             let from = init.take().ok_or_else(|| io::Error::other("init's socket is gone"))?;
             match link::receive::<Confined>(from.as_fd(), false)? {
@@ -114,31 +126,14 @@ fn apply(birth: &Birth<'_>, init: &mut Option<OwnedFd>, step: &Step) -> io::Resu
                 link::Received::Closed | link::Received::Nothing => Err(io::Error::other("init gave up")),
             }
         }
-        Step::AwaitStart => Ok(()),
-        Step::Run { protocol, relayed, command } => {
-            let environment = await_start()?;
+        LauncherStep::AwaitStart => {
+            *environment = Some(await_start()?);
+            Ok(())
+        }
+        LauncherStep::Run { protocol, relayed, command } => {
+            let environment = environment.take().ok_or_else(|| io::Error::other("there was no START"))?;
             run_function(birth.spec, (*protocol, *relayed), command, &environment)
         }
-        Step::Birth { .. }
-        | Step::JoinV1Groups
-        | Step::MapIds { .. }
-        | Step::UnshareCgroupAndTime { .. }
-        | Step::PrivatePropagation
-        | Step::MountRoot { .. }
-        | Step::MountUsr
-        | Step::MountDev
-        | Step::MountFunction { .. }
-        | Step::MountProc
-        | Step::MountTmp { .. }
-        | Step::MountToken
-        | Step::ForbidUserNamespaces
-        | Step::RaiseOomScore
-        | Step::PivotRoot
-        | Step::SetHostName
-        | Step::LoopbackUp
-        | Step::NewSession
-        | Step::ForkLauncher
-        | Step::ConfineInit { .. } => Ok(()),
     }
 }
 

@@ -6,11 +6,13 @@
 
 mod channel;
 mod child;
+mod clocks;
 mod confine;
 mod exec;
 mod lambda;
 mod launcher;
 mod log_frames;
+mod prove;
 mod relay;
 mod root;
 mod token;
@@ -31,7 +33,7 @@ use nix::{
         socket::{AddressFamily, SockFlag, SockType, socketpair},
         stat::{Mode, umask},
     },
-    unistd::{sethostname, setsid},
+    unistd::{Pid, sethostname, setsid},
 };
 use sublet_proto::link::{
     nursery::InitReport,
@@ -40,9 +42,9 @@ use sublet_proto::link::{
 
 use self::{root::NewRoot, token::TokenPlace};
 use crate::{
-    link,
+    counters, link,
     nursery::skeleton::Skeleton,
-    plan::{Actor, HOST_NAME, INIT_UID, OOM_SCORE_ADJ, Step},
+    plan::{HOST_NAME, INIT_UID, InitStep, OOM_SCORE_ADJ, Plan},
     seccomp::{Filters, policy::TOKEN_DIR_FD},
     sys::{self, Fork},
 };
@@ -53,7 +55,7 @@ pub struct Birth<'a> {
     /// What to be.
     pub spec: &'a SandboxSpec,
     /// How to become it.
-    pub steps: &'a [Step],
+    pub plan: &'a Plan,
     /// Compiled filters.
     pub filters: &'a Filters,
     /// The prepared roots.
@@ -74,111 +76,163 @@ pub struct Birth<'a> {
     pub token: Option<OwnedFd>,
 }
 
+/// Init while it applies the plan.
+struct Init<'a> {
+    birth: Birth<'a>,
+    new_root: Option<NewRoot>,
+    launcher: Option<Launcher>,
+    confined: Option<Confined>,
+}
+
+/// The launcher, as init knows it.
+struct Launcher {
+    pid: Pid,
+    socket: OwnedFd,
+}
+
+/// What a confined init listens to beside the supervisor, and the launcher's pid.
+struct Confined {
+    pid: Pid,
+    launcher: OwnedFd,
+    children: SignalFd,
+    token: Option<TokenPlace>,
+}
+
 /// Runs init to its end.
-pub fn run(mut birth: Birth<'_>) -> ! {
-    let mut new_root = None;
+pub fn run(birth: Birth<'_>) -> ! {
     // For whoever looks at the process list; a name that cannot be set is no reason to fail.
     prctl::set_name(c"sublet-init").ok();
-    for step in birth.steps {
-        if step.actor() != Actor::Init {
-            continue;
-        }
-        match step {
-            Step::ForkLauncher => {
-                let (ours, theirs) =
-                    match socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC) {
-                        Ok(pair) => pair,
-                        Err(error) => fail(&birth.control, step, &error.into()),
-                    };
-                match sys::fork() {
-                    Ok(Fork::Child) => launcher::run(&birth, theirs),
-                    Ok(Fork::Parent(pid)) => {
-                        drop(theirs);
-                        // What only the function may hold: a second copy would keep the channel open after its end.
-                        let (control, null) = (birth.control, birth.null);
-                        let confine = Step::ConfineInit { token: birth.token.is_some() };
-                        match confine_init(birth.filters, &control, &ours, &null, birth.token) {
-                            Ok(ports) => watch::run(&ports, pid, birth.spec.on_refused == OnRefused::Kill),
-                            Err(error) => fail(&control, &confine, &error),
-                        }
-                    }
-                    Err(error) => fail(&birth.control, step, &error),
-                }
-            }
-            other => {
-                if let Err(error) = apply(&mut birth, &mut new_root, other) {
-                    fail(&birth.control, other, &error);
-                }
-            }
+    let plan = birth.plan;
+    let kill_on_refused = birth.spec.on_refused == OnRefused::Kill;
+    let mut init = Init { birth, new_root: None, launcher: None, confined: None };
+    for step in plan.of_init() {
+        if let Err(error) = init.apply(step) {
+            fail(&init.birth.control, step, &error);
         }
     }
-    fail(&birth.control, &Step::ForkLauncher, &io::Error::other("the plan has no such step"))
+    let Some(Confined { pid, launcher, children, token }) = init.confined else {
+        let lacking = InitStep::ConfineInit { token: init.birth.spec.token };
+        fail(&init.birth.control, &lacking, &io::Error::other("the plan has no such step"));
+    };
+    // What is left of the birth owns descriptors that are closed by now; this never returns, so they are never dropped.
+    watch::run(&watch::Ports { control: init.birth.control, launcher, children, token }, pid, kill_on_refused)
 }
 
 /// Reports the step and ends the sandbox.
-fn fail(control: &OwnedFd, step: &Step, error: &io::Error) -> ! {
-    let report = InitReport::StepFailed { step: step.to_string(), error: error.to_string() };
+fn fail(control: &OwnedFd, step: &InitStep, error: &io::Error) -> ! {
+    let report = InitReport::StepFailed { id: step.id(), step: step.to_string(), error: error.to_string() };
     // When even this cannot be sent, the supervisor sees the end of the process and says that.
     drop(link::send(control.as_fd(), &report, &[]));
     sys::exit_now(1)
 }
 
-fn apply(birth: &mut Birth<'_>, new_root: &mut Option<NewRoot>, step: &Step) -> io::Result<()> {
-    let root = |new_root: &mut Option<NewRoot>| -> io::Result<NewRoot> { new_root.take().ok_or_else(no_root) };
-    match step {
-        Step::JoinV1Groups => {
-            // "0" into `tasks` moves the writer itself, which needs no lock on all forks of the host; by pid it would.
-            for tasks in birth.v1_tasks.drain(..) {
-                nix::unistd::write(&tasks, b"0")?;
+impl Init<'_> {
+    fn apply(&mut self, step: &InitStep) -> io::Result<()> {
+        let Self { birth, new_root, .. } = self;
+        match step {
+            InitStep::JoinV1Groups => {
+                // "0" into `tasks` moves the writer itself, which needs no lock on all forks of the host; by pid it would.
+                for tasks in birth.v1_tasks.drain(..) {
+                    nix::unistd::write(&tasks, b"0")?;
+                }
+                Ok(())
             }
-            await_gate(birth)
+            InitStep::AwaitMaps => {
+                // The files of an undumpable process in /proc belong to root, as whom init still opens files, and not to its
+                // effective uid. The change of uid has done this already, but where fs.suid_dumpable says otherwise.
+                prctl::set_dumpable(false)?;
+                await_gate(birth)
+            }
+            InitStep::UnshareCgroupAndTime { time } => {
+                sys::unshare(libc::CLONE_NEWCGROUP | if *time { sys::CLONE_NEWTIME } else { 0 })
+            }
+            InitStep::SetClocks => clocks::set_random_age(),
+            InitStep::PrivatePropagation => {
+                let none = None::<&str>;
+                Ok(mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?)
+            }
+            InitStep::MountRoot { layout } => {
+                *new_root = Some(NewRoot::mount(birth.skeleton, layout, birth.spec.token)?);
+                Ok(())
+            }
+            InitStep::MountUsr => with(new_root, |root| root.bind(Path::new("/usr"), "usr")),
+            InitStep::MountDev => with(new_root, |root| root.bind_dev(birth.skeleton)),
+            InitStep::MountFunction { dir } => with(new_root, |root| root.bind(Path::new(dir), "function")),
+            InitStep::MountProc => with(new_root, NewRoot::mount_proc),
+            InitStep::MountTmp { bytes, inodes } => with(new_root, |root| root.mount_tmp(*bytes, *inodes)),
+            InitStep::MountToken => {
+                birth.token = Some(new_root.as_ref().ok_or_else(no_root)?.mount_token()?);
+                Ok(())
+            }
+            // Through the old /proc: the new one shows processes only.
+            InitStep::LimitCounters => counters::limit(Path::new("/proc/sys/user")),
+            InitStep::RaiseOomScore => fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJ.to_string()),
+            InitStep::PivotRoot => new_root.take().ok_or_else(no_root)?.enter(),
+            InitStep::SetHostName => Ok(sethostname(HOST_NAME)?),
+            InitStep::LoopbackUp => sys::loopback_up(),
+            InitStep::NewSession => {
+                setsid()?;
+                sys::join_new_session_keyring()
+            }
+            InitStep::ForkLauncher => {
+                let (ours, theirs) =
+                    socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+                match sys::fork()? {
+                    Fork::Child => launcher::run(birth, theirs),
+                    Fork::Parent(pid) => {
+                        self.launcher = Some(Launcher { pid, socket: ours });
+                        Ok(())
+                    }
+                }
+            }
+            InitStep::ConfineInit { token } => self.confine(*token),
         }
-        Step::UnshareCgroupAndTime { time } => {
-            await_gate(birth)?;
-            let flags = libc::CLONE_NEWCGROUP | if *time { sys::CLONE_NEWTIME } else { 0 };
-            sys::unshare(flags)
+    }
+
+    /// Init's own end of rights. Every descriptor but those it listens to is closed: among them the channel, which only the
+    /// function may hold, since a second copy would keep it open after the function's end.
+    fn confine(&mut self, token: bool) -> io::Result<()> {
+        let birth = &mut self.birth;
+        let launcher = self.launcher.take().ok_or_else(|| io::Error::other("there is no launcher"))?;
+        let Launcher { pid, socket: from_fork } = launcher;
+        let (control, socket, null) =
+            (sys::lift_fd(birth.control.as_fd())?, sys::lift_fd(from_fork.as_fd())?, sys::lift_fd(birth.null.as_fd())?);
+        for standard in 0..=2 {
+            sys::place_fd(null.as_fd(), standard)?;
         }
-        Step::PrivatePropagation => {
-            let none = None::<&str>;
-            Ok(mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?)
+        sys::place_fd(control.as_fd(), 3)?;
+        sys::place_fd(socket.as_fd(), 4)?;
+        let mut next = 5;
+        if token {
+            let place = birth.token.take().ok_or_else(|| io::Error::other("there is no place for a token"))?;
+            let lifted = sys::lift_fd(place.as_fd())?;
+            sys::place_fd(lifted.as_fd(), TOKEN_DIR_FD)?;
+            std::mem::forget((place, lifted));
+            next = TOKEN_DIR_FD + 1;
         }
-        Step::MountRoot { layout } => {
-            *new_root = Some(NewRoot::mount(birth.skeleton, layout, birth.spec.token)?);
-            Ok(())
-        }
-        Step::MountUsr => with(new_root, |root| root.bind(Path::new("/usr"), "usr")),
-        Step::MountDev => with(new_root, |root| root.bind_dev(birth.skeleton)),
-        Step::MountFunction { dir } => with(new_root, |root| root.bind(Path::new(dir), "function")),
-        Step::MountProc => with(new_root, NewRoot::mount_proc),
-        Step::MountTmp { bytes, inodes } => with(new_root, |root| root.mount_tmp(*bytes, *inodes)),
-        Step::MountToken => {
-            birth.token = Some(new_root.as_ref().ok_or_else(no_root)?.mount_token()?);
-            Ok(())
-        }
-        // Through the old /proc: the new one shows processes only.
-        Step::ForbidUserNamespaces => fs::write("/proc/sys/user/max_user_namespaces", "0"),
-        Step::RaiseOomScore => fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJ.to_string()),
-        Step::PivotRoot => root(new_root)?.enter(),
-        Step::SetHostName => Ok(sethostname(HOST_NAME)?),
-        Step::LoopbackUp => sys::loopback_up(),
-        Step::NewSession => {
-            setsid()?;
-            sys::join_new_session_keyring()
-        }
-        Step::Birth { .. }
-        | Step::MapIds { .. }
-        | Step::ForkLauncher
-        | Step::ConfineInit { .. }
-        | Step::PlaceDescriptors
-        | Step::SetRlimits { .. }
-        | Step::SwitchUid
-        | Step::DropCapabilities
-        | Step::NoNewPrivs
-        | Step::Landlock
-        | Step::Seccomp { .. }
-        | Step::AwaitInit
-        | Step::AwaitStart
-        | Step::Run { .. } => Ok(()),
+        // Given up to close_from, which closes them; and a failure from here on is still reported, by the new number.
+        std::mem::forget((control, socket, null, from_fork));
+        sys::close_from(next)?;
+        std::mem::forget(std::mem::replace(&mut birth.control, sys::inherited_fd(3)?));
+        let launcher = sys::inherited_fd(4)?;
+        let token = if token { Some(sys::inherited_fd(TOKEN_DIR_FD)?) } else { None };
+        // What it writes is for another uid to read, whatever the daemon was started with.
+        umask(Mode::from_bits_truncate(0o022));
+        let mut children = SigSet::empty();
+        children.add(Signal::SIGCHLD);
+        children.thread_block()?;
+        let children = SignalFd::with_flags(&children, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+        confine::switch_uid(INIT_UID)?;
+        confine::drop_capabilities()?;
+        // After the switch: changing ids clears it.
+        prctl::set_pdeathsig(Signal::SIGKILL)?;
+        prctl::set_dumpable(false)?;
+        prctl::set_no_new_privs()?;
+        let filters = birth.filters;
+        sys::install_filter(if token.is_some() { &filters.init_with_token } else { &filters.init }, false)?;
+        link::send(launcher.as_fd(), &launcher::Confined, &[])?;
+        self.confined = Some(Confined { pid, launcher, children, token: token.map(TokenPlace::new) });
+        Ok(())
     }
 }
 
@@ -198,48 +252,4 @@ fn await_gate(birth: &mut Birth<'_>) -> io::Result<()> {
         1 => Ok(()),
         _ => Err(io::Error::other("the nursery gave up")),
     }
-}
-
-/// Init's own end of rights. Returns what it listens to from now on; every other descriptor is closed.
-fn confine_init(
-    filters: &Filters,
-    control: &OwnedFd,
-    launcher: &OwnedFd,
-    null: &OwnedFd,
-    token: Option<OwnedFd>,
-) -> io::Result<watch::Ports> {
-    let (control, launcher, null) =
-        (sys::lift_fd(control.as_fd())?, sys::lift_fd(launcher.as_fd())?, sys::lift_fd(null.as_fd())?);
-    for standard in 0..=2 {
-        sys::place_fd(null.as_fd(), standard)?;
-    }
-    sys::place_fd(control.as_fd(), 3)?;
-    sys::place_fd(launcher.as_fd(), 4)?;
-    let mut next = 5;
-    if let Some(token) = token {
-        let token = sys::lift_fd(token.as_fd())?;
-        sys::place_fd(token.as_fd(), TOKEN_DIR_FD)?;
-        std::mem::forget(token);
-        next = TOKEN_DIR_FD + 1;
-    }
-    // Given up to close_from, which closes them.
-    std::mem::forget((control, launcher, null));
-    sys::close_from(next)?;
-    let (control, launcher) = (sys::inherited_fd(3)?, sys::inherited_fd(4)?);
-    let token = if next > TOKEN_DIR_FD { Some(sys::inherited_fd(TOKEN_DIR_FD)?) } else { None };
-    // What it writes is for another uid to read, whatever the daemon was started with.
-    umask(Mode::from_bits_truncate(0o022));
-    let mut children = SigSet::empty();
-    children.add(Signal::SIGCHLD);
-    children.thread_block()?;
-    let children = SignalFd::with_flags(&children, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-    confine::switch_uid(INIT_UID)?;
-    confine::drop_capabilities()?;
-    // After the switch: changing ids clears it.
-    prctl::set_pdeathsig(Signal::SIGKILL)?;
-    prctl::set_dumpable(false)?;
-    prctl::set_no_new_privs()?;
-    sys::install_filter(if token.is_some() { &filters.init_with_token } else { &filters.init }, false)?;
-    link::send(launcher.as_fd(), &launcher::Confined, &[])?;
-    Ok(watch::Ports { control, launcher, children, token: token.map(TokenPlace::new) })
 }

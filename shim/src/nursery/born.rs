@@ -9,7 +9,7 @@ use std::{
 use nix::{
     fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2},
     sys::socket::{AddressFamily, SockFlag, SockType, socketpair},
-    unistd::{Pid, pipe2},
+    unistd::{Pid, Uid, pipe2},
 };
 use sublet_proto::link::sandbox::SandboxSpec;
 
@@ -18,7 +18,7 @@ use crate::{
     check,
     init::{self, Birth},
     link,
-    plan::{self, FUNCTION_UID, HostFacts, INIT_UID},
+    plan::{self, FUNCTION_UID, HostFacts, INIT_UID, NurseryStep},
     sys::{self, Fork},
 };
 
@@ -40,9 +40,7 @@ pub fn make(nursery: &Nursery, spec: &SandboxSpec) -> Result<Born, String> {
         missing_layers: &nursery.config.missing_layers,
         relays_streams: nursery.relays_streams,
     };
-    let steps = plan::plan(spec, &facts);
-    let cgroup = open_below(nursery.pool.as_fd(), &spec.cgroup, OFlag::O_DIRECTORY | OFlag::O_RDONLY)
-        .map_err(|e| format!("open cgroup {}: {e}", spec.cgroup))?;
+    let plan = plan::plan(spec, &facts);
     let mut v1_tasks = Vec::new();
     for pool in &nursery.v1_pools {
         let path = format!("{}/tasks", spec.cgroup);
@@ -67,35 +65,52 @@ pub fn make(nursery: &Nursery, spec: &SandboxSpec) -> Result<Born, String> {
     let (log, child_log) = pipe()?;
     let (child_gate, gate) = pipe()?;
     let null = nursery.null.try_clone().map_err(|e| format!("copy /dev/null: {e}"))?;
-    match sys::clone_into(cgroup.as_fd()).map_err(|e| format!("clone3 into {}: {e}", spec.cgroup))? {
-        Fork::Child => {
-            // The other ends would keep sockets open that must close with the supervisor.
-            drop((channel, control, log, gate));
-            init::run(Birth {
-                spec,
-                steps: &steps,
-                filters: &nursery.filters,
-                skeleton: &nursery.skeleton,
-                v1_tasks,
-                gate: Some(child_gate),
-                control: child_control,
-                channel: child_channel,
-                log: child_log,
-                null,
-                token: None,
-            })
-        }
-        Fork::Parent(pid) => {
-            // On failure the gate closes unread, and init ends.
-            write_maps(pid, host_init_uid).map_err(|e| format!("write the id maps of process {pid}: {e}"))?;
-            nix::unistd::write(&gate, &[1]).map_err(|e| format!("open the gate of process {pid}: {e}"))?;
-            Ok(Born { pid, channel, control, log })
+    let mut child = None;
+    for step in plan.of_nursery() {
+        match step {
+            NurseryStep::Birth { cgroup, owner } => match birth(nursery, cgroup, *owner)? {
+                Fork::Child => {
+                    // The other ends would keep sockets open that must close with the supervisor.
+                    drop((channel, control, log, gate));
+                    init::run(Birth {
+                        spec,
+                        plan: &plan,
+                        filters: &nursery.filters,
+                        skeleton: &nursery.skeleton,
+                        v1_tasks,
+                        gate: Some(child_gate),
+                        control: child_control,
+                        channel: child_channel,
+                        log: child_log,
+                        null,
+                        token: None,
+                    })
+                }
+                Fork::Parent(born) => child = Some(born),
+            },
+            NurseryStep::MapIds { host_init, host_function } => {
+                let pid = child.ok_or("the plan maps ids before the birth")?;
+                // On failure the gate closes unread, and init ends.
+                write_maps(pid, *host_init, *host_function)
+                    .map_err(|e| format!("write the id maps of process {pid}: {e}"))?;
+            }
         }
     }
+    let pid = child.ok_or("the plan has no birth")?;
+    nix::unistd::write(&gate, &[1]).map_err(|e| format!("open the gate of process {pid}: {e}"))?;
+    Ok(Born { pid, channel, control, log })
 }
 
-fn write_maps(pid: Pid, host_init: u32) -> io::Result<()> {
-    let map = format!("{INIT_UID} {host_init} 1\n{FUNCTION_UID} {} 1\n", host_init + 1);
+/// The birth in its group, which is opened before the uid changes.
+fn birth(nursery: &Nursery, cgroup: &str, owner: u32) -> Result<Fork<Pid>, String> {
+    let group = open_below(nursery.pool.as_fd(), cgroup, OFlag::O_DIRECTORY | OFlag::O_RDONLY)
+        .map_err(|e| format!("open cgroup {cgroup}: {e}"))?;
+    sys::clone_into(group.as_fd(), Uid::from_raw(owner))
+        .map_err(|e| format!("clone3 into {cgroup} as uid {owner}: {e}"))
+}
+
+fn write_maps(pid: Pid, host_init: u32, host_function: u32) -> io::Result<()> {
+    let map = format!("{INIT_UID} {host_init} 1\n{FUNCTION_UID} {host_function} 1\n");
     fs::write(format!("/proc/{pid}/setgroups"), "deny")?;
     fs::write(format!("/proc/{pid}/uid_map"), &map)?;
     fs::write(format!("/proc/{pid}/gid_map"), &map)

@@ -11,6 +11,7 @@ mod teardown;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ffi::CStr,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
@@ -39,6 +40,9 @@ use crate::{check, link, seccomp::Filters, sys};
 const SUPERVISOR_FD: i32 = 3;
 /// The lock of the state directory.
 const LOCK_FD: i32 = 4;
+
+/// A key in the nursery's own session keyring, by which a sandbox proves that it has another keyring.
+pub(crate) const NURSERY_KEY: &CStr = c"sublet-nursery";
 
 /// Why the nursery could not go on. Its sandboxes are gone by then.
 #[derive(Debug, thiserror::Error)]
@@ -141,6 +145,9 @@ impl Nursery {
     fn new(config: NurseryConfig) -> Result<Self, String> {
         // Sandboxes inherit the groups, and inside they can never be given up (setgroups is denied there).
         setgroups(&[]).map_err(|e| format!("give up supplementary groups: {e}"))?;
+        sys::keep_capabilities_over_uids().map_err(|e| format!("keep capabilities over changes of uid: {e}"))?;
+        sys::join_new_session_keyring().map_err(|e| format!("start a session keyring: {e}"))?;
+        sys::add_session_key(NURSERY_KEY).map_err(|e| format!("put a key into the session keyring: {e}"))?;
         let skeleton = skeleton::prepare(Path::new(&config.scratch_dir))?;
         let filters = Filters::compile().map_err(|e| e.to_string())?;
         let open = |dir: &str| -> Result<OwnedFd, String> {

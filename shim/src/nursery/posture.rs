@@ -1,7 +1,8 @@
 //! What can be seen of a sandbox from outside. Facts only: the supervisor judges them.
 
 use std::{
-    fs,
+    fs, io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -50,11 +51,21 @@ fn look(pid: i32) -> Result<ProcessPosture, String> {
         cgroups: cgroups(pid)?,
         mounts: mounts(pid)?,
         descriptors: descriptors(pid)?,
+        filesystems: filesystems(pid)?,
+        tmp_size: tmp_size(pid)?,
+        limits: limits(pid)?,
+        oom_score_adj: number(pid, "oom_score_adj")?,
+        uid_map: table(&read(&format!("/proc/{pid}/uid_map"))?),
+        gid_map: table(&read(&format!("/proc/{pid}/gid_map"))?),
+        setgroups: read(&format!("/proc/{pid}/setgroups"))?.trim().to_owned(),
+        terminal: terminal(pid)?,
+        proc_owner: proc_owner(pid)?,
+        clock_offsets: clock_offsets(pid)?,
         ..status(pid)?
     })
 }
 
-/// What /proc/PID/status says: ids, capabilities, filters, groups. The rest is left empty.
+/// What /proc/PID/status says: ids, capabilities, filters, groups, umask. The rest is left empty.
 ///
 /// # Errors
 /// When the process is gone, or /proc is not what proc(5) says.
@@ -84,6 +95,7 @@ pub fn status(pid: i32) -> Result<ProcessPosture, String> {
         seccomp_filters: number("Seccomp_filters")?,
         uids: ids("Uid")?,
         gids: ids("Gid")?,
+        umask: u32::from_str_radix(field("Umask")?, 8).map_err(|e| format!("Umask of process {pid}: {e}"))?,
         groups: field("Groups")?.split_whitespace().filter_map(|id| id.parse().ok()).collect(),
         ..ProcessPosture::default()
     })
@@ -130,10 +142,102 @@ fn mounts(pid: i32) -> Result<Vec<(String, String, String)>, String> {
         .collect()
 }
 
+/// The directory /proc/PID belongs to the effective uid in any case; the files in it tell.
+fn proc_owner(pid: i32) -> Result<u32, String> {
+    let path = format!("/proc/{pid}/status");
+    fs::metadata(&path).map(|found| found.uid()).map_err(|e| format!("stat {path}: {e}"))
+}
+
+/// All of /tmp, not only what is left. See [`tmp_space`] for the path.
+fn tmp_size(pid: i32) -> Result<(u64, u64), String> {
+    let path = format!("/proc/{pid}/root/tmp");
+    let tmp = statvfs(path.as_str()).map_err(|e| format!("statvfs {path}: {e}"))?;
+    Ok((tmp.blocks() * tmp.fragment_size(), tmp.files()))
+}
+
+/// The part of mountinfo behind the dash: `type source super-options`.
+fn filesystems(pid: i32) -> Result<Vec<(String, String)>, String> {
+    let text = read(&format!("/proc/{pid}/mountinfo"))?;
+    text.lines()
+        .map(|line| {
+            let point = line.split(' ').nth(4);
+            let options = line.split_once(" - ").and_then(|(_, filesystem)| filesystem.splitn(3, ' ').nth(2));
+            let (Some(point), Some(options)) = (point, options) else { return Err(format!("mountinfo line {line:?}")) };
+            Ok((point.to_owned(), options.to_owned()))
+        })
+        .collect()
+}
+
+/// See proc_pid_limits(5): the columns have fixed widths, of which only that of the name matters here.
+fn limits(pid: i32) -> Result<Vec<(String, u64, u64)>, String> {
+    const NAME_WIDTH: usize = 26;
+    let value = |word: Option<&str>| match word? {
+        "unlimited" => Some(u64::MAX),
+        number => number.parse().ok(),
+    };
+    let text = read(&format!("/proc/{pid}/limits"))?;
+    (text.lines().skip(1))
+        .map(|line| {
+            let (name, rest) = line.split_at_checked(NAME_WIDTH).ok_or_else(|| format!("limits line {line:?}"))?;
+            let mut words = rest.split_whitespace();
+            match (value(words.next()), value(words.next())) {
+                (Some(soft), Some(hard)) => Ok((name.trim_end().to_owned(), soft, hard)),
+                _ => Err(format!("limits line {line:?}")),
+            }
+        })
+        .collect()
+}
+
+fn number(pid: i32, name: &str) -> Result<i32, String> {
+    let text = read(&format!("/proc/{pid}/{name}"))?;
+    text.trim().parse().map_err(|e| format!("{name} of process {pid} is {text:?}: {e}"))
+}
+
+/// Columns parted by one space, lines by a comma and a space.
+fn table(text: &str) -> String {
+    let lines = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
+    lines.collect::<Vec<_>>().join(", ")
+}
+
+/// The seventh field of /proc/PID/stat; the second, the name, may contain spaces and brackets.
+fn terminal(pid: i32) -> Result<i32, String> {
+    let text = read(&format!("/proc/{pid}/stat"))?;
+    let after_name = text.rsplit_once(") ").map(|(_, rest)| rest);
+    let field = after_name.and_then(|rest| rest.split(' ').nth(4)).and_then(|field| field.parse().ok());
+    field.ok_or_else(|| format!("/proc/{pid}/stat is {text:?}"))
+}
+
+fn clock_offsets(pid: i32) -> Result<Option<String>, String> {
+    let path = format!("/proc/{pid}/timens_offsets");
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok(Some(table(&text))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(format!("read {path}: {error}")),
+    }
+}
+
 fn descriptors(pid: i32) -> Result<Vec<i32>, String> {
     let path = format!("/proc/{pid}/fd");
     let entries = fs::read_dir(&path).map_err(|e| format!("read {path}: {e}"))?;
     let mut found: Vec<i32> = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
     found.sort_unstable();
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_process_is_read_as_the_kernel_prints_it() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        let seen = look(own).unwrap();
+        let limit = seen.limits.iter().find(|(name, ..)| name == "Max open files").unwrap();
+        let kernels = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).unwrap();
+        assert_eq!((limit.1, limit.2), kernels);
+        assert!(seen.limits.len() >= 16 && seen.limits.iter().any(|(name, ..)| name == "Max realtime timeout"));
+        assert!(["allow", "deny"].contains(&seen.setgroups.as_str()), "{}", seen.setgroups);
+        assert_eq!(seen.filesystems.len(), seen.mounts.len());
+        assert!(seen.uid_map.starts_with("0 "), "{}", seen.uid_map);
+    }
 }

@@ -24,16 +24,14 @@ pub fn plan(path: &Path, function: &str, json: bool) -> Result<(), Failed> {
     let is_hybrid = HostCgroups::discover().is_ok_and(|found| found.is_hybrid());
     let plan = entry.plan(config.host.uid_base, is_hybrid, &report.missing_layers());
     if json {
-        let steps: Vec<_> = plan
-            .iter()
-            .map(|step| json!({ "by": format!("{:?}", step.actor()).to_lowercase(), "step": step.to_string() }))
-            .collect();
+        let steps: Vec<_> =
+            (plan.steps().iter()).map(|step| json!({ "by": step.performer(), "step": step.to_string() })).collect();
         println!("{}", json!({ "tenant": &*entry.tenant, "function": &*entry.name, "steps": steps }));
         return Ok(());
     }
     println!("{}/{} (revision {})", entry.tenant, entry.name, entry.settings.short_revision());
-    for (number, step) in plan.iter().enumerate() {
-        println!("{:>3}  {:<9} {step}", number + 1, format!("{:?}", step.actor()).to_lowercase());
+    for (number, step) in plan.steps().iter().enumerate() {
+        println!("{:>3}  {:<9} {step}", number + 1, step.performer());
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use sublet_proto::link::{
     sandbox::{InnerLimits, Layer, SandboxSpec},
     token::{TOKEN_FD, TOKEN_FILE},
 };
-use sublet_shim::plan::{self, HostFacts, Step};
+use sublet_shim::plan::{self, HostFacts, Plan};
 
 use crate::{
     cgroups::owner::Owner,
@@ -70,7 +70,7 @@ impl Entry {
     }
 
     /// The steps that make a worker of it, as they would be for slot 0.
-    pub fn plan(&self, uid_base: u32, v1_groups: bool, missing_layers: &[Layer]) -> Vec<Step> {
+    pub fn plan(&self, uid_base: u32, v1_groups: bool, missing_layers: &[Layer]) -> Plan {
         let cgroup = format!("t-{}/s-<hash of sub-tenant>/w-<worker>", self.tenant);
         let facts = HostFacts {
             host_init_uid: uid_base,

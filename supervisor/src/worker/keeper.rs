@@ -244,13 +244,15 @@ async fn confine(shop: &Workshop, worker: &Worker, slot: u32, channel: OwnedFd) 
     expect(&mut channel, Kind::Confined).await?;
     worker.seen().start_stage = "its sandbox is being checked from outside";
     let posture = shop.nursery.inspect(worker.id.0).await.map_err(StartError::Nursery)?;
-    let root = worker.entry.settings.layout.to_sandbox_root();
+    let cgroup = worker.leaf().map_or("", |leaf| leaf.name());
+    let spec = worker.entry.sandbox(slot, cgroup.to_owned(), &shop.missing_layers);
     let expected = Expected {
         init_uid: shop.uid_base + 2 * slot,
-        cgroup: worker.leaf().map_or("", |leaf| leaf.name()),
+        cgroup,
         v1_controllers: &shop.v1_controllers,
-        root: &root,
+        root: &spec.root,
         token: worker.token.is_some(),
+        limits: &spec.limits,
         missing_layers: &shop.missing_layers,
         inherited_filters: shop.inherited_filters,
     };

@@ -26,9 +26,9 @@ use nix::sys::signal::Signal;
 use sublet_pool::{KillReason, SubTenant, WorkerId};
 use sublet_proto::link::{
     nursery::{InitReport, TmpSpace},
+    step::StepId,
     token::ToInit,
 };
-use sublet_shim::plan::Step;
 use tokio::sync::{Notify, watch};
 
 use self::{
@@ -119,6 +119,16 @@ pub enum StartFailure {
 impl StartFailure {
     fn theirs(setting: &'static str, message: String) -> Self {
         Self::Theirs { message, setting, said: bytes::Bytes::new() }
+    }
+}
+
+/// The setting to look at when a step has failed through the function's configuration; none when the host or sublet is at
+/// fault.
+fn setting_at_fault(failed: StepId, layout: &Layout) -> Option<&'static str> {
+    match layout {
+        _ if failed == StepId::MountFunction => Some("dir"),
+        Layout::Dir(_) if failed.needs_mount_point() => Some("root"),
+        Layout::Dir(_) | Layout::Host | Layout::Static => None,
     }
 }
 
@@ -326,15 +336,11 @@ impl Worker {
     fn note(&self, report: InitReport) {
         let mut seen = self.seen();
         match report {
-            InitReport::StepFailed { step, error } => {
+            InitReport::StepFailed { id, step, error } => {
                 let what = format!("{step}: {error}");
-                let theirs = |setting| StartFailure::theirs(setting, what.clone());
-                let settings = &self.entry.settings;
-                let mount_function = Step::MountFunction { dir: settings.dir.as_str().to_owned() };
-                let failure = match &settings.layout {
-                    _ if step == mount_function.to_string() => theirs("dir"),
-                    Layout::Dir(_) if step.starts_with("mount ") => theirs("root"),
-                    Layout::Dir(_) | Layout::Host | Layout::Static => StartFailure::Ours(what),
+                let failure = match setting_at_fault(id, &self.entry.settings.layout) {
+                    Some(setting) => StartFailure::theirs(setting, what),
+                    None => StartFailure::Ours(what),
                 };
                 seen.start_failure.get_or_insert(failure);
             }
@@ -479,6 +485,29 @@ impl Freezer {
                 Ok(since.elapsed())
             }
             (true, Some(_)) | (false, None) => Ok(Duration::ZERO),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::HostPath;
+
+    #[test]
+    fn failed_step_is_the_functions_fault_only_where_its_configuration_names_the_path() {
+        let dir = Layout::Dir(HostPath::resolve("/srv/root", Path::new("/")).unwrap());
+        for layout in [&Layout::Host, &Layout::Static, &dir] {
+            assert_eq!(setting_at_fault(StepId::MountFunction, layout), Some("dir"));
+            for ours in [StepId::PrivatePropagation, StepId::LimitCounters, StepId::ProveLandlock, StepId::Seccomp] {
+                assert_eq!(setting_at_fault(ours, layout), None, "{ours:?}");
+            }
+        }
+        for mount in [StepId::MountRoot, StepId::MountDev, StepId::MountProc, StepId::MountTmp, StepId::MountToken] {
+            assert_eq!(setting_at_fault(mount, &dir), Some("root"), "{mount:?}");
+            assert_eq!(setting_at_fault(mount, &Layout::Host), None, "{mount:?}");
         }
     }
 }

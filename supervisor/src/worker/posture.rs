@@ -7,10 +7,13 @@ use std::collections::BTreeSet;
 
 use sublet_proto::link::{
     nursery::{Posture, ProcessPosture},
-    sandbox::{Layer, Root},
+    sandbox::{InnerLimits, Layer, Root},
     token::TOKEN_DIR,
 };
-use sublet_shim::seccomp::Filters;
+use sublet_shim::{
+    plan::{self, FUNCTION_UID, INIT_UID, OOM_SCORE_ADJ},
+    seccomp::Filters,
+};
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +39,8 @@ pub struct Expected<'a> {
     pub root: &'a Root,
     /// Whether there is a place for a token.
     pub token: bool,
+    /// Limits set inside.
+    pub limits: &'a InnerLimits,
     /// Layers this host lacks and the operator accepted to miss.
     pub missing_layers: &'a [Layer],
     /// Filters the supervisor itself was started under; every child has them too.
@@ -107,6 +112,14 @@ pub fn judge(posture: &Posture, expected: &Expected<'_>) -> Vec<Fact> {
     let function = &posture.function;
     process(FUNCTION, function, expected.init_uid + 1, Filters::function_count(), expected, &mut facts);
     mount_facts(function, expected, &mut facts);
+    limit_facts(function, expected.limits, &mut facts);
+    if !expected.missing_layers.contains(&Layer::Time) {
+        // `monotonic S N, boottime S N`: an offset of nothing at all would be the host's clock.
+        let offsets = function.clock_offsets.as_deref().unwrap_or("absent");
+        let is_set = |line: &str| line.split(' ').skip(1).any(|number| number.parse().is_ok_and(|n: i64| n != 0));
+        let ok = offsets.split(", ").count() == 2 && offsets.split(", ").all(is_set);
+        push(&mut facts, "function clock offsets", offsets, ok);
+    }
     push(
         &mut facts,
         "function descriptors",
@@ -142,6 +155,15 @@ fn process(who: &str, seen: &ProcessPosture, uid: u32, filters: u32, expected: &
         push(facts, format!("{who} {name} namespace"), value, own.is_some() && host.is_some() && own != host);
     }
     status(who, seen, (uid, filters + expected.inherited_filters), facts);
+    let map = format!("{INIT_UID} {} 1, {FUNCTION_UID} {} 1", expected.init_uid, expected.init_uid + 1);
+    push(facts, format!("{who} uid map"), &seen.uid_map, seen.uid_map == map);
+    push(facts, format!("{who} gid map"), &seen.gid_map, seen.gid_map == map);
+    push(facts, format!("{who} setgroups"), &seen.setgroups, seen.setgroups == "deny");
+    let adjusted = u32::try_from(seen.oom_score_adj) == Ok(OOM_SCORE_ADJ);
+    push(facts, format!("{who} oom_score_adj"), seen.oom_score_adj.to_string(), adjusted);
+    push(facts, format!("{who} terminal"), seen.terminal.to_string(), seen.terminal == 0);
+    // Who cannot be dumped has files in /proc that belong to root.
+    push(facts, format!("{who} owner of its files in /proc"), seen.proc_owner.to_string(), seen.proc_owner == 0);
     for controller in [""].iter().chain(expected.v1_controllers) {
         let found = seen.cgroups.iter().find(|(names, _)| {
             if controller.is_empty() { names.is_empty() } else { names.split(',').any(|name| name == *controller) }
@@ -161,9 +183,27 @@ fn status(who: &str, seen: &ProcessPosture, (uid, filters): (u32, u32), facts: &
     push(facts, format!("{who} uids"), format!("{:?}", seen.uids), seen.uids == [uid; 4]);
     push(facts, format!("{who} gids"), format!("{:?}", seen.gids), seen.gids == [uid; 4]);
     push(facts, format!("{who} groups"), format!("{:?}", seen.groups), seen.groups.is_empty());
+    push(facts, format!("{who} umask"), format!("{:03o}", seen.umask), seen.umask == 0o022);
 }
 
+/// A host's lower hard limit stays, so a limit may be less than what was asked for, and never more.
+fn limit_facts(seen: &ProcessPosture, limits: &InnerLimits, facts: &mut Vec<Fact>) {
+    for limit in plan::rlimits(limits) {
+        let found = seen.limits.iter().find(|(name, ..)| name == limit.proc_name);
+        let value = found.map_or_else(|| "absent".to_owned(), |(_, soft, hard)| format!("{soft} {hard}"));
+        let ok = found.is_some_and(|(_, soft, hard)| *soft <= limit.value && *hard <= limit.value);
+        push(facts, format!("function limit {}", limit.name), value, ok);
+    }
+}
+
+/// Options that the filesystem of /proc must have been mounted with.
+const PROC_OPTIONS: [&str; 2] = ["hidepid=invisible", "subset=pid"];
+
+/// Size of a page on x86_64, the only architecture there is a system call policy for.
+const PAGE_BYTES: u64 = 4096;
+
 fn mount_facts(seen: &ProcessPosture, expected: &Expected<'_>, facts: &mut Vec<Fact>) {
+    let limits = expected.limits;
     let expected = mounts(expected.root, expected.token);
     let points: BTreeSet<&str> = seen.mounts.iter().map(|(point, ..)| point.as_str()).collect();
     let due: BTreeSet<&str> = expected.iter().map(|(point, ..)| *point).collect();
@@ -179,11 +219,21 @@ fn mount_facts(seen: &ProcessPosture, expected: &Expected<'_>, facts: &mut Vec<F
             && kind.is_none_or(|kind| kind == filesystem);
         push(facts, format!("mount {point}"), format!("{filesystem} {options}"), ok);
     }
+    let given = seen.filesystems.iter().find(|(p, _)| p == "/proc").map_or("absent", |(_, options)| options);
+    let ok = PROC_OPTIONS.iter().all(|option| given.split(',').any(|other| other == *option));
+    push(facts, "filesystem /proc", given, ok);
+    // A tmpfs has whole pages.
+    let due = (limits.tmp_bytes.div_ceil(PAGE_BYTES) * PAGE_BYTES, limits.tmp_inodes);
+    let (bytes, inodes) = seen.tmp_size;
+    push(facts, "size of /tmp", format!("{bytes} bytes, {inodes} files"), (bytes, inodes) == due);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const LIMITS: InnerLimits =
+        InnerLimits { nofile: 64, tmp_bytes: 1 << 20, file_bytes: 1 << 20, tmp_inodes: 64, stack_bytes: 8 << 20 };
 
     fn good() -> (Posture, Root) {
         let names = ["user", "pid", "mnt", "net", "ipc", "uts", "cgroup", "time"];
@@ -208,6 +258,19 @@ mod tests {
                 })
                 .collect(),
             descriptors: vec![0, 1, 2, 3],
+            filesystems: vec![("/proc".into(), "rw,hidepid=invisible,subset=pid".into())],
+            tmp_size: (1 << 20, 64),
+            limits: (plan::rlimits(&LIMITS).into_iter())
+                .map(|limit| (limit.proc_name.to_owned(), limit.value, limit.value))
+                .collect(),
+            oom_score_adj: 700,
+            uid_map: "999 10 1, 1000 11 1".into(),
+            gid_map: "999 10 1, 1000 11 1".into(),
+            setgroups: "deny".into(),
+            terminal: 0,
+            proc_owner: 0,
+            umask: 0o022,
+            clock_offsets: Some("monotonic -77 5, boottime -78 4".into()),
         };
         let posture =
             Posture { init: process(10, Filters::INIT_COUNT), function: process(11, Filters::function_count()) };
@@ -225,6 +288,7 @@ mod tests {
             v1_controllers: &[],
             root,
             token,
+            limits: &LIMITS,
             missing_layers: &[],
             inherited_filters: 0,
         };
@@ -240,7 +304,7 @@ mod tests {
     #[test]
     fn each_missing_layer_is_seen() {
         type Spoil = fn(&mut ProcessPosture);
-        let cases: [(Spoil, &str); 13] = [
+        let cases: [(Spoil, &str); 26] = [
             (|p| p.namespaces[3].1 = p.host_namespaces[3].1, "function net namespace"),
             (|p| drop(p.namespaces.remove(7)), "function time namespace"),
             (|p| p.capabilities = 1, "function capabilities"),
@@ -254,6 +318,19 @@ mod tests {
             (|p| p.mounts.push(("/home".into(), "ext4".into(), "ro,nosuid,nodev".into())), "mounts"),
             (|p| p.mounts[2].2 = "rw,nosuid,nodev".into(), "mount /function"),
             (|p| p.descriptors.push(4), "function descriptors"),
+            (|p| p.limits[0].1 = 65, "function limit nofile"),
+            (|p| p.limits[3].2 = u64::MAX, "function limit core"),
+            (|p| drop(p.limits.remove(6)), "function limit sigpending"),
+            (|p| p.oom_score_adj = 0, "function oom_score_adj"),
+            (|p| p.uid_map = "0 0 4294967295".into(), "function uid map"),
+            (|p| p.gid_map.push_str(", 0 0 1"), "function gid map"),
+            (|p| p.setgroups = "allow".into(), "function setgroups"),
+            (|p| p.terminal = 34816, "function terminal"),
+            (|p| p.proc_owner = 11, "function owner of its files in /proc"),
+            (|p| p.umask = 0, "function umask"),
+            (|p| p.clock_offsets = Some("monotonic 0 0, boottime 0 0".into()), "function clock offsets"),
+            (|p| p.filesystems[0].1 = "rw".into(), "filesystem /proc"),
+            (|p| p.tmp_size.0 += 4096, "size of /tmp"),
         ];
         for (spoil, name) in cases {
             let (mut posture, root) = good();

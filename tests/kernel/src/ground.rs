@@ -7,8 +7,8 @@ use crate::{lambda, supervisor};
 /// What a case needs of its ground.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
-    /// Landlock.
-    Landlock,
+    /// Landlock of version 5 (Linux 6.10) or later, which knows the ioctls of devices.
+    LandlockDevices,
     /// CPU quotas.
     Cpu,
     /// A stock client of the Lambda Runtime API, by its directory's name.
@@ -23,6 +23,8 @@ pub struct Ground {
     kernel: String,
     cgroups: String,
     degraded: Vec<String>,
+    /// Version of landlock; 0 where there is none.
+    landlock: u32,
     /// Emulated: everything takes many times as long.
     pub is_slow: bool,
 }
@@ -37,6 +39,8 @@ impl Ground {
         let checks = report["checks"].as_array().cloned().unwrap_or_default();
         let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
         let cgroups = checks.iter().find(|c| c["name"] == "cgroups").map(|c| text(&c["value"])).unwrap_or_default();
+        let landlock = checks.iter().find(|c| c["name"] == "landlock").map(|c| text(&c["value"])).unwrap_or_default();
+        let landlock = landlock.strip_prefix("version ").and_then(|number| number.parse().ok()).unwrap_or(0);
         let degraded = (checks.iter().filter(|c| c["state"] == "degraded"))
             .map(|c| match text(&c["name"]).as_str() {
                 "landlock" => "landlock".to_owned(),
@@ -47,7 +51,7 @@ impl Ground {
             })
             .collect();
         let is_slow = fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains("User Mode Linux"));
-        Self { kernel, cgroups, degraded, is_slow }
+        Self { kernel, cgroups, degraded, landlock, is_slow }
     }
 
     /// Whether limits are on cgroup v1.
@@ -63,7 +67,7 @@ impl Ground {
     /// The reason when a need is not met.
     pub fn lacks(&self, need: Need) -> Option<&'static str> {
         match need {
-            Need::Landlock if self.degraded.iter().any(|name| name == "landlock") => Some("no landlock"),
+            Need::LandlockDevices if self.landlock < 5 => Some("no landlock for devices"),
             Need::Cpu if self.degraded.iter().any(|name| name == "cpu") => Some("no CPU limit"),
             Need::Client("python") if !lambda::clients().join("python/awslambdaric").is_dir() => {
                 Some("no awslambdaric")
@@ -71,7 +75,7 @@ impl Ground {
             Need::Client("node") if !lambda::clients().join("node/node_modules").is_dir() => Some("no aws-lambda-ric"),
             Need::Client("shell") if !lambda::clients().join("shell").is_dir() => Some("no curl"),
             Need::Speed if self.is_slow => Some("emulated"),
-            Need::Landlock | Need::Cpu | Need::Client(_) | Need::Speed => None,
+            Need::LandlockDevices | Need::Cpu | Need::Client(_) | Need::Speed => None,
         }
     }
 }

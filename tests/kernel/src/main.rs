@@ -10,6 +10,7 @@ mod cells;
 mod channel;
 mod client;
 mod configs;
+mod counters;
 mod ground;
 mod history;
 mod isolation;
@@ -55,6 +56,7 @@ fn main() {
         verdicts::CASES,
         cage::CASES,
         channel::CASES,
+        counters::CASES,
         isolation::CASES,
         life::CASES,
         cells::CASES,

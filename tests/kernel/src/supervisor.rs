@@ -69,6 +69,13 @@ impl Supervisor {
         Self::start_command(place, config, command, &[])
     }
 
+    /// The same on a kernel that seems to have no landlock.
+    pub fn start_without_landlock(place: Place, config: &str) -> Result<Self, String> {
+        let mut command = Command::new(probe());
+        command.arg("without-landlock").arg(program());
+        Self::start_command(place, config, command, &[])
+    }
+
     fn start_command(place: Place, config: &str, mut command: Command, arguments: &[&str]) -> Result<Self, String> {
         let path = place.write(config)?;
         let mut child = command

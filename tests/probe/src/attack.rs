@@ -61,7 +61,9 @@ pub fn try_call(name: &str) -> Outcome {
         "ptrace" => attach_to_child(),
         "setns" | "bpf" | "keyctl" | "io_uring" | "userfaultfd" | "perf" | "kexec" | "module" | "reboot"
         | "open_by_handle" | "process_vm_readv" | "x32" | "clone-newuser" | "tiocsti" | "packet-socket"
-        | "netlink-socket" | "vsock-socket" | "personality" | "swapon" | "setpriority" => sys::raw(name),
+        | "netlink-socket" | "vsock-socket" | "personality" | "swapon" | "setpriority" | "device-ioctl" => {
+            sys::raw(name)
+        }
         other => return Err(format!("unknown call {other:?}")),
     };
     match result {

@@ -5,6 +5,7 @@
 //! its arguments it does the same outside of any sandbox: a kernel test first shows that a thing is possible there.
 
 mod attack;
+mod counters;
 mod descriptors;
 mod frames;
 mod limits;
@@ -40,6 +41,10 @@ fn main() -> ExitCode {
                 return tell(pieces::run(arguments, |piece| stdout.write_all(piece).and_then(|()| stdout.flush())));
             }
             tell(perform(&mut state::State::default(), &verb))
+        }
+        Some("without-landlock") => {
+            eprintln!("{}", sys::become_without_landlock(&arguments[1..]));
+            ExitCode::from(9)
         }
         Some(_) => tell(perform(&mut state::State::default(), &arguments.join(" "))),
     }
@@ -142,6 +147,11 @@ pub fn perform(state: &mut state::State, text: &str) -> Outcome {
             Ok(Vec::new())
         }
         "limits" => limits::rlimits(),
+        "inotify" => counters::instances(number(1)?),
+        "watches" => counters::watches(number(1)?),
+        "signals" => counters::signals(number(1)?),
+        "clocks" => counters::clocks(),
+        "owner" => counters::owner(word(1)?),
         "answer" => Ok(vec![b'x'; usize::try_from(number(1)?).map_err(|e| e.to_string())?]),
         "signal" => {
             sys::raise(i32::try_from(number(1)?).map_err(|e| e.to_string())?);

@@ -228,7 +228,7 @@ impl Admin for AdminService {
         let plan = entry.plan(shop.uid_base, !shop.v1_controllers.is_empty(), &shop.missing_layers);
         Ok(Response::new(DescribeFunctionResponse {
             function: Some(self.function(&entry, &self.driver.workers())),
-            plan: plan.iter().map(ToString::to_string).collect(),
+            plan: plan.steps().iter().map(ToString::to_string).collect(),
         }))
     }
 
