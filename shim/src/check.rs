@@ -151,6 +151,7 @@ mod tests {
             scratch_dir: "/var/lib/sublet/scratch".into(),
             cgroups: CgroupDirs::default(),
             missing_layers: vec![],
+            forbid_store_bypass: false,
             remove_at_end: vec![],
         }
     }

@@ -143,6 +143,9 @@ pub enum LauncherStep {
     DropCapabilities,
     /// execve can add no right.
     NoNewPrivs,
+    /// Branches of others do not train this process's, and the other way round; on demand it does without speculative store
+    /// bypass too. Held over execve and fork, for good.
+    LimitSpeculation { store_bypass: bool },
     /// A second no to files.
     Landlock,
     /// Landlock cannot be seen from outside: what only landlock refuses must fail.
@@ -220,6 +223,7 @@ impl LauncherStep {
             Self::SwitchUid => StepId::SwitchUid,
             Self::DropCapabilities => StepId::DropCapabilities,
             Self::NoNewPrivs => StepId::NoNewPrivs,
+            Self::LimitSpeculation { .. } => StepId::LimitSpeculation,
             Self::Landlock => StepId::Landlock,
             Self::ProveLandlock => StepId::ProveLandlock,
             Self::ProveCounters => StepId::ProveCounters,
@@ -317,6 +321,12 @@ impl fmt::Display for LauncherStep {
                 f.write_str("empty the bounding, ambient, inheritable, permitted, effective sets")
             }
             Self::NoNewPrivs => f.write_str("set no_new_privs"),
+            Self::LimitSpeculation { store_bypass: true } => {
+                f.write_str("forbid speculation by indirect branches and store bypass, where they can be")
+            }
+            Self::LimitSpeculation { store_bypass: false } => {
+                f.write_str("forbid speculation by indirect branches, where it can be")
+            }
             Self::Landlock => f.write_str("restrict files by landlock"),
             Self::ProveLandlock => f.write_str("prove landlock: no character device can be made in /tmp"),
             Self::ProveCounters => f.write_str("prove the maxima: no user namespace can be made"),
@@ -357,6 +367,8 @@ pub struct HostFacts<'a> {
     /// Whether the kernel lets descriptors through that a function attaches to its frames (before Linux 6.16), so that a
     /// launcher has to stand in between.
     pub relays_streams: bool,
+    /// Whether functions run without speculative store bypass.
+    pub forbid_store_bypass: bool,
 }
 
 /// The steps that make one sandbox, in order.
@@ -437,6 +449,7 @@ pub fn plan(spec: &SandboxSpec, host: &HostFacts<'_>) -> Plan {
         LauncherStep::SwitchUid,
         LauncherStep::DropCapabilities,
         LauncherStep::NoNewPrivs,
+        LauncherStep::LimitSpeculation { store_bypass: host.forbid_store_bypass },
     ];
     if has(Layer::Landlock) {
         launcher.extend([LauncherStep::Landlock, LauncherStep::ProveLandlock]);

@@ -131,6 +131,10 @@ pub struct ProcessPosture {
     pub cgroups: Vec<(String, String)>,
     /// Mounts as (mount point, filesystem, options of the mount).
     pub mounts: Vec<(String, String, String)>,
+    /// `SpeculationIndirectBranch` of /proc/PID/status; empty where the kernel has no such line.
+    pub indirect_branch: String,
+    /// `Speculation_Store_Bypass` of /proc/PID/status; empty where the kernel has no such line.
+    pub store_bypass: String,
     /// Open descriptors.
     pub descriptors: Vec<i32>,
     /// Options of the filesystem behind each mount, as (mount point, options).

@@ -175,6 +175,8 @@ pub struct NurseryConfig {
     pub cgroups: CgroupDirs,
     /// Layers this host lacks and the operator accepted to miss.
     pub missing_layers: Vec<Layer>,
+    /// Whether functions run without speculative store bypass.
+    pub forbid_store_bypass: bool,
     /// Sockets it removes when it ends: the supervisor, which bound them, has no right to by then.
     pub remove_at_end: Vec<String>,
 }

@@ -57,6 +57,8 @@ pub enum StepId {
     DropCapabilities,
     /// The launcher sets no_new_privs.
     NoNewPrivs,
+    /// The launcher forbids itself kinds of speculation.
+    LimitSpeculation,
     /// The launcher restricts files by landlock.
     Landlock,
     /// The launcher tries what only landlock refuses.

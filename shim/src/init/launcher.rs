@@ -27,7 +27,7 @@ use super::{Birth, channel::Channel, confine, exec, lambda, prove, relay};
 use crate::{
     link,
     plan::{FUNCTION_UID, LauncherStep},
-    sys,
+    sys::{self, Speculation},
 };
 
 /// The launcher's end of its socket to init, while it has one.
@@ -105,6 +105,10 @@ fn apply(
             Ok(prctl::set_child_subreaper(birth.spec.protocol == Protocol::Exec)?)
         }
         LauncherStep::NoNewPrivs => Ok(prctl::set_no_new_privs()?),
+        LauncherStep::LimitSpeculation { store_bypass } => {
+            sys::forbid_speculation(Speculation::IndirectBranch)?;
+            if *store_bypass { sys::forbid_speculation(Speculation::StoreBypass) } else { Ok(()) }
+        }
         LauncherStep::Landlock => confine::restrict_by_landlock().map(drop),
         LauncherStep::ProveLandlock => prove::landlock(),
         LauncherStep::ProveCounters => prove::counters(),

@@ -30,7 +30,8 @@ pub fn landlock() -> io::Result<()> {
 /// Without the maxima anybody may make a user namespace, or on some hosts nobody but root.
 pub fn counters() -> io::Result<()> {
     match sys::unshare(libc::CLONE_NEWUSER) {
-        Err(_) => Ok(()),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EPERM)) => Ok(()),
+        Err(error) => Err(io::Error::other(format!("a user namespace was refused by something else: {error}"))),
         Ok(()) => Err(io::Error::other("a user namespace could be made")),
     }
 }
@@ -40,5 +41,37 @@ pub fn keyring() -> io::Result<()> {
     match sys::has_session_key(NURSERY_KEY)? {
         false => Ok(()),
         true => Err(io::Error::other("the session keyring is the nursery's")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::init::confine;
+
+    // Landlock and the session keyring are of a thread, and each test has a thread of its own.
+
+    #[test]
+    fn landlock_is_proved_with_it_and_not_without() {
+        if crate::landlock_abi() < 3 {
+            eprintln!("skipped: this kernel has no landlock of version 3");
+            return;
+        }
+        assert!(landlock().unwrap_err().to_string().contains("could be made"));
+        nix::sys::prctl::set_no_new_privs().unwrap();
+        confine::restrict_by_landlock().unwrap();
+        landlock().unwrap();
+    }
+
+    #[test]
+    fn keyring_is_proved_with_a_new_one_and_not_with_that_of_the_nursery() {
+        if let Err(error) = sys::join_new_session_keyring() {
+            eprintln!("skipped: no session keyring here: {error}");
+            return;
+        }
+        sys::add_session_key(NURSERY_KEY).unwrap();
+        assert!(keyring().unwrap_err().to_string().contains("the nursery's"));
+        sys::join_new_session_keyring().unwrap();
+        keyring().unwrap();
     }
 }

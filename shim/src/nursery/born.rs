@@ -39,6 +39,7 @@ pub fn make(nursery: &Nursery, spec: &SandboxSpec) -> Result<Born, String> {
         v1_groups: !nursery.v1_pools.is_empty(),
         missing_layers: &nursery.config.missing_layers,
         relays_streams: nursery.relays_streams,
+        forbid_store_bypass: nursery.config.forbid_store_bypass,
     };
     let plan = plan::plan(spec, &facts);
     let mut v1_tasks = Vec::new();

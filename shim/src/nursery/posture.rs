@@ -95,6 +95,8 @@ pub fn status(pid: i32) -> Result<ProcessPosture, String> {
         seccomp_filters: number("Seccomp_filters")?,
         uids: ids("Uid")?,
         gids: ids("Gid")?,
+        indirect_branch: field("SpeculationIndirectBranch").unwrap_or_default().to_owned(),
+        store_bypass: field("Speculation_Store_Bypass").unwrap_or_default().to_owned(),
         umask: u32::from_str_radix(field("Umask")?, 8).map_err(|e| format!("Umask of process {pid}: {e}"))?,
         groups: field("Groups")?.split_whitespace().filter_map(|id| id.parse().ok()).collect(),
         ..ProcessPosture::default()

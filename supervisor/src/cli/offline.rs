@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, path::Path};
 
 use serde_json::json;
 use sublet_pool::{FunctionId, TenantId};
+use sublet_shim::plan::HostFacts;
 
 use super::{Failed, output};
 use crate::{
@@ -22,7 +23,13 @@ pub fn plan(path: &Path, function: &str, json: bool) -> Result<(), Failed> {
     let entry = find(&catalogue, function)?;
     let report = Report::of_host();
     let is_hybrid = HostCgroups::discover().is_ok_and(|found| found.is_hybrid());
-    let plan = entry.plan(config.host.uid_base, is_hybrid, &report.missing_layers());
+    let plan = entry.plan(&HostFacts {
+        host_init_uid: config.host.uid_base,
+        v1_groups: is_hybrid,
+        missing_layers: &report.missing_layers(),
+        forbid_store_bypass: config.host.forbid_store_bypass,
+        relays_streams: !sublet_shim::link::can_refuse_descriptors(),
+    });
     if json {
         let steps: Vec<_> =
             (plan.steps().iter()).map(|step| json!({ "by": step.performer(), "step": step.to_string() })).collect();

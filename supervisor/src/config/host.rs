@@ -53,6 +53,8 @@ pub fn check(raw: &RawHost, r: &Reader<'_>) -> (Above, Option<Host>) {
         r.or("connections_max", raw.connections_max.as_ref(), &bounds::CONNECTIONS, defaults::CONNECTIONS_MAX);
     let threads = r.or("threads", raw.threads.as_ref(), &bounds::THREADS, defaults::threads());
     let busy_poll = busy_poll(raw, r, &threads);
+    let forbid_store_bypass =
+        r.flag("forbid_store_bypass", raw.forbid_store_bypass.as_ref(), defaults::FORBID_STORE_BYPASS);
     let memory_max = r.optional("memory_max", raw.memory_max.as_ref(), &bounds::MEMORY);
     let cpu_quota = r.optional("cpu_quota", raw.cpu_quota.as_ref(), &bounds::CPU_QUOTA);
     let pids_max = r.optional("pids_max", raw.pids_max.as_ref(), &bounds::PIDS);
@@ -80,6 +82,7 @@ pub fn check(raw: &RawHost, r: &Reader<'_>) -> (Above, Option<Host>) {
             connections_max: connections_max.value,
             threads: threads.value,
             busy_poll,
+            forbid_store_bypass,
             log: log.clone()?,
             log_memory,
             memory_max: memory_max.as_ref().map(|s| s.value),

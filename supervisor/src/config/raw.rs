@@ -115,6 +115,7 @@ table! {
         connections_max,
         threads,
         busy_poll,
+        forbid_store_bypass,
         log,
         log_dir,
         log_file_size,

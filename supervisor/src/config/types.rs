@@ -94,6 +94,8 @@ pub struct Host {
     pub threads: u32,
     /// Whether answers that are due at once are polled for; only with one thread.
     pub busy_poll: bool,
+    /// Whether functions run without speculative store bypass.
+    pub forbid_store_bypass: bool,
     /// Where the lines of all functions are written.
     pub log: LogTo,
     /// Room for the last lines of all functions, for `sublet logs`.

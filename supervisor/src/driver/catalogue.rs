@@ -69,16 +69,10 @@ impl Entry {
         }
     }
 
-    /// The steps that make a worker of it, as they would be for slot 0.
-    pub fn plan(&self, uid_base: u32, v1_groups: bool, missing_layers: &[Layer]) -> Plan {
+    /// The steps that make a worker of it, as they would be on this host for slot 0.
+    pub fn plan(&self, host: &HostFacts<'_>) -> Plan {
         let cgroup = format!("t-{}/s-<hash of sub-tenant>/w-<worker>", self.tenant);
-        let facts = HostFacts {
-            host_init_uid: uid_base,
-            v1_groups,
-            missing_layers,
-            relays_streams: !sublet_shim::link::can_refuse_descriptors(),
-        };
-        plan::plan(&self.sandbox(0, cgroup, missing_layers), &facts)
+        plan::plan(&self.sandbox(0, cgroup, host.missing_layers), host)
     }
 
     /// The function's whole environment. Its values are handed over with START and are in no cgroup, path or log.

@@ -17,6 +17,7 @@ const FIXED: &[(&str, &str)] = &[
     ("cgroup_parent", "the cgroups are there"),
     ("uid_base", "the nursery was told once"),
     ("uid_count", "the nursery was told once"),
+    ("forbid_store_bypass", "the nursery was told once"),
     ("supervisor_uid", "it is what the supervisor runs as"),
     ("log", "it was opened with root's rights"),
     ("log_memory", "it was set aside"),

@@ -101,6 +101,7 @@ fn of_host(host: &Host) -> Values {
         ("connections_max", host.connections_max.to_string()),
         ("threads", host.threads.to_string()),
         ("busy_poll", host.busy_poll.to_string()),
+        ("forbid_store_bypass", host.forbid_store_bypass.to_string()),
         ("log_memory", host.log_memory.to_string()),
     ]
 }

@@ -258,6 +258,7 @@ fn begin(
         scratch_dir: state.scratch().display().to_string(),
         cgroups: tree.dirs().clone(),
         missing_layers: missing_layers.to_vec(),
+        forbid_store_bypass: host.forbid_store_bypass,
         remove_at_end: sockets.into(),
     };
     match nursery::start_nursery(nursery_config, state.lock_fd()) {
@@ -317,6 +318,7 @@ async fn run(
         uid_base: host.uid_base,
         v1_controllers,
         missing_layers,
+        forbid_store_bypass: host.forbid_store_bypass,
         inherited_filters: report.own_filters,
     };
     // There is no group yet that could refuse it.

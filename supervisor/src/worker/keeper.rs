@@ -81,6 +81,8 @@ pub struct Workshop {
     pub v1_controllers: Vec<&'static str>,
     /// Layers this host lacks and the operator accepted to miss.
     pub missing_layers: Vec<Layer>,
+    /// Whether functions run without speculative store bypass.
+    pub forbid_store_bypass: bool,
     /// Filters the supervisor was started under.
     pub inherited_filters: u32,
 }
@@ -254,6 +256,7 @@ async fn confine(shop: &Workshop, worker: &Worker, slot: u32, channel: OwnedFd) 
         token: worker.token.is_some(),
         limits: &spec.limits,
         missing_layers: &shop.missing_layers,
+        forbid_store_bypass: shop.forbid_store_bypass,
         inherited_filters: shop.inherited_filters,
     };
     let facts = posture::judge(&posture, &expected);

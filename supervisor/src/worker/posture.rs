@@ -43,6 +43,8 @@ pub struct Expected<'a> {
     pub limits: &'a InnerLimits,
     /// Layers this host lacks and the operator accepted to miss.
     pub missing_layers: &'a [Layer],
+    /// Whether functions run without speculative store bypass.
+    pub forbid_store_bypass: bool,
     /// Filters the supervisor itself was started under; every child has them too.
     pub inherited_filters: u32,
 }
@@ -120,6 +122,13 @@ pub fn judge(posture: &Posture, expected: &Expected<'_>) -> Vec<Fact> {
         let ok = offsets.split(", ").count() == 2 && offsets.split(", ").all(is_set);
         push(&mut facts, "function clock offsets", offsets, ok);
     }
+    // What a process may decide and has not: everything else is the processor's or the host's decision.
+    let is_forbidden = |line: &str| line != "conditional enabled" && line != "thread vulnerable";
+    let branch = &function.indirect_branch;
+    push(&mut facts, "function speculation by indirect branches", branch, is_forbidden(branch));
+    let bypass = &function.store_bypass;
+    let ok = !expected.forbid_store_bypass || is_forbidden(bypass);
+    push(&mut facts, "function speculation by store bypass", bypass, ok);
     push(
         &mut facts,
         "function descriptors",
@@ -270,6 +279,8 @@ mod tests {
             terminal: 0,
             proc_owner: 0,
             umask: 0o022,
+            indirect_branch: "conditional force disabled".into(),
+            store_bypass: "thread force mitigated".into(),
             clock_offsets: Some("monotonic -77 5, boottime -78 4".into()),
         };
         let posture =
@@ -290,6 +301,7 @@ mod tests {
             token,
             limits: &LIMITS,
             missing_layers: &[],
+            forbid_store_bypass: true,
             inherited_filters: 0,
         };
         judge(posture, &expected).into_iter().filter(|fact| !fact.ok).map(|fact| fact.name).collect()
@@ -304,7 +316,7 @@ mod tests {
     #[test]
     fn each_missing_layer_is_seen() {
         type Spoil = fn(&mut ProcessPosture);
-        let cases: [(Spoil, &str); 26] = [
+        let cases: [(Spoil, &str); 28] = [
             (|p| p.namespaces[3].1 = p.host_namespaces[3].1, "function net namespace"),
             (|p| drop(p.namespaces.remove(7)), "function time namespace"),
             (|p| p.capabilities = 1, "function capabilities"),
@@ -327,6 +339,8 @@ mod tests {
             (|p| p.setgroups = "allow".into(), "function setgroups"),
             (|p| p.terminal = 34816, "function terminal"),
             (|p| p.proc_owner = 11, "function owner of its files in /proc"),
+            (|p| p.indirect_branch = "conditional enabled".into(), "function speculation by indirect branches"),
+            (|p| p.store_bypass = "thread vulnerable".into(), "function speculation by store bypass"),
             (|p| p.umask = 0, "function umask"),
             (|p| p.clock_offsets = Some("monotonic 0 0, boottime 0 0".into()), "function clock offsets"),
             (|p| p.filesystems[0].1 = "rw".into(), "filesystem /proc"),

@@ -24,6 +24,7 @@ pub const CASES: &[Case] = &[
     case("cage::processes_of_others_are_not_there", processes),
     case("cage::limits_of_descriptors_and_core_are_set", rlimits),
     case("cage::posture_is_checked_and_told", posture),
+    case("cage::speculation_is_forbidden_where_a_process_may_decide", speculation),
     Case { name: "cage::landlock_is_on", needs: &[Need::LandlockDevices], run: landlock },
 ];
 
@@ -215,6 +216,32 @@ fn posture() -> Outcome {
     }
     ensure!(!supervisor_status.contains("Uid:\t0"), "the supervisor is root");
     supervisor.stop()
+}
+
+/// By the kernel's own words on the process of the function, beside those on a process outside.
+fn speculation() -> Outcome {
+    let line = |status: &str, name: &str| -> String {
+        let found = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(":\t"));
+        found.unwrap_or_default().to_owned()
+    };
+    let host = outside(&["read", "/proc/self/status"])?;
+    for (forbid, bypass) in [("false", "thread vulnerable"), ("true", "thread force mitigated")] {
+        let place = Place::new()?;
+        let text = place.simple("").replacen("[host]", &format!("[host]\nforbid_store_bypass = {forbid}"), 1);
+        let supervisor = Supervisor::start(place, &text)?;
+        let (inside, _) = Client::new(&supervisor)?.probe("s1", "read /proc/self/status")?;
+        for (name, open, closed) in [
+            ("SpeculationIndirectBranch", "conditional enabled", "conditional force disabled"),
+            ("Speculation_Store_Bypass", "thread vulnerable", bypass),
+        ] {
+            // What a process may not decide is the same everywhere.
+            let of_host = line(&host, name);
+            let due = if of_host == open { closed } else { of_host.as_str() };
+            ensure!(line(&inside, name) == due, "{name} is {:?} inside, {of_host:?} outside", line(&inside, name));
+        }
+        supervisor.stop()?;
+    }
+    Ok(())
 }
 
 /// Only landlock refuses an ioctl on a device node with EACCES: the filters let this one pass, and the device itself does

@@ -36,6 +36,7 @@ fn host_settings_are_taken_as_written() {
         ("host.pids_max", "1000"),
         ("host.threads", "3"),
         ("host.busy_poll", "false"),
+        ("host.forbid_store_bypass", "true"),
         ("host.accept_degraded", "[\"landlock\", \"swap\"]"),
     ])
     .host;
@@ -44,6 +45,7 @@ fn host_settings_are_taken_as_written() {
     assert_eq!(host.admin_socket.as_str(), "/run/sublet/admin.sock");
     assert_eq!((host.socket_mode.bits(), host.socket_gid), (0o660, Some(4_294_967_294)));
     assert_eq!((host.threads, host.busy_poll), (3, false));
+    assert!(host.forbid_store_bypass && !taken(&[]).host.forbid_store_bypass);
     assert_eq!(host.listen.map(|address| address.port()), Some(7070));
     assert_eq!(host.instance.as_str(), "blue");
     assert_eq!((host.memory_max.map(ByteSize::bytes), host.pids_max), (Some(8 << 30), Some(1000)));

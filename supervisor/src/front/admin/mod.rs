@@ -19,6 +19,7 @@ use sublet_proto::v1::{
     ListWorkersResponse, LogsRequest, LogsResponse, ReloadRequest, ReloadResponse, SetRequest, SetResponse,
     UnsetRequest, UnsetResponse, WarmRequest, WarmResponse, WatchRequest, WatchResponse, Worker, admin_server::Admin,
 };
+use sublet_shim::plan::HostFacts;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
@@ -225,7 +226,12 @@ impl Admin for AdminService {
         let DescribeFunctionRequest { tenant, function } = request.into_inner();
         let entry = self.entry(&tenant, &function)?;
         let shop = self.driver.shop();
-        let plan = entry.plan(shop.uid_base, !shop.v1_controllers.is_empty(), &shop.missing_layers);
+        let plan = entry.plan(&HostFacts {
+            host_init_uid: shop.uid_base,
+            v1_groups: !shop.v1_controllers.is_empty(),
+            missing_layers: &shop.missing_layers,
+            forbid_store_bypass: shop.forbid_store_bypass,
+        });
         Ok(Response::new(DescribeFunctionResponse {
             function: Some(self.function(&entry, &self.driver.workers())),
             plan: plan.steps().iter().map(ToString::to_string).collect(),
