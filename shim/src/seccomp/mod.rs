@@ -1,7 +1,15 @@
-//! System call filters: the policy ([`policy`]) compiled by seccompiler, once per nursery.
+//! System call filters: the policy ([`policy`], [`arguments`]) compiled by seccompiler, once per nursery.
+//!
+//! [`answer`] is the policy's meaning in plain Rust. The tests in `sweep` install the compiled filters in a child process and
+//! compare what the kernel answers with it, for every number and every argument that a rule looks at.
 
+pub mod arguments;
 pub mod names;
 pub mod policy;
+#[cfg(test)]
+mod sweep;
+#[cfg(test)]
+mod sys;
 
 use std::collections::BTreeMap;
 
@@ -9,7 +17,10 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
 };
 
-use self::policy::{ABSENT, ALLOWED, ArgumentRule, BY_ARGUMENT, INIT, INIT_TOKEN, Test};
+use self::{
+    arguments::{Allow, NEVER_DONE, NOT_DONE, RULES, Rule, union},
+    policy::{ABSENT, ALLOWED, INIT, INIT_TOKEN},
+};
 
 #[cfg(not(target_arch = "x86_64"))]
 compile_error!("the system call policy is written for x86_64; another architecture needs its own table and review");
@@ -23,7 +34,49 @@ pub enum FilterError {
     /// seccompiler refuses it.
     #[error("compile the system call filter")]
     Compile(#[from] seccompiler::BackendError),
+    /// seccompiler's programs begin in another way than this code knows.
+    #[error("the compiled filter does not begin with the check of the architecture and the number")]
+    UnknownPrologue,
 }
+
+/// What a function's system call gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The kernel does it.
+    Allowed,
+    /// It fails with this errno, or for [`NOT_DONE`] succeeds, and nothing is done.
+    Fails(i32),
+    /// It is on no list: announced to init, which answers EPERM or ends the worker.
+    Refused,
+}
+
+/// What the policy says to a call by a function. This is the meaning; the filters are compiled from the same tables.
+pub fn answer(number: i64, arguments: &[u64; 6]) -> Answer {
+    let Some(name) = names::TABLE.iter().find(|(_, known)| *known == number).map(|(name, _)| *name) else {
+        return if (0..X32_BIT.into()).contains(&number) { Answer::Fails(libc::ENOSYS) } else { Answer::Refused };
+    };
+    let listed = |lists: &[(&[&str], &str)]| lists.iter().any(|(names, _)| names.contains(&name));
+    if listed(ABSENT) {
+        return Answer::Fails(libc::ENOSYS);
+    }
+    if !listed(ALLOWED) {
+        return Answer::Refused;
+    }
+    if listed(NEVER_DONE) {
+        return Answer::Fails(NOT_DONE);
+    }
+    for rule in RULES {
+        for (_, at) in rule.calls.iter().filter(|(call, _)| *call == name) {
+            if !rule.admits(*at, arguments) {
+                return Answer::Fails(rule.errno);
+            }
+        }
+    }
+    Answer::Allowed
+}
+
+/// Numbers from here on are calls of the x32 ABI.
+const X32_BIT: u32 = 0x4000_0000;
 
 /// The compiled filters.
 #[derive(Clone, Debug)]
@@ -46,16 +99,24 @@ impl Filters {
     pub fn compile() -> Result<Self, FilterError> {
         let mut function = Vec::new();
         let absent: Vec<_> = ABSENT.iter().flat_map(|(names, _)| names.iter().copied()).collect();
-        function.push(compile(plain(&absent)?, SeccompAction::Allow, SeccompAction::Errno(libc::ENOSYS as u32))?);
         // One filter has one answer, so one filter per errno.
         for errno in errnos() {
             let mut rules = BTreeMap::<i64, Vec<SeccompRule>>::new();
-            for rule in BY_ARGUMENT.iter().filter(|rule| rule.errno == errno) {
-                for call in rule.calls {
-                    rules.entry(number(call)?).or_default().extend(argument_rules(rule)?);
+            if errno == libc::ENOSYS {
+                rules.extend(plain(&absent)?);
+            }
+            if errno == NOT_DONE {
+                rules.extend(plain(
+                    &NEVER_DONE.iter().flat_map(|(names, _)| names.iter().copied()).collect::<Vec<_>>(),
+                )?);
+            }
+            for rule in RULES.iter().filter(|rule| rule.errno == errno) {
+                for (call, at) in rule.calls {
+                    rules.entry(number(call)?).or_default().extend(refusals(rule, *at)?);
                 }
             }
-            function.push(compile(rules, SeccompAction::Allow, SeccompAction::Errno(errno as u32))?);
+            let program = compile(rules, SeccompAction::Allow, SeccompAction::Errno(errno as u32))?;
+            function.push(if errno == libc::ENOSYS { absent_when_unassigned(program)? } else { program });
         }
         let allowed: Vec<_> = ALLOWED.iter().flat_map(|(names, _)| names.iter().copied()).chain(absent).collect();
         let function_allowlist = announce(compile(plain(&allowed)?, SeccompAction::Trace(0), SeccompAction::Allow)?);
@@ -70,17 +131,18 @@ impl Filters {
 
     /// Filters on a function's process, as /proc/PID/status counts them.
     pub fn function_count() -> u32 {
-        // ABSENT, one per errno, the allowlist.
-        1 + errnos().len() as u32 + 1
+        // One per errno, the allowlist.
+        errnos().len() as u32 + 1
     }
 
     /// Filters on init.
     pub const INIT_COUNT: u32 = 1;
 }
 
+/// Every errno of the policy once, in the order of installation.
 fn errnos() -> Vec<i32> {
-    let mut errnos = Vec::new();
-    for rule in BY_ARGUMENT {
+    let mut errnos = vec![libc::ENOSYS, NOT_DONE];
+    for rule in RULES {
         if !errnos.contains(&rule.errno) {
             errnos.push(rule.errno);
         }
@@ -112,31 +174,114 @@ fn all_equal(conditions: &[(u8, u32)]) -> Result<SeccompRule, FilterError> {
     Ok(SeccompRule::new(conditions.iter().map(condition).collect::<Result<_, _>>()?)?)
 }
 
-/// The rules of a chain are alternatives; the conditions of one rule must all hold.
-fn argument_rules(rule: &ArgumentRule) -> Result<Vec<SeccompRule>, FilterError> {
+/// The arguments that a rule does not admit, as alternatives; the conditions of one alternative must all hold. seccompiler
+/// has no "all bits outside of a mask are clear", so each such bit is an alternative.
+fn refusals(rule: &Rule, at: usize) -> Result<Vec<SeccompRule>, FilterError> {
     use SeccompCmpArgLen::{Dword, Qword};
-    let condition = |length, operator, value| SeccompCondition::new(rule.argument, length, operator, value);
+    use SeccompCmpOp::{Eq, Gt, MaskedEq, Ne};
+    let argument = at as u8;
+    let condition = |argument: u8, length, operator, value| SeccompCondition::new(argument, length, operator, value);
+    // seccompiler tests the last condition first; the tables name first what is used most.
+    let none_of = |argument: u8, values: &mut dyn DoubleEndedIterator<Item = u32>| -> Result<Vec<_>, FilterError> {
+        values.rev().map(|value| Ok(condition(argument, Dword, Ne, value.into())?)).collect()
+    };
     let mut out = Vec::new();
-    match rule.refused_when {
-        Test::Is(values) => {
-            for value in values {
-                out.push(SeccompRule::new(vec![condition(Dword, SeccompCmpOp::Eq, u64::from(*value))?])?);
+    match rule.allow {
+        Allow::OneOf(values) => {
+            out.push(SeccompRule::new(none_of(argument, &mut values.iter().map(|(value, _)| *value))?)?);
+        }
+        Allow::With { bases, flags } => {
+            let all = combinations(bases, flags);
+            out.push(SeccompRule::new(none_of(argument, &mut all.into_iter())?)?);
+        }
+        Allow::Bits { bits, long } => {
+            let allowed = union(bits);
+            for bit in (0..32).map(|shift| 1_u32 << shift).filter(|bit| allowed & bit == 0) {
+                out.push(SeccompRule::new(vec![condition(argument, Dword, MaskedEq(bit.into()), bit.into())?])?);
+            }
+            if long {
+                out.push(SeccompRule::new(vec![condition(argument, Qword, Gt, u32::MAX.into())?])?);
             }
         }
-        Test::IsNot(values) => {
-            let all = values.iter().map(|value| condition(Dword, SeccompCmpOp::Ne, u64::from(*value)));
-            out.push(SeccompRule::new(all.collect::<Result<_, _>>()?)?);
-        }
-        Test::AnyBit(bits) => {
-            for bit in (0..32).map(|shift| 1_u64 << shift).filter(|bit| u64::from(bits) & bit != 0) {
-                out.push(SeccompRule::new(vec![condition(Qword, SeccompCmpOp::MaskedEq(bit), bit)?])?);
+        Allow::Masked { mask, one_of } => {
+            // Every value that fits into the mask, but those.
+            for value in submasks(mask).filter(|value| one_of.iter().all(|(allowed, _)| allowed != value)) {
+                out.push(SeccompRule::new(vec![condition(argument, Dword, MaskedEq(mask.into()), value.into())?])?);
             }
         }
-        Test::Masked { mask, value } => {
-            out.push(SeccompRule::new(vec![condition(Qword, SeccompCmpOp::MaskedEq(mask), value)?])?);
+        Allow::Pairs(levels) => {
+            out.push(SeccompRule::new(none_of(argument, &mut levels.iter().map(|level| level.level.0))?)?);
+            for level in levels {
+                let mut all = none_of(argument + 1, &mut level.options.iter().map(|(option, _)| *option))?;
+                all.push(condition(argument, Dword, Eq, level.level.0.into())?);
+                out.push(SeccompRule::new(all)?);
+            }
+        }
+        Allow::AtMost { when, most } => {
+            let all = vec![condition(argument + 1, Qword, Gt, most)?, condition(argument, Dword, Eq, when.0.into())?];
+            out.push(SeccompRule::new(all)?);
         }
     }
     Ok(out)
+}
+
+/// Each base with each set of flags; those without flags and with the first flag alone come first.
+fn combinations(bases: &[arguments::Value], flags: &[arguments::Value]) -> Vec<u32> {
+    let sets = 0_u32..1 << flags.len();
+    let set = |which: u32| {
+        flags.iter().enumerate().filter(|(at, _)| which & (1 << at) != 0).fold(0, |all, (_, (flag, _))| all | flag)
+    };
+    sets.flat_map(|which| bases.iter().map(move |(base, _)| base | set(which))).collect()
+}
+
+/// Every value that has no bit outside of the mask.
+fn submasks(mask: u32) -> impl Iterator<Item = u32> {
+    // The well-known step to the next smaller one; it comes back to the mask after zero.
+    let next = move |value: &u32| (*value != 0).then(|| (value - 1) & mask);
+    std::iter::successors(Some(mask), next)
+}
+
+/// Ranges of numbers below the x32 ABI's that no kernel known here uses, both ends included.
+fn unassigned() -> Vec<(u32, u32)> {
+    let mut ranges = Vec::new();
+    let mut next = 0;
+    for (_, number) in names::TABLE {
+        let number = *number as u32;
+        if number > next {
+            ranges.push((next, number - 1));
+        }
+        next = number + 1;
+    }
+    ranges.push((next, X32_BIT - 1));
+    ranges
+}
+
+/// Puts a test in front of a program: numbers that no known kernel uses are answered with ENOSYS. seccompiler knows single
+/// numbers only. Jumps in a program go forward and are relative, so what follows the number's load can be moved.
+fn absent_when_unassigned(program: BpfProgram) -> Result<BpfProgram, FilterError> {
+    const LOAD: u16 = 0x20;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const JUMP_IF_GREATER: u16 = 0x25;
+    const JUMP_IF_NOT_LESS: u16 = 0x35;
+    const RETURN: u16 = 0x06;
+    const SECCOMP_RET_ERRNO: u32 = 0x0005_0000;
+    const PROLOGUE: [u16; 4] = [LOAD, JUMP_IF_EQUAL, RETURN, LOAD];
+    let instruction = |code, jt, jf, k| seccompiler::sock_filter { code, jt, jf, k };
+    let known = program.iter().take(PROLOGUE.len()).map(|one| one.code).eq(PROLOGUE)
+        // The last of them loads the number.
+        && program[PROLOGUE.len() - 1].k == 0;
+    if !known {
+        return Err(FilterError::UnknownPrologue);
+    }
+    let tests = unassigned().into_iter().flat_map(|(first, last)| {
+        [
+            instruction(JUMP_IF_NOT_LESS, 0, 2, first),
+            instruction(JUMP_IF_GREATER, 1, 0, last),
+            instruction(RETURN, 0, 0, SECCOMP_RET_ERRNO | libc::ENOSYS as u32),
+        ]
+    });
+    let (head, tail) = program.split_at(PROLOGUE.len());
+    Ok(head.iter().cloned().chain(tests).chain(tail.iter().cloned()).collect())
 }
 
 /// Turns the answer TRACE into USER_NOTIF, which seccompiler has no name for. The program holds no other TRACE.
@@ -174,9 +319,41 @@ mod tests {
     #[test]
     fn calls_with_argument_rules_are_on_the_allowlist_so_that_their_errno_stands() {
         let allowed: Vec<_> = ALLOWED.iter().flat_map(|(names, _)| names.iter()).collect();
-        for rule in BY_ARGUMENT {
-            assert!(rule.calls.iter().all(|call| allowed.contains(&call)), "{rule:?}");
+        for rule in RULES {
+            assert!(rule.calls.iter().all(|(call, _)| allowed.contains(&call)), "{rule:?}");
         }
+        for call in NEVER_DONE.iter().flat_map(|(names, _)| names.iter()) {
+            assert!(allowed.contains(&call), "{call}");
+        }
+    }
+
+    #[test]
+    fn all_rules_of_one_call_have_one_errno_so_that_the_order_of_filters_does_not_matter() {
+        let mut errnos = BTreeMap::new();
+        for rule in RULES {
+            for (call, _) in rule.calls {
+                assert_eq!(*errnos.entry(call).or_insert(rule.errno), rule.errno, "{call}");
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_between_and_above_the_known_ones_are_unassigned() {
+        assert_eq!(unassigned(), [(337, 423), (470, 0x3fff_ffff)]);
+    }
+
+    #[test]
+    fn sub_masks_are_each_value_within_the_mask_once() {
+        let mut all: Vec<u32> = submasks(0b1010).collect();
+        all.sort_unstable();
+        assert_eq!(all, [0, 0b10, 0b1000, 0b1010]);
+    }
+
+    #[test]
+    fn program_that_begins_otherwise_is_not_moved() {
+        let mut program = Filters::compile().unwrap().function_allowlist;
+        program.swap(0, 1);
+        assert!(matches!(absent_when_unassigned(program), Err(FilterError::UnknownPrologue)));
     }
 
     #[test]
@@ -195,8 +372,6 @@ mod tests {
             "init_module",
             "open_by_handle_at",
             "name_to_handle_at",
-            "mknod",
-            "mknodat",
             "chroot",
             "pivot_root",
             "clock_settime",

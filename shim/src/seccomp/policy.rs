@@ -1,8 +1,10 @@
 //! The system call policy of functions, as data: what is answered how, and why.
 //!
 //! Three groups, installed in this order; the kernel takes the strictest answer of all filters:
-//! 1. [`ABSENT`]: ENOSYS, "this kernel does not have it", so that runtimes take their older way;
-//! 2. [`BY_ARGUMENT`]: a fixed errno for some arguments of calls that are otherwise allowed;
+//! 1. [`ABSENT`], and every number that no kernel known here uses: ENOSYS, "this kernel does not have it", so that runtimes
+//!    take their older way;
+//! 2. [`RULES`](super::arguments::RULES): calls that are allowed for some arguments, with a fixed errno for all others, and
+//!    [`NEVER_DONE`](super::arguments::NEVER_DONE): calls that say they succeeded;
 //! 3. [`ALLOWED`]: everything not on this list is refused, named in the verdict, and answered with EPERM (or ends the
 //!    worker, when the function's `on_refused_syscall = "kill"`).
 //!
@@ -38,7 +40,17 @@ pub const ABSENT: &[(&[&str], &str)] = &[
         &["io_setup", "io_destroy", "io_getevents", "io_submit", "io_cancel", "io_pgetevents"],
         "old asynchronous I/O; long record of bugs",
     ),
-    (&["cachestat"], "tells what others keep in the page cache"),
+    (&["cachestat", "mincore"], "tell what others keep in the page cache; libunwind takes msync instead"),
+    (
+        &["sched_setaffinity", "mbind", "set_mempolicy", "get_mempolicy", "migrate_pages", "move_pages"],
+        "chooses the processor or the memory next to a neighbour's; libnuma, OpenMP and torch take this for a machine \
+         that cannot, without a word",
+    ),
+    (
+        &["setxattrat", "getxattrat", "listxattrat", "removexattrat", "file_getattr", "file_setattr"],
+        "young code; C libraries have the older calls",
+    ),
+    (&["map_shadow_stack"], "of no use without a shadow stack, see arch_prctl"),
     (&["splice", "tee", "vmsplice"], "pipe page games (CVE-2022-0847)"),
     (&["add_key", "request_key", "keyctl"], "keyrings are not namespaced"),
     (&["userfaultfd"], "stops kernel code at a chosen instruction"),
@@ -50,149 +62,7 @@ pub const ABSENT: &[(&[&str], &str)] = &[
     ),
 ];
 
-/// What an argument is compared with.
-#[derive(Clone, Copy, Debug)]
-pub enum Test {
-    /// The low 32 bits are one of these.
-    Is(&'static [u32]),
-    /// The low 32 bits are none of these.
-    IsNot(&'static [u32]),
-    /// At least one of these bits is set.
-    AnyBit(u32),
-    /// All 64 bits, masked, equal the value.
-    Masked {
-        /// Bits looked at.
-        mask: u64,
-        /// What they must be.
-        value: u64,
-    },
-}
-
-/// One rule: these calls fail with `errno` when their argument passes the test.
-#[derive(Clone, Copy, Debug)]
-pub struct ArgumentRule {
-    /// The calls.
-    pub calls: &'static [&'static str],
-    /// Which argument, from 0.
-    pub argument: u8,
-    /// When the call is refused.
-    pub refused_when: Test,
-    /// With what.
-    pub errno: i32,
-    /// Why.
-    pub reason: &'static str,
-}
-
-const CLONE_NAMESPACES: u32 = 0x7E02_0000;
-const SOCKET_TYPE_MASK: u64 = 0xf;
-const PRCTL_ALLOWED: &[u32] = &[
-    1,           // PR_SET_PDEATHSIG
-    2,           // PR_GET_PDEATHSIG
-    3,           // PR_GET_DUMPABLE
-    4,           // PR_SET_DUMPABLE
-    15,          // PR_SET_NAME
-    16,          // PR_GET_NAME
-    21,          // PR_GET_SECCOMP
-    23,          // PR_CAPBSET_READ
-    29,          // PR_SET_TIMERSLACK
-    30,          // PR_GET_TIMERSLACK
-    36,          // PR_SET_CHILD_SUBREAPER
-    37,          // PR_GET_CHILD_SUBREAPER
-    38,          // PR_SET_NO_NEW_PRIVS
-    39,          // PR_GET_NO_NEW_PRIVS
-    0x5356_4d41, // PR_SET_VMA
-];
-
-/// Calls that fail for some arguments, in the order of their errno.
-pub const BY_ARGUMENT: &[ArgumentRule] = &[
-    ArgumentRule {
-        calls: &["socket", "socketpair"],
-        argument: 0,
-        refused_when: Test::IsNot(&[1, 2, 10]),
-        errno: libc::EAFNOSUPPORT,
-        reason: "UNIX, and IPv4 and IPv6 on the worker's own loopback; every other family is kernel code nobody needs",
-    },
-    ArgumentRule {
-        calls: &["socket", "socketpair"],
-        argument: 1,
-        refused_when: Test::Masked { mask: SOCKET_TYPE_MASK, value: 4 },
-        errno: libc::EAFNOSUPPORT,
-        reason: "SOCK_RDM",
-    },
-    ArgumentRule {
-        calls: &["socket", "socketpair"],
-        argument: 2,
-        refused_when: Test::IsNot(&[0, 6, 17]),
-        errno: libc::EAFNOSUPPORT,
-        reason: "TCP and UDP only: no MPTCP (262), SCTP (132), raw protocols",
-    },
-    ArgumentRule {
-        calls: &["ioctl"],
-        argument: 1,
-        refused_when: Test::IsNot(&[0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451]),
-        errno: libc::ENOTTY,
-        reason: "TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX; TIOCSTI and the rest answer as on a plain file",
-    },
-    ArgumentRule {
-        calls: &["prctl"],
-        argument: 0,
-        refused_when: Test::IsNot(PRCTL_ALLOWED),
-        errno: libc::EINVAL,
-        reason: "names, death signal, timer slack, queries; no seccomp, no speculation or mm games",
-    },
-    ArgumentRule {
-        calls: &["madvise"],
-        argument: 2,
-        refused_when: Test::Is(&[12, 25, 100, 101]),
-        errno: libc::EINVAL,
-        reason: "MERGEABLE tells neighbours apart by timing; COLLAPSE; HWPOISON and SOFT_OFFLINE hurt the host",
-    },
-    ArgumentRule {
-        calls: &["membarrier"],
-        argument: 0,
-        refused_when: Test::Is(&[1, 2]),
-        errno: libc::EINVAL,
-        reason: "GLOBAL and GLOBAL_EXPEDITED interrupt every CPU",
-    },
-    ArgumentRule {
-        calls: &["clone"],
-        argument: 0,
-        refused_when: Test::AnyBit(CLONE_NAMESPACES),
-        errno: libc::EPERM,
-        reason: "no new namespaces",
-    },
-    ArgumentRule {
-        calls: &["personality"],
-        argument: 0,
-        refused_when: Test::IsNot(&[0xffff_ffff]),
-        errno: libc::EPERM,
-        reason: "asking is fine; ADDR_NO_RANDOMIZE and old ABIs are not",
-    },
-    ArgumentRule {
-        calls: &["fcntl"],
-        argument: 1,
-        refused_when: Test::Is(&[1024, 1026, 10, 15]),
-        errno: libc::EPERM,
-        reason: "leases, directory notices and signals about files that others may share",
-    },
-    ArgumentRule {
-        calls: &["futex"],
-        argument: 1,
-        refused_when: Test::Masked { mask: 0x7f, value: 11 },
-        errno: libc::ENOSYS,
-        reason: "FUTEX_WAIT_REQUEUE_PI: a source of kernel bugs (CVE-2014-3153 and after)",
-    },
-    ArgumentRule {
-        calls: &["futex"],
-        argument: 1,
-        refused_when: Test::Masked { mask: 0x7f, value: 12 },
-        errno: libc::ENOSYS,
-        reason: "FUTEX_CMP_REQUEUE_PI: as above",
-    },
-];
-
-/// Calls a function may make, with the reason for each set. Those named above are among them, so that the answer given
-/// there stands.
+/// Calls a function may make, with the reason for each set. Those that are looked at more closely are among them.
 pub const ALLOWED: &[(&[&str], &str)] = &[
     (
         &[
@@ -282,6 +152,8 @@ pub const ALLOWED: &[(&[&str], &str)] = &[
             "utimes",
             "utimensat",
             "futimesat",
+            "mknod",
+            "mknodat",
         ],
         "writing: only /tmp can be written",
     ),
@@ -302,7 +174,7 @@ pub const ALLOWED: &[(&[&str], &str)] = &[
         ],
         "cp and tar ask for them",
     ),
-    (&["sync", "syncfs"], "only tmpfs of the worker itself is writable; host disks see read-only mounts"),
+    (&["sync", "syncfs"], "see NEVER_DONE"),
     (
         &[
             "mmap",
@@ -311,7 +183,6 @@ pub const ALLOWED: &[(&[&str], &str)] = &[
             "mprotect",
             "madvise",
             "msync",
-            "mincore",
             "mlock",
             "munlock",
             "munlockall",
@@ -321,7 +192,6 @@ pub const ALLOWED: &[(&[&str], &str)] = &[
             "pkey_alloc",
             "pkey_free",
             "pkey_mprotect",
-            "map_shadow_stack",
             "membarrier",
         ],
         "memory: counted by the cgroup",
@@ -378,6 +248,7 @@ pub const ALLOWED: &[(&[&str], &str)] = &[
             "set_thread_area",
             "get_thread_area",
             "uretprobe",
+            "uprobe",
             "restart_syscall",
         ],
         "threads",
