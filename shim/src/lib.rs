@@ -28,4 +28,5 @@ pub mod plan;
 pub mod seccomp;
 mod sys;
 
+pub use nursery::skeleton::can_mount_overlay;
 pub use sys::landlock_abi;

@@ -103,7 +103,7 @@ fn clone3(cgroup: BorrowedFd<'_>) -> io::Result<Fork<Pid>> {
 /// What fork says; `EAGAIN` when the pids limit is reached.
 pub fn fork() -> io::Result<Fork<Pid>> {
     // WHY UNSAFE: fork is unsafe in programs with threads.
-    // SAFETY: nursery, init and launcher are single-threaded.
+    // SAFETY: nursery, init and launcher are single-threaded; elsewhere (can_mount_overlay) the child makes system calls only.
     match unsafe { nix::unistd::fork() }? {
         nix::unistd::ForkResult::Child => Ok(Fork::Child),
         nix::unistd::ForkResult::Parent { child } => Ok(Fork::Parent(child)),

@@ -159,6 +159,13 @@ impl Report {
         let has_time = Path::new("/proc/self/ns/time").exists();
         let value = if has_time { "there" } else { "absent" };
         self.prefer("time namespaces", value, has_time, Degradation::Time, "boot a kernel with CONFIG_TIME_NS");
+        let overlays = sublet_shim::can_mount_overlay();
+        let value = match &overlays {
+            Ok(()) => "own, by an overlay for each worker".to_owned(),
+            Err(error) => format!("shared; an overlay in a user namespace: {error}"),
+        };
+        let remedy = "boot Linux 5.11 or later with CONFIG_OVERLAY_FS (modprobe overlay)";
+        self.prefer("inodes", value, overlays.is_ok(), Degradation::Inodes, remedy);
     }
 
     fn cgroups(&mut self) {

@@ -16,6 +16,8 @@ pub enum Layer {
     Pid,
     /// Mounts and the worker's own root.
     Mount,
+    /// Inodes of the worker's own for the directories it shares with others: locks, watches and times do not meet.
+    Inodes,
     /// Network: loopback only.
     Net,
     /// System V IPC and POSIX queues.
@@ -38,10 +40,11 @@ pub enum Layer {
 
 impl Layer {
     /// Every layer, in the order they are put on.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::User,
         Self::Pid,
         Self::Mount,
+        Self::Inodes,
         Self::Net,
         Self::Ipc,
         Self::Uts,
@@ -54,7 +57,7 @@ impl Layer {
     ];
 
     /// Layers a configuration may accept to miss; all others are never optional.
-    pub const MAY_BE_MISSING: [Self; 2] = [Self::Landlock, Self::Time];
+    pub const MAY_BE_MISSING: [Self; 3] = [Self::Landlock, Self::Time, Self::Inodes];
 
     /// The name used in configuration, `sublet doctor` and descriptions.
     pub const fn name(self) -> &'static str {
@@ -62,6 +65,7 @@ impl Layer {
             Self::User => "user",
             Self::Pid => "pid",
             Self::Mount => "mount",
+            Self::Inodes => "inodes",
             Self::Net => "net",
             Self::Ipc => "ipc",
             Self::Uts => "uts",

@@ -70,8 +70,10 @@ pub struct Birth<'a> {
     pub channel: OwnedFd,
     /// The function's stdout and stderr.
     pub log: OwnedFd,
-    /// /dev/null.
+    /// The host's /dev/null; the worker's own once its /dev is mounted.
     pub null: OwnedFd,
+    /// /dev of this worker, as a detached mount.
+    pub dev: OwnedFd,
     /// The token's place, writable, once it is mounted.
     pub token: Option<OwnedFd>,
 }
@@ -155,9 +157,15 @@ impl Init<'_> {
                 *new_root = Some(NewRoot::mount(birth.skeleton, layout, birth.spec.token)?);
                 Ok(())
             }
-            InitStep::MountUsr => with(new_root, |root| root.bind(Path::new("/usr"), "usr")),
-            InitStep::MountDev => with(new_root, |root| root.bind_dev(birth.skeleton)),
-            InitStep::MountFunction { dir } => with(new_root, |root| root.bind(Path::new(dir), "function")),
+            InitStep::MountUsr => with(new_root, |root| root.bind(birth.skeleton, Path::new("/usr"), "usr")),
+            InitStep::MountDev => {
+                // From here on its own: an open file has flags, an owner and locks, which all who share it see.
+                birth.null = new_root.as_ref().ok_or_else(no_root)?.attach_dev(birth.dev.as_fd())?;
+                Ok(())
+            }
+            InitStep::MountFunction { dir } => {
+                with(new_root, |root| root.bind(birth.skeleton, Path::new(dir), "function"))
+            }
             InitStep::MountProc => with(new_root, NewRoot::mount_proc),
             InitStep::MountTmp { bytes, inodes } => with(new_root, |root| root.mount_tmp(*bytes, *inodes)),
             InitStep::MountToken => {

@@ -5,7 +5,7 @@ use std::{
     ffi::CString,
     io,
     os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
     path::Path,
@@ -29,6 +29,20 @@ const NO_SUID: u64 = libc::MOUNT_ATTR_NOSUID;
 const NO_DEV: u64 = libc::MOUNT_ATTR_NODEV;
 const NO_EXEC: u64 = libc::MOUNT_ATTR_NOEXEC;
 
+/// A directory of the host as a detached, read-only mount, with inodes of its own where the kernel can do that: an overlay of
+/// the directory and an empty one. Locks, watches and times are properties of an inode, so through a bind mount every worker
+/// would see those of the others. What is in memory of the files' content is the host's, once, in both cases.
+fn own_tree(skeleton: &Skeleton, source: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let attributes = READ_ONLY | NO_SUID | NO_DEV;
+    if !skeleton.own_inodes {
+        let tree = sys::clone_mount(source, c"")?;
+        sys::set_mount_attributes(tree.as_fd(), attributes)?;
+        return Ok(tree);
+    }
+    let lower = skeleton.lower_directories(&format!("/proc/self/fd/{}", source.as_raw_fd()))?;
+    sys::new_mount(c"overlay", &[(c"lowerdir", &lower)], attributes)
+}
+
 /// A root under construction: a mount of this namespace, not yet `/`.
 #[derive(Debug)]
 pub struct NewRoot(OwnedFd);
@@ -48,28 +62,25 @@ impl NewRoot {
                 root
             }
         };
-        let tree = sys::clone_mount(source.as_fd(), c"")?;
-        sys::set_mount_attributes(tree.as_fd(), READ_ONLY | NO_SUID | NO_DEV)?;
+        let tree = own_tree(skeleton, source.as_fd())?;
         let target = open_dir(&skeleton.mount_point)?;
         sys::attach_mount(tree.as_fd(), target.as_fd(), c"")?;
         Ok(Self(tree))
     }
 
     /// Mounts a directory of the host on `name`, read-only.
-    pub fn bind(&self, source: &Path, name: &str) -> io::Result<()> {
-        self.bind_with(source, name, READ_ONLY | NO_SUID | NO_DEV)
-    }
-
-    /// Mounts the prepared device nodes. Not NO_DEV, or they would not open; read-only does not concern devices.
-    pub fn bind_dev(&self, skeleton: &Skeleton) -> io::Result<()> {
-        self.bind_with(&skeleton.dev, "dev", READ_ONLY | NO_SUID | NO_EXEC)
-    }
-
-    fn bind_with(&self, source: &Path, name: &str, attributes: u64) -> io::Result<()> {
+    pub fn bind(&self, skeleton: &Skeleton, source: &Path, name: &str) -> io::Result<()> {
         let source = open_dir(source)?;
-        let tree = sys::clone_mount(source.as_fd(), c"")?;
-        sys::set_mount_attributes(tree.as_fd(), attributes)?;
-        self.attach(tree.as_fd(), name)
+        self.attach(own_tree(skeleton, source.as_fd())?.as_fd(), name)
+    }
+
+    /// Mounts the device nodes that the nursery has made for this worker. Returns its /dev/null, opened.
+    pub fn attach_dev(&self, dev: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+        self.attach(dev, "dev")?;
+        let how = OpenHow::new()
+            .flags(OFlag::O_RDWR | OFlag::O_CLOEXEC)
+            .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_SYMLINKS);
+        openat2(&self.0, "dev/null", how).map_err(|error| named(error, "/dev/null of the new root"))
     }
 
     /// A proc of the sandbox's pid namespace: own processes, nothing of the machine.

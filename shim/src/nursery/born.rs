@@ -66,6 +66,7 @@ pub fn make(nursery: &Nursery, spec: &SandboxSpec) -> Result<Born, String> {
     let (log, child_log) = pipe()?;
     let (child_gate, gate) = pipe()?;
     let null = nursery.null.try_clone().map_err(|e| format!("copy /dev/null: {e}"))?;
+    let dev = nursery.skeleton.new_dev().map_err(|e| format!("make /dev: {e}"))?;
     let mut child = None;
     for step in plan.of_nursery() {
         match step {
@@ -84,6 +85,7 @@ pub fn make(nursery: &Nursery, spec: &SandboxSpec) -> Result<Born, String> {
                         channel: child_channel,
                         log: child_log,
                         null,
+                        dev,
                         token: None,
                     })
                 }

@@ -29,7 +29,7 @@ use nix::{
 };
 use sublet_proto::link::{
     nursery::{Event, Left, Request},
-    sandbox::{CGROUP_POOL, NurseryConfig, SandboxSpec},
+    sandbox::{CGROUP_POOL, Layer, NurseryConfig, SandboxSpec},
 };
 
 pub use self::posture::status;
@@ -148,8 +148,9 @@ impl Nursery {
         sys::keep_capabilities_over_uids().map_err(|e| format!("keep capabilities over changes of uid: {e}"))?;
         sys::join_new_session_keyring().map_err(|e| format!("start a session keyring: {e}"))?;
         sys::add_session_key(NURSERY_KEY).map_err(|e| format!("put a key into the session keyring: {e}"))?;
-        let skeleton = skeleton::prepare(Path::new(&config.scratch_dir))?;
-        let filters = Filters::compile().map_err(|e| e.to_string())?;
+        let own_inodes = !config.missing_layers.contains(&Layer::Inodes);
+        let skeleton = skeleton::prepare(Path::new(&config.scratch_dir), own_inodes)?;
+        let filters = Filters::compile(own_inodes).map_err(|e| e.to_string())?;
         let open = |dir: &str| -> Result<OwnedFd, String> {
             let path = Path::new(dir).join(CGROUP_POOL);
             born::open_directory(&path).map_err(|e| format!("open {}: {e}", path.display()))

@@ -2,18 +2,28 @@
 //! skeleton per layout. Making a root then costs a handful of mounts and no file operation.
 
 use std::{
+    ffi::CString,
     fs, io,
-    os::unix::fs::{PermissionsExt, symlink},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::{PermissionsExt, symlink},
+    },
     path::{Path, PathBuf},
 };
 
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
-    sys::stat::{Mode, SFlag, makedev, mknod},
+    sys::{
+        stat::{Mode, SFlag, makedev, mknod},
+        wait::{WaitStatus, waitpid},
+    },
 };
 
-use crate::plan::{FUNCTION_UID, INIT_UID};
+use crate::{
+    plan::{FUNCTION_UID, INIT_UID},
+    sys::{self, Fork},
+};
 
 /// Where the parts are, in the nursery's mount namespace.
 #[derive(Clone, Debug)]
@@ -26,6 +36,67 @@ pub struct Skeleton {
     pub dev: PathBuf,
     /// An empty directory to mount a root on.
     pub mount_point: PathBuf,
+    /// An empty directory: an overlay that cannot be written needs two lower ones.
+    pub empty: PathBuf,
+    /// Whether each worker has inodes of its own, by overlays. Otherwise directories are bound, and the filters take flock and
+    /// inotify away.
+    pub own_inodes: bool,
+}
+
+impl Skeleton {
+    /// The option `lowerdir` for an overlay that shows `directory` and cannot be written.
+    ///
+    /// # Errors
+    /// For a path that cannot stand in the option.
+    pub fn lower_directories(&self, directory: &str) -> io::Result<CString> {
+        let empty = self.empty.to_str().ok_or_else(|| io::Error::other("the scratch directory is not UTF-8"))?;
+        if [directory, empty].iter().any(|path| path.contains([':', ',', '\\'])) {
+            return Err(io::Error::other(format!("{directory} or {empty} contains ':', ',' or '\\'")));
+        }
+        CString::new(format!("{directory}:{empty}")).map_err(io::Error::from)
+    }
+
+    /// /dev for one worker, as a detached mount with inodes of its own. Made by the nursery: devices open only on a file system
+    /// that the host's own user namespace has mounted. Read-only does not concern devices.
+    ///
+    /// # Errors
+    /// What mounting says.
+    pub fn new_dev(&self) -> io::Result<OwnedFd> {
+        let attributes = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
+        if !self.own_inodes {
+            let dev = sys::clone_mount(super::born::open_directory(&self.dev)?.as_fd(), c"")?;
+            sys::set_mount_attributes(dev.as_fd(), attributes)?;
+            return Ok(dev);
+        }
+        let dev = self.dev.to_str().ok_or_else(|| io::Error::other("the scratch directory is not UTF-8"))?;
+        sys::new_mount(c"overlay", &[(c"lowerdir", &self.lower_directories(dev)?)], attributes)
+    }
+}
+
+/// Whether an overlay can be mounted as a sandbox does it: by a process that has rights in a user namespace of its own only.
+/// Tries it in a child; nothing is mounted anywhere.
+///
+/// # Errors
+/// Why not.
+pub fn can_mount_overlay() -> io::Result<()> {
+    // Any two directories that every host has; nothing is read from them.
+    let lower = [(c"lowerdir", c"/usr:/etc")];
+    let attempt = || -> io::Result<()> {
+        sys::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS)?;
+        sys::new_mount(c"overlay", &lower, libc::MOUNT_ATTR_RDONLY).map(drop)
+    };
+    match sys::fork()? {
+        Fork::Child => {
+            // The errno, as far as a status can carry it.
+            let errno = attempt().err().map_or(0, |error| error.raw_os_error().unwrap_or(libc::EIO));
+            sys::exit_now(errno)
+        }
+        Fork::Parent(pid) => match waitpid(pid, None)? {
+            WaitStatus::Exited(_, 0) => Ok(()),
+            WaitStatus::Exited(_, errno) => Err(io::Error::from_raw_os_error(errno)),
+            other => Err(io::Error::other(format!("the attempt ended with {other:?}"))),
+        },
+    }
 }
 
 /// Roots of the layouts that are prepared here.
@@ -47,7 +118,7 @@ pub const TOKEN_MOUNT_POINT: &str = "run/sublet";
 ///
 /// # Errors
 /// The step that failed, in words.
-pub fn prepare(scratch: &Path) -> Result<Skeleton, String> {
+pub fn prepare(scratch: &Path, own_inodes: bool) -> Result<Skeleton, String> {
     unshare(CloneFlags::CLONE_NEWNS).map_err(|e| format!("unshare the mount namespace: {e}"))?;
     let none = None::<&str>;
     // Slave, not private: what the operator mounts or unmounts on the host still reaches us, nothing goes back.
@@ -66,9 +137,12 @@ pub fn prepare(scratch: &Path) -> Result<Skeleton, String> {
         with_token: Roots { host: scratch.join("host-token"), bare: scratch.join("static-token") },
         dev: scratch.join("dev"),
         mount_point: scratch.join("root"),
+        empty: scratch.join("empty"),
+        own_inodes,
     };
     let fill = || -> io::Result<()> {
         dir(&skeleton.mount_point)?;
+        dir(&skeleton.empty)?;
         for roots in [&skeleton.roots, &skeleton.with_token] {
             fill_root(&roots.bare)?;
             fill_root(&roots.host)?;

@@ -11,7 +11,7 @@ mod sweep;
 #[cfg(test)]
 mod sys;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
@@ -19,7 +19,7 @@ use seccompiler::{
 
 use self::{
     arguments::{Allow, NEVER_DONE, NOT_DONE, RULES, Rule, union},
-    policy::{ABSENT, ALLOWED, INIT, INIT_TOKEN},
+    policy::{ABSENT, ABSENT_ON_SHARED_INODES, ALLOWED, INIT, INIT_TOKEN},
 };
 
 #[cfg(not(target_arch = "x86_64"))]
@@ -51,12 +51,12 @@ pub enum Answer {
 }
 
 /// What the policy says to a call by a function. This is the meaning; the filters are compiled from the same tables.
-pub fn answer(number: i64, arguments: &[u64; 6]) -> Answer {
+pub fn answer(own_inodes: bool, number: i64, arguments: &[u64; 6]) -> Answer {
     let Some(name) = names::TABLE.iter().find(|(_, known)| *known == number).map(|(name, _)| *name) else {
         return if (0..X32_BIT.into()).contains(&number) { Answer::Fails(libc::ENOSYS) } else { Answer::Refused };
     };
     let listed = |lists: &[(&[&str], &str)]| lists.iter().any(|(names, _)| names.contains(&name));
-    if listed(ABSENT) {
+    if absent(own_inodes).any(|(names, _)| names.contains(&name)) {
         return Answer::Fails(libc::ENOSYS);
     }
     if !listed(ALLOWED) {
@@ -73,6 +73,11 @@ pub fn answer(number: i64, arguments: &[u64; 6]) -> Answer {
         }
     }
     Answer::Allowed
+}
+
+/// Calls answered with ENOSYS, with the reason for each set.
+fn absent(own_inodes: bool) -> impl Iterator<Item = &'static (&'static [&'static str], &'static str)> {
+    ABSENT.iter().chain(if own_inodes { &[] } else { ABSENT_ON_SHARED_INODES })
 }
 
 /// Numbers from here on are calls of the x32 ABI.
@@ -92,13 +97,13 @@ pub struct Filters {
 }
 
 impl Filters {
-    /// Compiles the policy.
+    /// Compiles the policy for workers with inodes of their own, or for such as share them.
     ///
     /// # Errors
     /// When the policy itself is wrong.
-    pub fn compile() -> Result<Self, FilterError> {
+    pub fn compile(own_inodes: bool) -> Result<Self, FilterError> {
         let mut function = Vec::new();
-        let absent: Vec<_> = ABSENT.iter().flat_map(|(names, _)| names.iter().copied()).collect();
+        let absent: Vec<_> = absent(own_inodes).flat_map(|(names, _)| names.iter().copied()).collect();
         // One filter has one answer, so one filter per errno.
         for errno in errnos() {
             let mut rules = BTreeMap::<i64, Vec<SeccompRule>>::new();
@@ -118,7 +123,9 @@ impl Filters {
             let program = compile(rules, SeccompAction::Allow, SeccompAction::Errno(errno as u32))?;
             function.push(if errno == libc::ENOSYS { absent_when_unassigned(program)? } else { program });
         }
-        let allowed: Vec<_> = ALLOWED.iter().flat_map(|(names, _)| names.iter().copied()).chain(absent).collect();
+        // A call may be on both lists where inodes are shared.
+        let allowed: BTreeSet<_> = ALLOWED.iter().flat_map(|(names, _)| names.iter().copied()).chain(absent).collect();
+        let allowed: Vec<_> = allowed.into_iter().collect();
         let function_allowlist = announce(compile(plain(&allowed)?, SeccompAction::Trace(0), SeccompAction::Allow)?);
         let init = compile(plain(INIT)?, SeccompAction::KillProcess, SeccompAction::Allow)?;
         let mut rules = plain(INIT)?;
@@ -303,7 +310,7 @@ mod tests {
 
     #[test]
     fn every_call_in_the_policy_exists_and_compiles() {
-        let filters = Filters::compile().unwrap();
+        let filters = Filters::compile(true).unwrap();
         assert_eq!(filters.function.len() as u32 + 1, Filters::function_count());
     }
 
@@ -351,7 +358,7 @@ mod tests {
 
     #[test]
     fn program_that_begins_otherwise_is_not_moved() {
-        let mut program = Filters::compile().unwrap().function_allowlist;
+        let mut program = Filters::compile(true).unwrap().function_allowlist;
         program.swap(0, 1);
         assert!(matches!(absent_when_unassigned(program), Err(FilterError::UnknownPrologue)));
     }
@@ -391,7 +398,7 @@ mod tests {
 
     #[test]
     fn the_allowlist_announces_and_never_traces() {
-        let program = Filters::compile().unwrap().function_allowlist;
+        let program = Filters::compile(true).unwrap().function_allowlist;
         assert!(program.iter().any(|i| i.code == 0x06 && i.k == 0x7fc0_0000));
         assert!(program.iter().all(|i| i.k != 0x7ff0_0000));
     }

@@ -62,6 +62,20 @@ pub const ABSENT: &[(&[&str], &str)] = &[
     ),
 ];
 
+/// Calls that are answered with ENOSYS as well where workers share inodes with the host and with each other: what they do is
+/// seen by everybody who has the same file, and a filter sees no paths.
+pub const ABSENT_ON_SHARED_INODES: &[(&[&str], &str)] = &[
+    (
+        &["flock"],
+        "a lock on a file of /usr or /function would hold up everybody else's; fcntl's cannot: it needs a file \
+                  that is open for writing",
+    ),
+    (
+        &["inotify_init", "inotify_init1", "inotify_add_watch", "inotify_rm_watch"],
+        "a watch on a program or a device tells when others use it",
+    ),
+];
+
 /// Calls a function may make, with the reason for each set. Those that are looked at more closely are among them.
 pub const ALLOWED: &[(&[&str], &str)] = &[
     (

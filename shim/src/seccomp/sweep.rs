@@ -30,8 +30,8 @@ const HIGH_HALVES: [u64; 3] = [1 << 32, 1 << 63, 0xffff_ffff << 32];
 type Question = (i64, [u64; 6]);
 
 /// What the kernel answers to the questions, in their order.
-fn ask(questions: &[Question]) -> Vec<Answer> {
-    let filters = Filters::compile().unwrap();
+fn ask(own_inodes: bool, questions: &[Question]) -> Vec<Answer> {
+    let filters = Filters::compile(own_inodes).unwrap();
     let errno = |errno: i32| 0x0005_0000 | errno as u32;
     // Behind the check of the architecture: seccomp, with which the others are installed, and the end.
     const PROLOGUE: usize = 4;
@@ -80,11 +80,11 @@ fn ask(questions: &[Question]) -> Vec<Answer> {
 }
 
 /// Holds the kernel's answers against the policy's meaning, and gives them by question.
-fn swept(questions: Vec<Question>) -> BTreeMap<Question, Answer> {
-    let answers = ask(&questions);
+fn swept(own_inodes: bool, questions: Vec<Question>) -> BTreeMap<Question, Answer> {
+    let answers = ask(own_inodes, &questions);
     let mut wrong = Vec::new();
     for ((number, arguments), seen) in questions.iter().zip(&answers) {
-        let meant = answer(*number, arguments);
+        let meant = answer(own_inodes, *number, arguments);
         if meant != *seen {
             wrong.push(format!(
                 "{} {arguments:x?}: the policy says {meant:?}, the kernel {seen:?}",
@@ -209,7 +209,11 @@ fn runs(answers: impl Iterator<Item = (u64, Answer)>) -> String {
 }
 
 /// What the kernel answered, for the eye.
-fn listing(numbers: &BTreeMap<Question, Answer>, arguments: &BTreeMap<Question, Answer>) -> String {
+fn listing(
+    numbers: &BTreeMap<Question, Answer>,
+    shared: &BTreeMap<Question, Answer>,
+    arguments: &BTreeMap<Question, Answer>,
+) -> String {
     let mut text = String::from(
         "# What a function's system calls get, as a kernel answered with the filters installed.\n\
          # Written by seccomp::sweep; change the tables, then run its tests with SUBLET_GOLDEN=write, and read the difference.\n\
@@ -226,6 +230,10 @@ fn listing(numbers: &BTreeMap<Question, Answer>, arguments: &BTreeMap<Question, 
     }
     let rest = numbers.iter().filter(|((number, _), _)| names::name(*number).starts_with('#'));
     writeln!(text, "no name: {}", runs(rest.map(|((number, _), answer)| (*number as u64, *answer)))).unwrap();
+    writeln!(text, "\nwhere workers share inodes:").unwrap();
+    for ((number, _), answer) in shared.iter().filter(|(question, answer)| numbers[question] != **answer) {
+        writeln!(text, "{number} {}: {}", names::name(*number), told(*answer)).unwrap();
+    }
     for rule in RULES {
         for (call, at) in rule.calls {
             let number = names::number(call).unwrap();
@@ -303,11 +311,13 @@ fn kernel_answers_what_the_policy_says() {
     // them, and end a process that calls them from elsewhere.
     let left_out = ["exit_group", "seccomp", "uretprobe", "uprobe"].map(|name| names::number(name).unwrap());
     let numbers = numbers.filter(|number| !left_out.contains(number));
-    let numbers = swept(numbers.map(|number| (number, base(&names::name(number)))).collect());
+    let numbers: Vec<Question> = numbers.map(|number| (number, base(&names::name(number)))).collect();
+    let shared = swept(false, numbers.clone());
+    let numbers = swept(true, numbers);
     let by_argument = RULES.iter().flat_map(|rule| rule.calls.iter().flat_map(|(call, at)| questions(rule, call, *at)));
-    let arguments = swept(by_argument.collect());
+    let arguments = swept(true, by_argument.collect());
     assert!(arguments.len() > 10_000, "{} questions", arguments.len());
-    let text = listing(&numbers, &arguments);
+    let text = listing(&numbers, &shared, &arguments);
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/seccomp/golden.txt");
     if std::env::var_os("SUBLET_GOLDEN").is_some_and(|value| value == "write") {
         std::fs::write(path, &text).unwrap();
@@ -329,7 +339,7 @@ fn call_by_the_32_bit_abi_ends_the_process() {
         println!("skipped: this kernel has no 32-bit ABI ({without:?})");
         return;
     }
-    let filters = Filters::compile().unwrap();
+    let filters = Filters::compile(true).unwrap();
     for program in filters.function.iter().chain([&filters.function_allowlist, &filters.init, &filters.init_with_token])
     {
         let ended = sys::in_child(|| {

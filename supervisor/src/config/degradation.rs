@@ -14,6 +14,9 @@ pub enum Degradation {
     Landlock,
     /// Time namespaces: workers then see how long the host has been up.
     Time,
+    /// Inodes of the workers' own: they then share those of /usr, /dev and their functions with the host and with each other,
+    /// have no flock and no inotify, and see who else has locked a file for reading.
+    Inodes,
     /// CPU quota and weight: a busy sub-tenant then slows the others, by as much as the scheduler lets it.
     Cpu,
     /// Swap limit of zero: on a host with swap, workers may then be swapped out instead of ended at their limit.
@@ -28,14 +31,23 @@ pub enum Degradation {
 
 impl Degradation {
     /// Every one, in the order they are listed to operators.
-    pub const ALL: [Self; 7] =
-        [Self::Landlock, Self::Time, Self::Cpu, Self::Swap, Self::MemoryHigh, Self::MemoryMin, Self::CpuBurst];
+    pub const ALL: [Self; 8] = [
+        Self::Landlock,
+        Self::Time,
+        Self::Inodes,
+        Self::Cpu,
+        Self::Swap,
+        Self::MemoryHigh,
+        Self::MemoryMin,
+        Self::CpuBurst,
+    ];
 
     /// The name used in configuration, `sublet doctor` and Health.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Landlock => Layer::Landlock.name(),
             Self::Time => Layer::Time.name(),
+            Self::Inodes => Layer::Inodes.name(),
             Self::Cpu => "cpu",
             Self::Swap => "swap",
             Self::MemoryHigh => "memory_high",
@@ -49,6 +61,7 @@ impl Degradation {
         match self {
             Self::Landlock => Some(Layer::Landlock),
             Self::Time => Some(Layer::Time),
+            Self::Inodes => Some(Layer::Inodes),
             Self::Cpu | Self::Swap | Self::MemoryHigh | Self::MemoryMin | Self::CpuBurst => None,
         }
     }

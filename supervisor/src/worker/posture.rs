@@ -50,11 +50,17 @@ pub struct Expected<'a> {
 }
 
 /// Mount points of a sandbox, as `(point, filesystem when it matters, writable)`.
-fn mounts(root: &Root, token: bool) -> Vec<(&'static str, Option<&'static str>, bool)> {
-    let mut all =
-        vec![("/", None, false), ("/dev", None, false), ("/function", None, false), ("/proc", Some("proc"), false)];
+fn mounts(root: &Root, token: bool, own_inodes: bool) -> Vec<(&'static str, Option<&'static str>, bool)> {
+    // A bind mount has the file system of what is bound.
+    let shared = own_inodes.then_some("overlay");
+    let mut all = vec![
+        ("/", shared, false),
+        ("/dev", shared, false),
+        ("/function", shared, false),
+        ("/proc", Some("proc"), false),
+    ];
     if *root == Root::Host {
-        all.push(("/usr", None, false));
+        all.push(("/usr", shared, false));
     }
     if token {
         all.push((TOKEN_DIR, Some("tmpfs"), false));
@@ -213,7 +219,8 @@ const PAGE_BYTES: u64 = 4096;
 
 fn mount_facts(seen: &ProcessPosture, expected: &Expected<'_>, facts: &mut Vec<Fact>) {
     let limits = expected.limits;
-    let expected = mounts(expected.root, expected.token);
+    let own_inodes = !expected.missing_layers.contains(&Layer::Inodes);
+    let expected = mounts(expected.root, expected.token, own_inodes);
     let points: BTreeSet<&str> = seen.mounts.iter().map(|(point, ..)| point.as_str()).collect();
     let due: BTreeSet<&str> = expected.iter().map(|(point, ..)| *point).collect();
     let list = points.iter().copied().collect::<Vec<_>>().join(" ");
@@ -259,7 +266,7 @@ mod tests {
             gids: [uid; 4],
             groups: vec![],
             cgroups: vec![(String::new(), "/sublet-main/pool/t-a/s-b/w-1".into())],
-            mounts: mounts(&Root::Host, false)
+            mounts: mounts(&Root::Host, false, true)
                 .into_iter()
                 .map(|(point, kind, writable)| {
                     let options = if writable { "rw,nosuid,nodev" } else { "ro,nosuid,nodev" };
@@ -316,7 +323,7 @@ mod tests {
     #[test]
     fn each_missing_layer_is_seen() {
         type Spoil = fn(&mut ProcessPosture);
-        let cases: [(Spoil, &str); 28] = [
+        let cases: [(Spoil, &str); 29] = [
             (|p| p.namespaces[3].1 = p.host_namespaces[3].1, "function net namespace"),
             (|p| drop(p.namespaces.remove(7)), "function time namespace"),
             (|p| p.capabilities = 1, "function capabilities"),
@@ -329,6 +336,7 @@ mod tests {
             (|p| p.cgroups[0].1 = "/sublet-main/pool/t-a/s-b/w-11".into(), "function cgroup (v2)"),
             (|p| p.mounts.push(("/home".into(), "ext4".into(), "ro,nosuid,nodev".into())), "mounts"),
             (|p| p.mounts[2].2 = "rw,nosuid,nodev".into(), "mount /function"),
+            (|p| p.mounts[2].1 = "ext4".into(), "mount /function"),
             (|p| p.descriptors.push(4), "function descriptors"),
             (|p| p.limits[0].1 = 65, "function limit nofile"),
             (|p| p.limits[3].2 = u64::MAX, "function limit core"),

@@ -34,7 +34,7 @@ fn outside(words: &[&str]) -> Result<String, String> {
 }
 
 /// The same with mounts and host name of its own: what it may do there would change this machine.
-fn apart(words: &[&str]) -> Result<String, String> {
+pub fn apart(words: &[&str]) -> Result<String, String> {
     run(Command::new("unshare")
         .args(["--mount", "--uts", "--propagation", "private"])
         .arg(supervisor::probe())

@@ -6,6 +6,7 @@
 mod authors;
 mod bad_input;
 mod cage;
+mod calls;
 mod cells;
 mod channel;
 mod client;
@@ -57,6 +58,7 @@ fn main() {
         cage::CASES,
         channel::CASES,
         counters::CASES,
+        calls::CASES,
         isolation::CASES,
         life::CASES,
         cells::CASES,

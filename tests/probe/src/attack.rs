@@ -62,9 +62,9 @@ pub fn try_call(name: &str) -> Outcome {
         "setns" | "bpf" | "keyctl" | "io_uring" | "userfaultfd" | "perf" | "kexec" | "module" | "reboot"
         | "open_by_handle" | "process_vm_readv" | "x32" | "clone-newuser" | "tiocsti" | "packet-socket"
         | "netlink-socket" | "vsock-socket" | "personality" | "swapon" | "setpriority" | "device-ioctl" => {
-            sys::raw(name)
+            sys::named(name)
         }
-        other => return Err(format!("unknown call {other:?}")),
+        other => sys::by_argument(other).ok_or_else(|| format!("unknown call {other:?}"))?,
     };
     match result {
         Ok(()) => Ok(b"it worked".to_vec()),

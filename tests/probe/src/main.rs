@@ -10,6 +10,7 @@ mod descriptors;
 mod frames;
 mod limits;
 mod pieces;
+mod shared;
 mod state;
 mod sys;
 
@@ -166,6 +167,13 @@ pub fn perform(state: &mut state::State, text: &str) -> Outcome {
         "kill" => attack::kill(i32::try_from(number(1)?).map_err(|e| e.to_string())?),
         "try" => attack::try_call(word(1)?),
         "daemon" => attack::daemon(),
+        "flock" => shared::flock(word(1)?),
+        "read-lock" => shared::read_lock(word(1)?),
+        "look-for-locks" => shared::look_for_locks(word(1)?),
+        "watch" => shared::watch(word(1)?),
+        "watched" => shared::watched(),
+        "mark-stdin" => shared::mark_stdin(),
+        "stdin-flags" => shared::stdin_flags(),
         other => Err(format!("unknown verb {other:?}")),
     }
 }

@@ -237,19 +237,19 @@ fn only_named_degradations_can_be_accepted() {
     assert_eq!(
         taken(&[(
             "host.accept_degraded",
-            "[\"landlock\", \"time\", \"cpu\", \"swap\", \"memory_high\", \"memory_min\", \"cpu_burst\"]"
+            "[\"landlock\", \"time\", \"inodes\", \"cpu\", \"swap\", \"memory_high\", \"memory_min\", \"cpu_burst\"]"
         )])
         .host
         .accept_degraded
         .len(),
-        7
+        8
     );
     for name in ["memory", "pids", "seccomp", "user", "Landlock", ""] {
         only(
             &[("host.accept_degraded", &format!("[\"time\", {name:?}]"))],
             &format!(
                 "host.accept_degraded = {name:?}: not a choice; \
-                 write one of \"landlock\", \"time\", \"cpu\", \"swap\", \"memory_high\", \"memory_min\", \"cpu_burst\""
+                 write one of \"landlock\", \"time\", \"inodes\", \"cpu\", \"swap\", \"memory_high\", \"memory_min\", \"cpu_burst\""
             ),
         );
     }
