@@ -14,7 +14,8 @@ mod sys;
 use std::collections::{BTreeMap, BTreeSet};
 
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    TargetArch, sock_filter,
 };
 
 use self::{
@@ -35,7 +36,7 @@ pub enum FilterError {
     #[error("compile the system call filter")]
     Compile(#[from] seccompiler::BackendError),
     /// seccompiler's programs begin in another way than this code knows.
-    #[error("the compiled filter does not begin with the check of the architecture and the number")]
+    #[error("the compiled filter does not begin with the check of the architecture")]
     UnknownPrologue,
 }
 
@@ -115,18 +116,27 @@ impl Filters {
                     &NEVER_DONE.iter().flat_map(|(names, _)| names.iter().copied()).collect::<Vec<_>>(),
                 )?);
             }
+            let mut front = Vec::new();
             for rule in RULES.iter().filter(|rule| rule.errno == errno) {
                 for (call, at) in rule.calls {
-                    rules.entry(number(call)?).or_default().extend(refusals(rule, *at)?);
+                    match rule.allow {
+                        Allow::Bits { bits, long } => front.extend(bits_test(number(call)?, *at, bits, long, errno)),
+                        _ => rules.entry(number(call)?).or_default().extend(refusals(rule, *at)?),
+                    }
                 }
             }
+            front.splice(0..0, passed_at_once(|rule| rule.errno != errno)?);
+            if errno == libc::ENOSYS {
+                front.extend(unassigned_test());
+            }
             let program = compile(rules, SeccompAction::Allow, SeccompAction::Errno(errno as u32))?;
-            function.push(if errno == libc::ENOSYS { absent_when_unassigned(program)? } else { program });
+            function.push(put_in_front(program, front)?);
         }
         // A call may be on both lists where inodes are shared.
         let allowed: BTreeSet<_> = ALLOWED.iter().flat_map(|(names, _)| names.iter().copied()).chain(absent).collect();
         let allowed: Vec<_> = allowed.into_iter().collect();
-        let function_allowlist = announce(compile(plain(&allowed)?, SeccompAction::Trace(0), SeccompAction::Allow)?);
+        let allowlist = announce(compile(plain(&allowed)?, SeccompAction::Trace(0), SeccompAction::Allow)?);
+        let function_allowlist = put_in_front(allowlist, passed_at_once(|_| true)?)?;
         let init = compile(plain(INIT)?, SeccompAction::KillProcess, SeccompAction::Allow)?;
         let mut rules = plain(INIT)?;
         for (call, conditions) in INIT_TOKEN {
@@ -181,8 +191,7 @@ fn all_equal(conditions: &[(u8, u32)]) -> Result<SeccompRule, FilterError> {
     Ok(SeccompRule::new(conditions.iter().map(condition).collect::<Result<_, _>>()?)?)
 }
 
-/// The arguments that a rule does not admit, as alternatives; the conditions of one alternative must all hold. seccompiler
-/// has no "all bits outside of a mask are clear", so each such bit is an alternative.
+/// The arguments that a rule does not admit, as alternatives; the conditions of one alternative must all hold.
 fn refusals(rule: &Rule, at: usize) -> Result<Vec<SeccompRule>, FilterError> {
     use SeccompCmpArgLen::{Dword, Qword};
     use SeccompCmpOp::{Eq, Gt, MaskedEq, Ne};
@@ -201,15 +210,8 @@ fn refusals(rule: &Rule, at: usize) -> Result<Vec<SeccompRule>, FilterError> {
             let all = combinations(bases, flags);
             out.push(SeccompRule::new(none_of(argument, &mut all.into_iter())?)?);
         }
-        Allow::Bits { bits, long } => {
-            let allowed = union(bits);
-            for bit in (0..32).map(|shift| 1_u32 << shift).filter(|bit| allowed & bit == 0) {
-                out.push(SeccompRule::new(vec![condition(argument, Dword, MaskedEq(bit.into()), bit.into())?])?);
-            }
-            if long {
-                out.push(SeccompRule::new(vec![condition(argument, Qword, Gt, u32::MAX.into())?])?);
-            }
-        }
+        // See bits_test.
+        Allow::Bits { .. } => {}
         Allow::Masked { mask, one_of } => {
             // Every value that fits into the mask, but those.
             for value in submasks(mask).filter(|value| one_of.iter().all(|(allowed, _)| allowed != value)) {
@@ -263,32 +265,82 @@ fn unassigned() -> Vec<(u32, u32)> {
     ranges
 }
 
-/// Puts a test in front of a program: numbers that no known kernel uses are answered with ENOSYS. seccompiler knows single
-/// numbers only. Jumps in a program go forward and are relative, so what follows the number's load can be moved.
-fn absent_when_unassigned(program: BpfProgram) -> Result<BpfProgram, FilterError> {
-    const LOAD: u16 = 0x20;
-    const JUMP_IF_EQUAL: u16 = 0x15;
-    const JUMP_IF_GREATER: u16 = 0x25;
-    const JUMP_IF_NOT_LESS: u16 = 0x35;
-    const RETURN: u16 = 0x06;
-    const SECCOMP_RET_ERRNO: u32 = 0x0005_0000;
-    const PROLOGUE: [u16; 4] = [LOAD, JUMP_IF_EQUAL, RETURN, LOAD];
-    let instruction = |code, jt, jf, k| seccompiler::sock_filter { code, jt, jf, k };
-    let known = program.iter().take(PROLOGUE.len()).map(|one| one.code).eq(PROLOGUE)
-        // The last of them loads the number.
-        && program[PROLOGUE.len() - 1].k == 0;
+// What seccompiler has no words for, written in its instructions: code, jumps when true and when false, operand.
+const LOAD: u16 = 0x20;
+const JUMP_IF_EQUAL: u16 = 0x15;
+const JUMP_IF_GREATER: u16 = 0x25;
+const JUMP_IF_NOT_LESS: u16 = 0x35;
+const JUMP_IF_ANY_BIT: u16 = 0x45;
+const RETURN: u16 = 0x06;
+const RET_ALLOW: u32 = 0x7fff_0000;
+const RET_ERRNO: u32 = 0x0005_0000;
+
+fn instruction(code: u16, jt: u8, jf: u8, k: u32) -> sock_filter {
+    sock_filter { code, jt, jf, k }
+}
+
+/// Puts tests of the number in front of a program, behind its check of the architecture. Jumps in a program go forward and are
+/// relative, so what follows can be moved.
+fn put_in_front(program: BpfProgram, tests: Vec<sock_filter>) -> Result<BpfProgram, FilterError> {
+    const PROLOGUE: [u16; 3] = [LOAD, JUMP_IF_EQUAL, RETURN];
+    // Offsets in struct seccomp_data.
+    const NUMBER: u32 = 0;
+    const ARCHITECTURE: u32 = 4;
+    let known = program.iter().take(PROLOGUE.len()).map(|one| one.code).eq(PROLOGUE) && program[0].k == ARCHITECTURE;
     if !known {
         return Err(FilterError::UnknownPrologue);
     }
-    let tests = unassigned().into_iter().flat_map(|(first, last)| {
+    let (head, tail) = program.split_at(PROLOGUE.len());
+    let number = [instruction(LOAD, 0, 0, NUMBER)];
+    Ok(head.iter().cloned().chain(number).chain(tests).chain(tail.iter().cloned()).collect())
+}
+
+/// Numbers that no kernel known here uses are answered with ENOSYS. seccompiler knows single numbers only.
+fn unassigned_test() -> Vec<sock_filter> {
+    let test = |(first, last)| {
         [
             instruction(JUMP_IF_NOT_LESS, 0, 2, first),
             instruction(JUMP_IF_GREATER, 1, 0, last),
-            instruction(RETURN, 0, 0, SECCOMP_RET_ERRNO | libc::ENOSYS as u32),
+            instruction(RETURN, 0, 0, RET_ERRNO | libc::ENOSYS as u32),
         ]
-    });
-    let (head, tail) = program.split_at(PROLOGUE.len());
-    Ok(head.iter().cloned().chain(tests).chain(tail.iter().cloned()).collect())
+    };
+    unassigned().into_iter().flat_map(test).collect()
+}
+
+/// All of a filter's answer to one call: its errno if a bit is set that must not be, otherwise it passes. seccompiler has no
+/// "all bits outside of a mask are clear"; one rule for each bit made sends and receives slow.
+fn bits_test(number: i64, at: usize, bits: &[arguments::Value], long: bool, errno: i32) -> Vec<sock_filter> {
+    // struct seccomp_data: the arguments begin at 16, 8 bytes each, the low half first.
+    let low = 16 + 8 * at as u32;
+    let refuse = instruction(RETURN, 0, 0, RET_ERRNO | errno as u32);
+    let mut test = vec![instruction(LOAD, 0, 0, low), instruction(JUMP_IF_ANY_BIT, 0, 1, !union(bits)), refuse.clone()];
+    if long {
+        test.extend([instruction(LOAD, 0, 0, low + 4), instruction(JUMP_IF_EQUAL, 1, 0, 0), refuse]);
+    }
+    test.push(instruction(RETURN, 0, 0, RET_ALLOW));
+    test.insert(0, instruction(JUMP_IF_EQUAL, 0, test.len() as u8, number as u32));
+    test
+}
+
+/// Calls that a filter has nothing to say to, but which some other one looks at. The kernel remembers what passes whatever the
+/// arguments are; these it runs through every filter each time, so they do not go down the whole list.
+fn passed_at_once(no_opinion: impl Fn(&Rule) -> bool) -> Result<Vec<sock_filter>, FilterError> {
+    /// Made many times in each call of a function.
+    const OFTEN: [&str; 6] = ["futex", "recvmsg", "sendmsg", "recvfrom", "sendto", "mmap"];
+    let of_rules =
+        || RULES.iter().filter(|rule| no_opinion(rule)).flat_map(|rule| rule.calls.iter().map(|(call, _)| *call));
+    let often = OFTEN.into_iter().filter(|call| of_rules().any(|other| other == *call));
+    let mut calls: Vec<&'static str> = Vec::new();
+    for call in often.chain(of_rules()) {
+        if !calls.contains(&call) {
+            calls.push(call);
+        }
+    }
+    let mut tests = Vec::new();
+    for call in calls {
+        tests.extend([instruction(JUMP_IF_EQUAL, 0, 1, number(call)? as u32), instruction(RETURN, 0, 0, RET_ALLOW)]);
+    }
+    Ok(tests)
 }
 
 /// Turns the answer TRACE into USER_NOTIF, which seccompiler has no name for. The program holds no other TRACE.
@@ -360,7 +412,17 @@ mod tests {
     fn program_that_begins_otherwise_is_not_moved() {
         let mut program = Filters::compile(true).unwrap().function_allowlist;
         program.swap(0, 1);
-        assert!(matches!(absent_when_unassigned(program), Err(FilterError::UnknownPrologue)));
+        assert!(matches!(put_in_front(program, Vec::new()), Err(FilterError::UnknownPrologue)));
+    }
+
+    #[test]
+    fn call_whose_bits_are_looked_at_has_no_other_rule_since_its_test_ends_the_filter() {
+        for rule in RULES.iter().filter(|rule| matches!(rule.allow, Allow::Bits { .. })) {
+            for (call, _) in rule.calls {
+                let rules = RULES.iter().filter(|rule| rule.calls.iter().any(|(other, _)| other == call));
+                assert_eq!(rules.count(), 1, "{call}");
+            }
+        }
     }
 
     #[test]

@@ -33,7 +33,7 @@ type Question = (i64, [u64; 6]);
 fn ask(own_inodes: bool, questions: &[Question]) -> Vec<Answer> {
     let filters = Filters::compile(own_inodes).unwrap();
     let errno = |errno: i32| 0x0005_0000 | errno as u32;
-    // Behind the check of the architecture: seccomp, with which the others are installed, and the end.
+    // Behind the check of the architecture and the load of the number: seccomp, with which the others are installed, and the end.
     const PROLOGUE: usize = 4;
     let first: BpfProgram = filters.function_allowlist[..PROLOGUE]
         .iter()
