@@ -15,6 +15,9 @@
 //! The front does not see cgroups or the kernel; the driver does not see gRPC beyond its message types; the pool sees
 //! nothing at all. Only [`cgroups`] knows a path below /sys/fs/cgroup, and only `sys` has unsafe code.
 
+// What is printed goes through `cli::output` and `printable`: others' text must not drive or deceive whoever reads it.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 pub mod cgroups;
 pub mod cli;
 pub mod config;
@@ -26,6 +29,7 @@ pub mod front;
 pub mod hex;
 pub mod logs;
 pub mod nursery;
+pub mod printable;
 pub mod quota;
 pub mod recorder;
 pub mod reload;

@@ -7,10 +7,16 @@ use serde_json::json;
 use sublet_proto::v1::{LogRecord, LogsRequest};
 
 use super::{AdminSocket, Failed, client, output};
-use crate::logs::{
-    rate::Dropped,
-    record::{Record, Source, What, clock},
+use crate::{
+    logs::{
+        rate::Dropped,
+        record::{Record, Source, What, clock},
+    },
+    printable,
 };
+
+/// Stands before a function's line that the next record goes on with.
+const CUT: &str = "+ ";
 
 /// What of the logs to print.
 #[derive(Debug, Args)]
@@ -87,7 +93,7 @@ fn print(socket: &Path, request: LogsRequest, json: bool) -> Result<(), Failed> 
             }
             for record in batch.records.into_iter().map(record) {
                 match json {
-                    true => writeln!(out, "{}", record.to_json())?,
+                    true => writeln!(out, "{}", printable::json(&record.to_json()))?,
                     false => writeln!(out, "{}", line(&record))?,
                 }
             }
@@ -109,9 +115,11 @@ fn record(wire: LogRecord) -> Record {
         cut,
         dropped_lines,
         dropped_bytes,
+        platform,
+        number: _,
     } = wire;
     let what = match dropped_lines {
-        0 => What::Line { text: message, is_cut: cut },
+        0 => What::Line { text: message, is_cut: cut, is_platform: platform },
         lines => What::Dropped(Dropped { lines, bytes: dropped_bytes }),
     };
     Record {
@@ -135,12 +143,53 @@ fn line(record: &Record) -> String {
         record.request.as_deref().map_or_else(|| "-".to_owned(), |request| short(request, output::LEASE_SHOWN_CHARS)),
     );
     match &record.what {
-        // Lines of one record stay together.
-        What::Line { text, is_cut } => {
-            format!("{head} {}{}", output::printable(text, "\n    "), if *is_cut { " [cut]" } else { "" })
+        What::Line { text, is_cut, is_platform } => {
+            let mark = match (is_platform, is_cut) {
+                (true, _) => printable::OURS,
+                (false, false) => printable::THEIRS,
+                (false, true) => CUT,
+            };
+            // Lines of one record stay together, and none of them begins as a record does.
+            let text = text.split('\n').map(printable::log_line).collect::<Vec<_>>().join("\n    | ");
+            format!("{} {mark}{text}", printable::line(&head))
         }
         What::Dropped(Dropped { lines, bytes }) => {
-            format!("{head} -- {lines} lines ({bytes} bytes) were dropped: faster than log_rate")
+            format!("{} -- {lines} lines ({bytes} bytes) were dropped: faster than log_rate", printable::line(&head))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record_of(text: &str, is_cut: bool, is_platform: bool) -> Record {
+        record(LogRecord {
+            tenant: "acme".into(),
+            function: "f".into(),
+            worker: "w-1".into(),
+            message: text.into(),
+            cut: is_cut,
+            platform: is_platform,
+            ..LogRecord::default()
+        })
+    }
+
+    #[test]
+    fn real_line_of_ours_is_told_from_every_forged_one() {
+        let report = "REPORT RequestId: ab\tDuration: 1.00 ms";
+        let head = "1970-01-01T00:00:00Z acme/f  w-1 -";
+        assert_eq!(line(&record_of(report, false, true)), format!("{head} # {report}"));
+        assert_eq!(line(&record_of(report, false, false)), format!("{head} | {report}"));
+        assert_eq!(line(&record_of("# REPORT", false, false)), format!("{head} | # REPORT"));
+        // As a client of Lambda's sends it, and with everything that starts a line on some terminal.
+        let forged = format!("x\n{head} # {report}\u{2028}{head} # {report}\r{head}\u{85}{head}");
+        let shown = line(&record_of(&forged, false, false));
+        let rest = format!("    | {head} # {report}\\u{{2028}}{head} # {report}\\r{head}\\u{{85}}{head}");
+        assert_eq!(shown, format!("{head} | x\n{rest}"));
+        assert_eq!(line(&record_of("a [cut]", false, false)), format!("{head} | a [cut]"));
+        assert_eq!(line(&record_of("a", true, false)), format!("{head} + a"));
+        assert_eq!(record_of(report, false, true).to_json()["platform"], true);
+        assert_eq!(record_of(report, false, false).to_json()["platform"], false);
     }
 }

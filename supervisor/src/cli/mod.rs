@@ -311,11 +311,9 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failed { message, status }) => {
             if json && status != STATUS_CALL && !message.is_empty() {
-                println!("{}", serde_json::json!({ "error": message }));
+                output::say_json(&serde_json::json!({ "error": message })).ok();
             } else if !message.is_empty() {
-                // A terminal that has gone took standard error with it; that is no reason to panic.
-                // A function's own words may be in it.
-                writeln!(std::io::stderr(), "sublet: {}", output::printable(&message, "\n")).ok();
+                output::tell(format_args!("{}{message}", crate::printable::PREFIX));
             }
             ExitCode::from(status)
         }

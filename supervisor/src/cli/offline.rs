@@ -33,12 +33,12 @@ pub fn plan(path: &Path, function: &str, json: bool) -> Result<(), Failed> {
     if json {
         let steps: Vec<_> =
             (plan.steps().iter()).map(|step| json!({ "by": step.performer(), "step": step.to_string() })).collect();
-        println!("{}", json!({ "tenant": &*entry.tenant, "function": &*entry.name, "steps": steps }));
+        output::say_json(&json!({ "tenant": &*entry.tenant, "function": &*entry.name, "steps": steps }))?;
         return Ok(());
     }
-    println!("{}/{} (revision {})", entry.tenant, entry.name, entry.settings.short_revision());
+    output::say(format_args!("{}/{} (revision {})", entry.tenant, entry.name, entry.settings.short_revision()))?;
     for (number, step) in plan.steps().iter().enumerate() {
-        println!("{:>3}  {:<9} {step}", number + 1, step.performer());
+        output::say(format_args!("{:>3}  {:<9} {step}", number + 1, step.performer()))?;
     }
     Ok(())
 }
@@ -70,7 +70,7 @@ pub fn check_config(path: &Path, text_only: bool, json: bool) -> Result<(), Fail
         problems.extend(Keys::read(config).err().unwrap_or_default());
     }
     if json {
-        println!("{}", json!({ "ok": problems.is_empty(), "problems": problems, "config": config }));
+        output::say_json(&json!({ "ok": problems.is_empty(), "problems": problems, "config": config }))?;
     }
     if !problems.is_empty() {
         let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
@@ -81,12 +81,12 @@ pub fn check_config(path: &Path, text_only: bool, json: bool) -> Result<(), Fail
         });
     }
     if let (Some(config), false) = (&config, json) {
-        println!(
+        output::say(format_args!(
             "{} is fine: {}, {}",
             path.display(),
             output::count(config.tenants.len(), "tenant"),
             output::count(config.functions().count(), "function")
-        );
+        ))?;
     }
     Ok(())
 }
@@ -111,7 +111,7 @@ pub fn doctor(path: Option<&Path>, json: bool) -> Result<(), Failed> {
                 json!({ "name": check.name, "value": check.value, "state": state, "remedy": check.remedy })
             })
             .collect();
-        println!("{}", json!({ "serve_would_start": refused.is_ok(), "checks": checks }));
+        output::say_json(&json!({ "serve_would_start": refused.is_ok(), "checks": checks }))?;
     } else {
         let rows: Vec<Vec<String>> = (report.checks.iter())
             .map(|check| {
@@ -125,9 +125,9 @@ pub fn doctor(path: Option<&Path>, json: bool) -> Result<(), Failed> {
                 vec![check.name.to_owned(), word.to_owned(), check.value.clone()]
             })
             .collect();
-        println!("{}", output::table(&["CHECK", "", "FOUND"], &rows));
+        output::say(output::table(&["CHECK", "", "FOUND"], &rows))?;
         for check in report.checks.iter().filter(|check| !check.is_ok()) {
-            println!("\n{}: {}", check.name, check.remedy.as_deref().unwrap_or_default());
+            output::say(format_args!("\n{}: {}", check.name, check.remedy.as_deref().unwrap_or_default()))?;
         }
     }
     match (refused, json) {

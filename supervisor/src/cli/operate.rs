@@ -1,6 +1,6 @@
 //! Commands that ask a running supervisor: ps, describe, functions, warm, evict, drain, health.
 
-use std::{path::Path, time::Duration};
+use std::{io, path::Path, time::Duration};
 
 use serde_json::{Value, json};
 use sublet_proto::v1::{
@@ -9,6 +9,7 @@ use sublet_proto::v1::{
 };
 
 use super::{Failed, client, output, quotas::clock};
+use crate::printable;
 
 fn state_name(worker: &Worker) -> &'static str {
     output::state(worker.state(), worker.frozen)
@@ -27,10 +28,6 @@ fn took(duration: Option<prost_types::Duration>) -> String {
     output::wire(duration).map_or_else(|| "-".to_owned(), output::time)
 }
 
-fn print(value: &Value) {
-    println!("{value}");
-}
-
 /// `sublet ps`.
 pub fn ps(socket: &Path, tenant: Option<String>, json: bool) -> Result<(), Failed> {
     let request = ListWorkersRequest { tenant: tenant.unwrap_or_default() };
@@ -39,11 +36,11 @@ pub fn ps(socket: &Path, tenant: Option<String>, json: bool) -> Result<(), Faile
         Ok(answer.map_err(|status| client::refused(&status))?.into_inner().workers)
     })?;
     if json {
-        print(&workers.iter().map(worker_value).collect());
+        output::say_json(&workers.iter().map(worker_value).collect())?;
         return Ok(());
     }
     if workers.is_empty() {
-        println!("no workers");
+        output::say("no workers")?;
         return Ok(());
     }
     let row = |worker: &Worker| {
@@ -60,7 +57,7 @@ pub fn ps(socket: &Path, tenant: Option<String>, json: bool) -> Result<(), Faile
         ]
     };
     let header = ["WORKER", "STATE", "TENANT", "FUNCTION", "SUB-TENANT", "PID", "CALLS", "AGE", "IDLE"];
-    println!("{}", output::table(&header, &workers.iter().map(row).collect::<Vec<_>>()));
+    output::say(output::table(&header, &workers.iter().map(row).collect::<Vec<_>>()))?;
     Ok(())
 }
 
@@ -81,62 +78,67 @@ pub fn describe(socket: &Path, worker: String, json: bool) -> Result<(), Failed>
     let worker = found.worker.clone().unwrap_or_default();
     if json {
         let limit = |limit: &sublet_proto::v1::Limit| json!({ "setting": limit.setting, "value": limit.value, "knob": limit.knob });
-        print(&json!({
+        output::say_json(&json!({
             "worker": worker_value(&worker), "cgroup": found.cgroup,
             "limits": found.limits.iter().map(limit).collect::<Vec<_>>(), "posture": facts_value(&found.posture),
             "memory_bytes": found.memory_bytes, "memory_peak_bytes": found.memory_peak_bytes,
             "cpu_ms": output::millis(found.cpu), "processes": found.processes,
-            "log_tail": String::from_utf8_lossy(&found.log_tail), "degraded": found.degraded,
+            "log_tail": String::from_utf8_lossy(&found.log_tail), "platform_lines": found.platform_lines,
+            "degraded": found.degraded,
             "token": found.token.as_ref().map(|token| json!({
                 "provider": token.provider,
                 "issued": token.issued.map(|at| at.to_string()), "expires": token.expires.map(|at| at.to_string()),
             })),
-        }));
+        }))?;
         return Ok(());
     }
-    tell_worker(&worker, &found);
-    Ok(())
+    Ok(tell_worker(&worker, &found)?)
 }
 
-fn tell_worker(worker: &Worker, found: &DescribeWorkerResponse) {
-    println!("{} of {}/{} (revision {})", worker.worker, worker.tenant, worker.function, worker.revision);
-    println!("  sub-tenant   {}", worker.sub_tenant_hash);
-    println!(
+fn tell_worker(worker: &Worker, found: &DescribeWorkerResponse) -> io::Result<()> {
+    output::say(format_args!(
+        "{} of {}/{} (revision {})",
+        worker.worker, worker.tenant, worker.function, worker.revision
+    ))?;
+    output::say(format_args!("  sub-tenant   {}", worker.sub_tenant_hash))?;
+    output::say(format_args!(
         "  state        {}, {} calls, age {}, idle {}",
         state_name(worker),
         worker.calls,
         took(worker.age),
         took(worker.idle)
-    );
-    println!("  init's pid   {}", worker.pid);
-    println!("  cgroup       {}", found.cgroup);
-    println!(
+    ))?;
+    output::say(format_args!("  init's pid   {}", worker.pid))?;
+    output::say(format_args!("  cgroup       {}", found.cgroup))?;
+    output::say(format_args!(
         "  usage        memory {}, peak {}, cpu {}, {} processes and threads",
         output::size(found.memory_bytes),
         output::size(found.memory_peak_bytes),
         took(found.cpu),
         found.processes
-    );
+    ))?;
     if let Some(token) = &found.token {
         let issued = token.issued.map_or_else(|| "not issued".to_owned(), |at| format!("issued {}", clock(at)));
         let expires = token.expires.map(|at| format!(", expires {}", clock(at))).unwrap_or_default();
-        println!("  token        {}, {issued}{expires}", token.provider);
+        output::say(format_args!("  token        {}, {issued}{expires}", token.provider))?;
     }
     let not_enforced = if found.degraded.is_empty() { "nothing".to_owned() } else { found.degraded.join(", ") };
-    println!("  not enforced {not_enforced}");
+    output::say(format_args!("  not enforced {not_enforced}"))?;
     let rows: Vec<Vec<String>> = (found.limits.iter())
         .map(|limit| vec![format!("  {}", limit.setting), limit.value.clone(), limit.knob.clone()])
         .collect();
-    println!("\n{}", output::table(&["  LIMIT", "VALUE", "ENFORCED BY"], &rows));
+    output::say(format_args!("\n{}", output::table(&["  LIMIT", "VALUE", "ENFORCED BY"], &rows)))?;
     let rows: Vec<Vec<String>> = (found.posture.iter())
         .map(|fact| {
             vec![format!("  {}", fact.name), if fact.ok { "ok" } else { "WRONG" }.to_owned(), fact.value.clone()]
         })
         .collect();
-    println!("\n{}", output::table(&["  SEEN FROM OUTSIDE", "", "VALUE"], &rows));
+    output::say(format_args!("\n{}", output::table(&["  SEEN FROM OUTSIDE", "", "VALUE"], &rows)))?;
     if !found.log_tail.is_empty() {
-        println!("\n  LOG\n{}", output::printable(String::from_utf8_lossy(&found.log_tail).trim_end(), "\n"));
+        let log = printable::block(&found.log_tail, &found.platform_lines, "  ");
+        output::say(format_args!("\n  LOG\n{log}"))?;
     }
+    Ok(())
 }
 
 /// `sublet functions`.
@@ -152,14 +154,14 @@ pub fn functions(socket: &Path, json: bool) -> Result<(), Failed> {
                 "layout": f.layout, "isolation": f.isolation, "workers": f.workers,
             })
         };
-        print(&functions.iter().map(value).collect());
+        output::say_json(&functions.iter().map(value).collect())?;
         return Ok(());
     }
     let rows: Vec<Vec<String>> = (functions.into_iter())
         .map(|f| vec![f.tenant, f.function, f.revision, f.runtime, f.layout, f.isolation, f.workers.to_string()])
         .collect();
     let header = ["TENANT", "FUNCTION", "REVISION", "RUNTIME", "LAYOUT", "ISOLATION", "WORKERS"];
-    println!("{}", output::table(&header, &rows));
+    output::say(output::table(&header, &rows))?;
     Ok(())
 }
 
@@ -170,9 +172,9 @@ pub fn warm(socket: &Path, request: WarmRequest, json: bool) -> Result<(), Faile
         Ok(answer.map_err(|status| client::refused(&status))?.into_inner())
     })?;
     if json {
-        print(&json!({ "making": answer.making }));
+        output::say_json(&json!({ "making": answer.making }))?;
     } else {
-        println!("{} being made", answer.making);
+        output::say(format_args!("{} being made", answer.making))?;
     }
     Ok(())
 }
@@ -184,9 +186,9 @@ pub fn evict(socket: &Path, request: EvictRequest, json: bool) -> Result<(), Fai
         Ok(answer.map_err(|status| client::refused(&status))?.into_inner())
     })?;
     if json {
-        print(&json!({ "evicted": answer.evicted, "busy": answer.busy }));
+        output::say_json(&json!({ "evicted": answer.evicted, "busy": answer.busy }))?;
     } else {
-        println!("{} evicted, {} left as busy", answer.evicted, answer.busy);
+        output::say(format_args!("{} evicted, {} left as busy", answer.evicted, answer.busy))?;
     }
     Ok(())
 }
@@ -199,9 +201,9 @@ pub fn drain(socket: &Path, grace: Option<Duration>, stop: bool, json: bool) -> 
         Ok(answer.map_err(|status| client::refused(&status))?.into_inner())
     })?;
     if json {
-        print(&json!({ "cut": answer.cut }));
+        output::say_json(&json!({ "cut": answer.cut }))?;
     } else {
-        println!("drained; {} calls did not end well meanwhile", answer.cut);
+        output::say(format_args!("drained; {} calls did not end well meanwhile", answer.cut))?;
     }
     Ok(())
 }
@@ -233,17 +235,17 @@ pub fn health(socket: &Path, json: bool) -> Result<(), Failed> {
         for (name, number) in numbers {
             value[name] = number.into();
         }
-        print(&value);
+        output::say_json(&value)?;
         return Ok(());
     }
-    println!("{}", found.status);
+    output::say(&found.status)?;
     for (name, number) in numbers {
-        println!("  {:<22} {number}", name.replace('_', " "));
+        output::say(format_args!("  {:<22} {number}", name.replace('_', " ")))?;
     }
     let not_enforced = if found.degraded.is_empty() { "nothing".to_owned() } else { found.degraded.join(", ") };
-    println!("  {:<22} {not_enforced}", "not enforced");
+    output::say(format_args!("  {:<22} {not_enforced}", "not enforced"))?;
     for fact in &found.host {
-        println!("  {:<22} {}", fact.name, fact.value);
+        output::say(format_args!("  {:<22} {}", fact.name, printable::line(&fact.value)))?;
     }
     Ok(())
 }

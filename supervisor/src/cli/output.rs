@@ -1,9 +1,15 @@
 //! Printing: tables and times for people, values for programs.
 
-use std::time::Duration;
+use std::{
+    fmt::Display,
+    io::{self, Write},
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 use sublet_proto::v1::{Receipt, Start, Verdict, WorkerState};
+
+use crate::printable;
 
 /// Digits of a lease that tell calls apart, for people.
 pub const LEASE_SHOWN_CHARS: usize = 12;
@@ -36,22 +42,32 @@ pub fn log_to_stderr(json: bool) {
     };
 }
 
-/// A function's own words, for a terminal that they must not drive. `line_end` is what stands for the end of a line.
-pub fn printable(text: &str, line_end: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '\n' => out.push_str(line_end),
-            '\t' => out.push('\t'),
-            _ if character.is_control() => out.extend(character.escape_default()),
-            _ => out.push(character),
-        }
-    }
-    out
+/// Prints text of ours, of one or more lines, to standard output. What others wrote must have passed
+/// [`printable::line`] or [`printable::block`] before it was put into it.
+///
+/// # Errors
+/// Standard output does not take it.
+pub fn say(text: impl Display) -> io::Result<()> {
+    writeln!(io::stdout(), "{}", printable::own(&text.to_string()))
 }
 
-/// Columns aligned, two spaces apart.
+/// Prints a value on one line of standard output.
+///
+/// # Errors
+/// Standard output does not take it.
+pub fn say_json(value: &Value) -> io::Result<()> {
+    writeln!(io::stdout(), "{}", printable::json(value))
+}
+
+/// Prints text of ours to standard error, as [`say`] does; a terminal that has gone is no reason to do anything else.
+pub fn tell(text: impl Display) {
+    writeln!(io::stderr(), "{}", printable::own(&text.to_string())).ok();
+}
+
+/// Columns aligned, two spaces apart. A row is one line, whatever is in its cells.
 pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+    let shown = |row: &Vec<String>| row.iter().map(|cell| printable::line(cell).into_owned()).collect();
+    let rows: Vec<Vec<String>> = rows.iter().map(shown).collect();
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
         cells.chain([header[column].len()]).max().unwrap_or(0)
@@ -156,7 +172,8 @@ pub fn verdict(found: &Verdict) -> Value {
         "kind": verdict_name(found), "message": found.message, "limit": found.limit, "seen": found.seen,
         "setting": found.setting, "level": found.level, "refused_syscalls": found.refused_syscalls,
         "function_error": String::from_utf8_lossy(&found.function_error),
-        "log_tail": String::from_utf8_lossy(&found.log_tail),
+        "log_tail": String::from_utf8_lossy(&found.log_tail), "platform_lines": found.platform_lines,
+        "log_reaches_back": found.log_reaches_back,
         "receipt": found.receipt.as_ref().map(receipt),
     })
 }
@@ -166,8 +183,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_drives_terminals_is_made_visible() {
-        assert_eq!(printable("a\u{1b}[2Jb\tc\nd\u{9b}e\0", "\n    "), "a\\u{1b}[2Jb\tc\n    d\\u{9b}e\\u{0}");
+    fn cell_makes_no_row_and_drives_no_terminal() {
+        let rows = [vec!["a\nb\u{202e}".to_owned(), "\u{1b}[2J".to_owned()], vec!["c".to_owned(), "d".to_owned()]];
+        assert_eq!(table(&["X", "Y"], &rows), "X             Y\na\\nb\\u{202e}  \\u{1b}[2J\nc             d");
     }
 
     #[test]

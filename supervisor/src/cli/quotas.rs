@@ -1,6 +1,7 @@
 //! Limits of a running supervisor: reload, diff, set, unset, limits.
 
 use std::{
+    io,
     path::PathBuf,
     time::{Duration, SystemTime},
 };
@@ -12,7 +13,7 @@ use sublet_proto::v1::{
 };
 
 use super::{AdminSocket, Failed, client, output};
-use crate::config::Source;
+use crate::{config::Source, printable};
 
 #[derive(Debug, Args)]
 pub struct ReloadArgs {
@@ -92,17 +93,22 @@ fn assignment(text: &str) -> Result<(String, String), String> {
     }
 }
 
-fn tell(changes: &[String], more: Value, json: bool) {
+/// Labels are in them, which can hold any character but control characters.
+fn lines<'a>(texts: impl IntoIterator<Item = &'a String>) -> String {
+    texts.into_iter().map(|text| printable::line(text)).collect::<Vec<_>>().join("\n")
+}
+
+fn tell(changes: &[String], more: Value, json: bool) -> io::Result<()> {
     if json {
         let mut value = json!({ "changes": changes });
         if let (Some(value), Some(more)) = (value.as_object_mut(), more.as_object()) {
             value.extend(more.clone());
         }
-        println!("{value}");
+        output::say_json(&value)
     } else if changes.is_empty() {
-        println!("nothing has changed");
+        output::say("nothing has changed")
     } else {
-        println!("{}", changes.join("\n"));
+        output::say(lines(changes))
     }
 }
 
@@ -113,8 +119,7 @@ pub fn reload(args: &ReloadArgs, json: bool) -> Result<(), Failed> {
         let answer = client::admin(&args.socket.path).await?.reload(request).await;
         Ok(answer.map_err(|status| client::refused(&status))?.into_inner())
     })?;
-    tell(&answer.changes, Value::Null, json);
-    Ok(())
+    Ok(tell(&answer.changes, Value::Null, json)?)
 }
 
 /// `sublet diff`: tells, and changes nothing.
@@ -133,20 +138,24 @@ pub fn diff(args: &DiffArgs, json: bool) -> Result<(), Failed> {
     if json {
         let above = |above: &Above| json!({ "group": above.group, "setting": above.setting, "limit": above.limit, "observed": above.observed });
         let above: Vec<Value> = answer.above.iter().map(above).collect();
-        println!("{}", json!({ "changes": answer.changes, "replaced": answer.replaced, "above": above }));
+        output::say_json(&json!({ "changes": answer.changes, "replaced": answer.replaced, "above": above }))?;
         return Ok(());
     }
     if answer.changes.is_empty() {
-        println!("nothing would change");
+        output::say("nothing would change")?;
     }
     for change in &answer.changes {
-        println!("{change}");
+        output::say(printable::line(change))?;
     }
     for function in &answer.replaced {
-        println!("! {function} would get a new revision: its workers are replaced as they become idle");
+        let function = printable::line(function);
+        output::say(format_args!(
+            "! {function} would get a new revision: its workers are replaced as they become idle"
+        ))?;
     }
     for above in &answer.above {
-        println!("! {} uses {}, above {} = {}", above.group, above.observed, above.setting, above.limit);
+        let text = format!("! {} uses {}, above {} = {}", above.group, above.observed, above.setting, above.limit);
+        output::say(printable::line(&text))?;
     }
     Ok(())
 }
@@ -164,9 +173,9 @@ pub fn set(args: SetArgs, json: bool) -> Result<(), Failed> {
         Ok(answer.map_err(|status| client::refused(&status))?.into_inner())
     })?;
     let until = answer.until.map(clock).unwrap_or_default();
-    tell(&answer.changes, json!({ "until": until }), json);
+    tell(&answer.changes, json!({ "until": until }), json)?;
     if !json {
-        println!("until {until}; `sublet unset` takes it back before");
+        output::say(format_args!("until {until}; `sublet unset` takes it back before"))?;
     }
     Ok(())
 }
@@ -182,8 +191,7 @@ pub fn unset(args: UnsetArgs, json: bool) -> Result<(), Failed> {
         let answer = client::admin(&args.socket.path).await?.unset(request).await;
         Ok(answer.map_err(|status| client::refused(&status))?.into_inner())
     })?;
-    tell(&answer.changes, Value::Null, json);
-    Ok(())
+    Ok(tell(&answer.changes, Value::Null, json)?)
 }
 
 /// `sublet limits`.
@@ -197,11 +205,11 @@ pub fn limits(args: LimitsArgs, json: bool) -> Result<(), Failed> {
         limits.retain(|limit| !limit.from.is_empty());
     }
     if json {
-        println!("{}", limits.iter().map(limit_value).collect::<Value>());
+        output::say_json(&limits.iter().map(limit_value).collect::<Value>())?;
         return Ok(());
     }
     let rows: Vec<Vec<String>> = limits.iter().map(row).collect();
-    println!("{}", output::table(&["LEVEL", "LIMIT", "VALUE", "FROM", "KEPT BY"], &rows));
+    output::say(output::table(&["LEVEL", "LIMIT", "VALUE", "FROM", "KEPT BY"], &rows))?;
     Ok(())
 }
 

@@ -8,6 +8,7 @@ use sublet_proto::v1::{
 };
 
 use super::{Failed, client, output, quotas::clock};
+use crate::printable;
 
 fn fault_value(fault: &Fault) -> Value {
     json!({
@@ -27,11 +28,11 @@ pub fn faults(socket: &Path, tenant: Option<String>, json: bool) -> Result<(), F
     })?;
     if json {
         let faults: Vec<Value> = answer.faults.iter().map(fault_value).collect();
-        println!("{}", json!({ "faults": faults, "forgotten": answer.forgotten }));
+        output::say_json(&json!({ "faults": faults, "forgotten": answer.forgotten }))?;
         return Ok(());
     }
     if answer.faults.is_empty() {
-        println!("no faults since the start");
+        output::say("no faults since the start")?;
         return Ok(());
     }
     let row = |fault: &Fault| {
@@ -48,9 +49,9 @@ pub fn faults(socket: &Path, tenant: Option<String>, json: bool) -> Result<(), F
         ]
     };
     let header = ["LAST", "COUNT", "FUNCTION", "SUB-TENANT", "REASON", "LEVEL", "LIMIT", "OBSERVED", "SETTING"];
-    println!("{}", output::table(&header, &answer.faults.iter().map(row).collect::<Vec<_>>()));
+    output::say(output::table(&header, &answer.faults.iter().map(row).collect::<Vec<_>>()))?;
     if answer.forgotten > 0 {
-        println!("and {} older ones of kinds that were forgotten", answer.forgotten);
+        output::say(format_args!("and {} older ones of kinds that were forgotten", answer.forgotten))?;
     }
     Ok(())
 }
@@ -64,7 +65,7 @@ pub fn watch(socket: &Path, tenant: Option<String>, json: bool) -> Result<(), Fa
         loop {
             match events.message().await {
                 Ok(Some(event)) => {
-                    let line = if json { event_value(&event).to_string() } else { event_line(&event) };
+                    let line = if json { printable::json(&event_value(&event)) } else { event_line(&event) };
                     // Whoever reads this waits for it.
                     let mut out = std::io::stdout().lock();
                     writeln!(out, "{line}").and_then(|()| out.flush())?;
@@ -90,7 +91,12 @@ fn event_value(response: &WatchResponse) -> Value {
     }
 }
 
+/// One line for each event, whatever a function has said of itself in it.
 fn event_line(response: &WatchResponse) -> String {
+    printable::line(&event_text(response)).into_owned()
+}
+
+fn event_text(response: &WatchResponse) -> String {
     let at = response.at.map(clock).unwrap_or_default();
     let short = |hash: &str| hash.chars().take(14).collect::<String>();
     match &response.event {
@@ -102,8 +108,7 @@ fn event_line(response: &WatchResponse) -> String {
             fault.function,
             short(&fault.sub_tenant_hash),
             fault.worker,
-            // A function's own words may be in it; lines of one event stay together.
-            output::printable(&fault.message, "\n    ")
+            fault.message
         ),
         Some(Event::Worker(w)) => {
             let why = if w.why.is_empty() { String::new() } else { format!(" ({})", w.why) };
@@ -159,7 +164,7 @@ pub fn usage(socket: &Path, tenant: Option<String>, json: bool) -> Result<(), Fa
         };
         let tenants: Vec<Value> = answer.tenants.iter().map(tenant).collect();
         let subs: Vec<Value> = answer.sub_tenants.iter().map(sub).collect();
-        println!("{}", json!({ "tenants": tenants, "sub_tenants": subs }));
+        output::say_json(&json!({ "tenants": tenants, "sub_tenants": subs }))?;
         return Ok(());
     }
     let took = |time| output::wire(time).map_or_else(|| "-".to_owned(), output::time);
@@ -203,6 +208,6 @@ pub fn usage(socket: &Path, tenant: Option<String>, json: bool) -> Result<(), Fa
         "THROTTLED",
         "MEMORY",
     ];
-    println!("{}", output::table(&header, &rows));
+    output::say(output::table(&header, &rows))?;
     Ok(())
 }

@@ -12,7 +12,7 @@ use clap::Args;
 use serde_json::json;
 use sublet_what_if::{Change, Comparison, Function, Reader, Setup, Shape, Tenant, Times, Token, Writer, generate, run};
 
-use super::Failed;
+use super::{Failed, output};
 use crate::{
     config::{self, ByteSize, Config},
     driver::policy,
@@ -90,9 +90,9 @@ pub fn what_if(args: &WhatIfArgs, json: bool) -> Result<(), Failed> {
     let after = before.with(&changes)?;
     let comparison = Comparison { before: one(&args.trace, &before)?, after: one(&args.trace, &after)? };
     if json {
-        println!("{}", serde_json::to_string(&comparison)?);
+        output::say_json(&serde_json::to_value(&comparison)?)?;
     } else {
-        print!("{comparison}");
+        output::say(comparison.to_string().trim_end_matches('\n'))?;
     }
     Ok(())
 }
@@ -155,9 +155,9 @@ pub fn make_trace(args: &MakeTraceArgs, json: bool) -> Result<(), Failed> {
         Failed::new(format!("write {}: {error}", args.trace.display()))
     })?;
     if json {
-        println!("{}", json!({ "trace": args.trace.display().to_string(), "calls": count }));
+        output::say_json(&json!({ "trace": args.trace.display().to_string(), "calls": count }))?;
     } else {
-        println!("{count} calls in {}", args.trace.display());
+        output::say(format_args!("{count} calls in {}", args.trace.display()))?;
     }
     Ok(())
 }

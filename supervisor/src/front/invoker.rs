@@ -32,7 +32,8 @@ impl Invoker for InvokerService {
             Ok(Ok(answer)) => Ok(Response::new(InvokeResponse {
                 payload: answer.payload,
                 receipt: Some(answer.receipt),
-                log_tail: answer.log_tail,
+                log_tail: answer.log.bytes,
+                platform_lines: answer.log.platform_lines,
             })),
             Ok(Err(failure)) => Err(status::of_failure(failure)),
             Err(_) => Err(status::internal("the call's task failed")),

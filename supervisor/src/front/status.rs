@@ -11,7 +11,10 @@ use sublet_proto::v1::{Verdict, VerdictKind};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::driver::{call::Failure, hit::Hit, reason, rejection::Rejection};
+use crate::{
+    driver::{call::Failure, hit::Hit, reason, rejection::Rejection},
+    logs::words::Words,
+};
 
 /// ErrorInfo's domain.
 pub const DOMAIN: &str = "sublet";
@@ -124,13 +127,14 @@ fn cut(verdict: &Verdict) -> Verdict {
         text.char_indices().take_while(kept).map(|(_, c)| c).collect()
     };
     let said = verdict.function_error.slice(..verdict.function_error.len().min(WORDS_MAX_BYTES));
-    let log = &verdict.log_tail;
-    let log_tail = log.slice(log.len().saturating_sub(WORDS_MAX_BYTES - said.len())..);
+    let log = Words { bytes: verdict.log_tail.clone(), platform_lines: verdict.platform_lines.clone() };
+    let Words { bytes: log_tail, platform_lines } = log.last(WORDS_MAX_BYTES - said.len());
     Verdict {
         message: sentence(&verdict.message),
         seen: sentence(&verdict.seen),
         function_error: said,
         log_tail,
+        platform_lines,
         ..verdict.clone()
     }
 }
@@ -181,6 +185,7 @@ mod tests {
             setting: format!("tenant.{}.function.{}.memory_max", "t".repeat(63), "f".repeat(63)),
             function_error: vec![b'e'; 64 << 10].into(),
             log_tail: [vec![b'x'; 64 << 10], b"the end".to_vec()].concat().into(),
+            platform_lines: (0..1000).map(|number| (64 << 10) - 1000 + number).collect(),
             ..Verdict::default()
         }
     }

@@ -12,7 +12,10 @@ use tokio_stream::Stream;
 use tonic::Status;
 
 use super::status;
-use crate::driver::call::{Cancel, Held};
+use crate::{
+    driver::call::{Cancel, Held},
+    logs::words::Words,
+};
 
 /// Largest chunk in bytes: far below what clients take as a message without being told to.
 const CHUNK_MAX_BYTES: usize = 256 * 1024;
@@ -44,7 +47,8 @@ impl AnswerStream {
         self.last = Some(match held {
             Ok(Ok(answer)) => {
                 self.rest = answer.payload;
-                let end = InvokeStreamEnd { receipt: Some(answer.receipt), log_tail: answer.log_tail };
+                let Words { bytes: log_tail, platform_lines } = answer.log;
+                let end = InvokeStreamEnd { receipt: Some(answer.receipt), log_tail, platform_lines };
                 Ok(InvokeStreamResponse { part: Some(Part::End(end)) })
             }
             Ok(Err(failure)) => Err(status::of_failure(failure)),

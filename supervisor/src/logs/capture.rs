@@ -60,7 +60,8 @@ impl Capture {
         let mut records = Vec::new();
         self.flush(&mut records);
         let request = self.request_text();
-        records.extend(text.lines().map(|line| self.record(request.clone(), line.to_owned(), false)));
+        let own = |line: &str| What::Line { text: line.to_owned(), is_cut: false, is_platform: true };
+        records.extend(text.lines().map(|line| self.record(request.clone(), own(line))));
         self.logs.take_in(records);
     }
 
@@ -116,12 +117,12 @@ impl Capture {
             let text = String::from_utf8_lossy(line.bytes);
             // Clients put several lines into one record this way.
             let text = if text.contains('\r') { text.replace('\r', "\n") } else { text.into_owned() };
-            records.push(self.record(request, text, line.is_cut));
+            records.push(self.record(request, What::Line { text, is_cut: line.is_cut, is_platform: false }));
         }
     }
 
-    fn record(&self, request: Option<Arc<str>>, text: String, is_cut: bool) -> Record {
-        Record { at: SystemTime::now(), source: self.source.clone(), request, what: What::Line { text, is_cut } }
+    fn record(&self, request: Option<Arc<str>>, what: What) -> Record {
+        Record { at: SystemTime::now(), source: self.source.clone(), request, what }
     }
 
     fn of_now(&mut self, what: What) -> Record {

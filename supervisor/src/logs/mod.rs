@@ -16,6 +16,7 @@ pub mod record;
 pub mod report;
 pub mod ring;
 pub mod sink;
+pub mod words;
 
 use std::{
     sync::{Condvar, Mutex, MutexGuard, PoisonError},

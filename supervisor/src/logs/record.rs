@@ -28,6 +28,8 @@ pub enum What {
         text: String,
         /// Whether the next one goes on with it.
         is_cut: bool,
+        /// Whether sublet wrote it: START, END or REPORT. No function can set this, whatever it writes.
+        is_platform: bool,
     },
     /// Lines came faster than the function's `log_rate`.
     Dropped(Dropped),
@@ -66,8 +68,10 @@ impl Record {
             value["request"] = json!(&**request);
         }
         match &self.what {
-            What::Line { text, is_cut } => {
+            What::Line { text, is_cut, is_platform } => {
                 value["message"] = json!(text);
+                // Always there, so that a reader who looks for real ones need not guess what its absence means.
+                value["platform"] = json!(is_platform);
                 if *is_cut {
                     value["cut"] = json!(true);
                 }
@@ -102,7 +106,7 @@ pub(in crate::logs) mod tests {
             at: SystemTime::UNIX_EPOCH,
             source: source.into(),
             request: Some("ab".into()),
-            what: What::Line { text: text.into(), is_cut: false },
+            what: What::Line { text: text.into(), is_cut: false, is_platform: false },
         }
     }
 

@@ -21,7 +21,10 @@ use super::{
     record,
     ring::Batch,
 };
-use crate::config::{Host, LogTo};
+use crate::{
+    config::{Host, LogTo},
+    printable,
+};
 
 /// How long the thread sleeps at the longest, and so how soon it sees that it is to end.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -145,7 +148,8 @@ impl Writer {
         let mut count = 0;
         for record in &batch.records {
             count += 1;
-            text.extend_from_slice(record.to_json().to_string().as_bytes());
+            // `journalctl` and `cat` show it on terminals.
+            text.extend_from_slice(printable::json(&record.to_json()).as_bytes());
             text.push(b'\n');
             if text.len() >= WRITE_BYTES {
                 self.put(&mut text, &mut count);

@@ -20,6 +20,7 @@ use crate::{
     logs::{
         capture::Capture,
         report::{self, Report},
+        words::Words,
     },
 };
 
@@ -52,6 +53,10 @@ struct Tail {
     bytes: VecDeque<u8>,
     /// Bytes ever taken in.
     total: u64,
+    /// Of these, the function's.
+    theirs: u64,
+    /// Where sublet's own lines begin, counted as `total`; those that are kept whole.
+    platform: VecDeque<u64>,
     /// When the last of them were.
     written: Option<Instant>,
     pipe: Option<OwnedFd>,
@@ -61,7 +66,10 @@ struct Tail {
 
 /// A point in a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mark(u64);
+pub struct Mark {
+    total: u64,
+    theirs: u64,
+}
 
 impl Log {
     /// An empty log that keeps `limit` bytes.
@@ -82,7 +90,7 @@ impl Log {
     pub fn begin(&self, request: [u8; 16], revision: impl FnOnce() -> String) -> Mark {
         let mut tail = self.tail();
         tail.drain(self.limit);
-        let mark = Mark(tail.total);
+        let mark = Mark { total: tail.total, theirs: tail.theirs };
         if let Some(capture) = &mut tail.capture {
             capture.begin(request);
             if capture.has_report_lines() {
@@ -112,11 +120,19 @@ impl Log {
     }
 
     /// What is kept of what was written since `mark`.
-    pub fn since(&self, mark: Mark) -> Vec<u8> {
+    pub fn since(&self, mark: Mark) -> Words {
         let mut tail = self.tail();
         tail.drain(self.limit);
-        let wanted = usize::try_from(tail.total - mark.0).unwrap_or(usize::MAX).min(tail.bytes.len());
-        tail.bytes.iter().skip(tail.bytes.len() - wanted).copied().collect()
+        tail.words(mark.total)
+    }
+
+    /// As [`Self::since`], for a worker that has died: when the function wrote nothing since `mark`, all that is kept, for
+    /// the line that explains it may have come between two calls. Whether that is more.
+    pub fn since_or_before(&self, mark: Mark) -> (Words, bool) {
+        let mut tail = self.tail();
+        tail.drain(self.limit);
+        let is_silent = tail.theirs == mark.theirs && mark.theirs > 0;
+        (tail.words(if is_silent { 0 } else { mark.total }), is_silent)
     }
 
     /// Whether nothing has been written for so long.
@@ -127,8 +143,8 @@ impl Log {
     }
 
     /// All that is kept.
-    pub fn all(&self) -> Vec<u8> {
-        self.since(Mark(0))
+    pub fn all(&self) -> Words {
+        self.since(Mark { total: 0, theirs: 0 })
     }
 
     /// Takes the read end of the pipe over and reads it to its end.
@@ -183,12 +199,29 @@ impl Tail {
         })
     }
 
-    /// Takes sublet's own words in, as if the function had written them.
+    /// Takes sublet's own lines in, among those of the function; where they begin is remembered.
     fn say(&mut self, text: &str, limit: usize) {
         if let Some(capture) = &mut self.capture {
             capture.say(text);
         }
-        self.keep(text.as_bytes(), limit);
+        if self.bytes.back().is_some_and(|last| *last != b'\n') {
+            self.keep(b"\n", limit);
+        }
+        for line in text.split_inclusive('\n') {
+            self.platform.push_back(self.total);
+            self.keep(line.as_bytes(), limit);
+        }
+    }
+
+    /// What is kept of what came after the first `from` bytes.
+    fn words(&self, from: u64) -> Words {
+        let wanted = usize::try_from(self.total - from).unwrap_or(usize::MAX).min(self.bytes.len());
+        let start = self.total - wanted as u64;
+        let place = |at: &u64| u32::try_from(at.checked_sub(start)?).ok();
+        Words {
+            bytes: self.bytes.iter().skip(self.bytes.len() - wanted).copied().collect(),
+            platform_lines: self.platform.iter().filter_map(place).collect(),
+        }
     }
 
     /// Reads what is there now; at most what a pipe holds, so that a flood does not keep the reader.
@@ -203,6 +236,7 @@ impl Tail {
         if let Some(capture) = &mut self.capture {
             capture.take_in(bytes);
         }
+        self.theirs += bytes.len() as u64;
         self.keep(bytes, limit);
     }
 
@@ -213,6 +247,10 @@ impl Tail {
         let over = (self.bytes.len() + kept.len()).saturating_sub(limit);
         self.bytes.drain(..over);
         self.bytes.extend(kept);
+        let first = self.total - self.bytes.len() as u64;
+        while self.platform.front().is_some_and(|at| *at < first) {
+            self.platform.pop_front();
+        }
     }
 }
 
@@ -226,11 +264,41 @@ mod tests {
         log.tail().take_in(b"abc", 4);
         let mark = log.begin([0; 16], String::new);
         log.tail().take_in(b"de", 4);
-        assert_eq!(log.all(), b"bcde");
-        assert_eq!(log.since(mark), b"de");
+        assert_eq!(log.all().bytes, "bcde");
+        assert_eq!(log.since(mark).bytes, "de");
         log.tail().take_in(b"0123456789", 4);
-        assert_eq!(log.all(), b"6789");
-        assert_eq!(log.since(mark), b"6789", "what is gone is gone");
+        assert_eq!(log.all().bytes, "6789");
+        assert_eq!(log.since(mark).bytes, "6789", "what is gone is gone");
+    }
+
+    #[test]
+    fn own_lines_are_told_apart_from_forged_ones_as_long_as_they_are_whole() {
+        let log = Log::new(40);
+        log.tail().say("START 1\n", 40);
+        log.tail().take_in(b"END 1\nopen", 40);
+        log.tail().say("END 1\nREPORT 1\n", 40);
+        let words = log.all();
+        assert_eq!(words.bytes, "START 1\nEND 1\nopen\nEND 1\nREPORT 1\n");
+        assert_eq!(words.platform_lines, [0, 19, 25]);
+        log.tail().take_in(b"0123456789", 40);
+        let words = log.all();
+        assert_eq!((&words.bytes[..7], &words.platform_lines[..]), (&b"T 1\nEND"[..], &[15, 21][..]));
+        assert_eq!(log.tail().platform.len(), 2, "nothing is remembered of what is gone");
+    }
+
+    #[test]
+    fn silence_before_death_lets_the_tail_reach_back() {
+        let log = Log::new(100);
+        let mark = log.begin([0; 16], String::new);
+        assert_eq!(log.since_or_before(mark), (Words::default(), false), "there is nothing to reach back to");
+        log.tail().take_in(b"out of handles\n", 100);
+        let mark = log.begin([0; 16], String::new);
+        log.tail().say("REPORT\n", 100);
+        assert_eq!(log.since(mark).bytes, "REPORT\n");
+        let (words, is_more) = log.since_or_before(mark);
+        assert_eq!((&words.bytes[..], is_more), (&b"out of handles\nREPORT\n"[..], true));
+        log.tail().take_in(b"now\n", 100);
+        assert_eq!(log.since_or_before(mark), (log.since(mark), false));
     }
 
     #[tokio::test]
@@ -240,6 +308,6 @@ mod tests {
         drop(write);
         let log = Log::new(100);
         log.run(read).await.unwrap();
-        assert_eq!(log.all(), b"hello");
+        assert_eq!(log.all().bytes, "hello");
     }
 }

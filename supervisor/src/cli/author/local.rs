@@ -1,14 +1,9 @@
 //! `sublet run-local`: calls in the very cage, with a supervisor of its own that is gone afterwards.
 
-use std::{
-    cell::Cell,
-    io::{Read as _, Write as _},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{cell::Cell, io::Read as _, path::PathBuf, time::Duration};
 
 use clap::Args;
-use sublet_proto::v1::{InvokeRequest, LogsRequest};
+use sublet_proto::v1::{InvokeRequest, LogRecord, LogsRequest};
 
 use super::project::{Project, TENANT};
 use crate::{
@@ -19,6 +14,7 @@ use crate::{
         stage::{Interrupts, Stage},
     },
     doctor::Report,
+    printable::{self, PREFIX},
 };
 
 /// No frame is larger, so that nothing larger is read.
@@ -61,7 +57,7 @@ pub fn run(args: RunLocalArgs, json: bool) -> Result<(), Failed> {
         .map_err(|lines| Failed::new(format!("no function can be run here:\n{lines}")))?;
     let degraded: Vec<String> = report.degraded().map(|degradation| degradation.to_string()).collect();
     if !degraded.is_empty() {
-        tell(&format!("sublet: not enforced on this host: {}", degraded.join(", ")));
+        output::tell(format_args!("{PREFIX}not enforced on this host: {}", degraded.join(", ")));
     }
     let request = InvokeRequest {
         tenant: TENANT.into(),
@@ -97,7 +93,7 @@ async fn calls(stage: &Stage, request: InvokeRequest, show: Show, times: u32) ->
             lines.catch_up(stage).await?;
             let receipt = called?;
             if !show.json {
-                tell(&format!("sublet: {}", output::receipt_line(&receipt)));
+                output::tell(format_args!("{PREFIX}{}", output::receipt_line(&receipt)));
             }
         }
         Ok(())
@@ -135,10 +131,7 @@ impl Lines {
                 // What has been printed has been: the other of the two may be ahead.
                 if number >= self.0.get() {
                     self.0.set(number + 1);
-                    match record.dropped_lines {
-                        0 => tell(&record.message),
-                        lines => tell(&format!("sublet: {lines} lines were dropped: faster than log_rate")),
-                    }
+                    output::tell(shown(&record));
                 }
                 number += 1;
             }
@@ -147,9 +140,18 @@ impl Lines {
     }
 }
 
-/// A terminal that has gone is no reason to leave anything standing.
-fn tell(line: &str) {
-    writeln!(std::io::stderr(), "{line}").ok();
+/// A record of the log beside our own lines, which begin with [`PREFIX`]: each line of it is marked.
+fn shown(record: &LogRecord) -> String {
+    match record.dropped_lines {
+        0 => {
+            let platform: &[u32] = if record.platform { &[0] } else { &[] };
+            match record.message.as_str() {
+                "" => printable::THEIRS.trim_end().to_owned(),
+                message => printable::block(message.as_bytes(), platform, ""),
+            }
+        }
+        lines => format!("{PREFIX}{lines} lines were dropped: faster than log_rate"),
+    }
 }
 
 fn payload(text: Option<&str>) -> Result<Vec<u8>, Failed> {
@@ -172,4 +174,20 @@ fn payload(text: Option<&str>) -> Result<Vec<u8>, Failed> {
         )));
     }
     Ok(payload)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_the_function_are_marked_and_ours_are_not() {
+        let of = |message: &str, platform| LogRecord { message: message.into(), platform, ..LogRecord::default() };
+        assert_eq!(shown(&of("sublet: forged\nx\u{202e}", false)), "| sublet: forged\n| x\\u{202e}");
+        assert_eq!(shown(&of("REPORT", false)), "| REPORT");
+        assert_eq!(shown(&of("REPORT", true)), "# REPORT");
+        assert_eq!(shown(&of("", false)), "|");
+        let dropped = LogRecord { dropped_lines: 3, ..LogRecord::default() };
+        assert!(shown(&dropped).starts_with(PREFIX));
+    }
 }

@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::templates::{self, File};
-use crate::cli::Failed;
+use crate::cli::{Failed, output};
 
 /// What to make, and where.
 #[derive(Debug, Args)]
@@ -57,11 +57,10 @@ pub fn run(args: &NewArgs, json: bool) -> Result<(), Failed> {
         .collect();
     if json {
         let names: Vec<&str> = files.iter().map(|file| file.path).collect();
-        println!("{}", json!({ "dir": args.dir, "files": names, "next": steps }));
+        output::say_json(&json!({ "dir": args.dir, "files": names, "next": steps }))?;
         return Ok(());
     }
-    println!("{shown} holds a function. See it run, as root:");
-    steps.iter().for_each(|step| println!("  {step}"));
+    output::say(format_args!("{shown} holds a function. See it run, as root:\n  {}", steps.join("\n  ")))?;
     Ok(())
 }
 

@@ -17,7 +17,7 @@ use super::{
     Failed, client, output,
     stage::{Interrupts, Stage},
 };
-use crate::{doctor::Report, front::status};
+use crate::{doctor::Report, front::status, printable};
 
 /// A text that every Debian has; the licence of sublet itself where it is missing.
 const LICENCE: &str = "/usr/share/common-licenses/GPL-3";
@@ -51,9 +51,12 @@ pub fn run(json: bool) -> Result<(), Failed> {
 }
 
 /// A reader that has gone away is no reason to leave the stage standing.
-fn say(line: &impl std::fmt::Display) {
-    use std::io::Write;
-    writeln!(std::io::stdout(), "{line}").ok();
+fn say(text: &str) {
+    output::say(text).ok();
+}
+
+fn say_json(value: &serde_json::Value) {
+    output::say_json(value).ok();
 }
 
 /// Prints lines for people, or events for programs.
@@ -64,7 +67,7 @@ struct Teller {
 impl Teller {
     fn act(&self, title: &str) {
         if self.json {
-            say(&json!({ "event": "act", "title": title }));
+            say_json(&json!({ "event": "act", "title": title }));
         } else {
             say(&format!("\n== {title}"));
         }
@@ -72,9 +75,9 @@ impl Teller {
 
     fn line(&self, text: &str) {
         if self.json {
-            say(&json!({ "event": "line", "text": text }));
+            say_json(&json!({ "event": "line", "text": text }));
         } else {
-            say(&format!("   {text}"));
+            say(&format!("   {}", printable::line(text)));
         }
     }
 
@@ -95,11 +98,16 @@ impl Teller {
                 "event": "call", "sub_tenant": sub_tenant, "function": function, "verb": verb, "seen": seen,
                 "took_ms": took.as_micros() as f64 / 1e3, "receipt": output::receipt(receipt),
             });
-            say(&event);
+            say_json(&event);
         } else {
             let worker = if receipt.worker.is_empty() { "-" } else { &receipt.worker };
             let what = format!("{function} {verb}");
-            say(&format!("   {sub_tenant:<6} {worker:<5} {start:<5} {:>8}  {what:<28} {seen}", output::time(took)));
+            say(&format!(
+                "   {sub_tenant:<6} {worker:<5} {start:<5} {:>8}  {:<28} {}",
+                output::time(took),
+                printable::line(&what),
+                printable::line(seen)
+            ));
         }
     }
 }
@@ -143,8 +151,9 @@ impl Player<'_> {
         shown: impl Fn(&str) -> String,
     ) -> Result<Called, Failed> {
         let (took, result) = self.send(sub_tenant, function, payload).await;
-        let called =
-            result.map_err(|status| Failed::new(format!("{sub_tenant} {function} {verb}: {}", status.message())))?;
+        let called = result.map_err(|status| {
+            Failed::new(format!("{sub_tenant} {function} {verb}: {}", printable::line(status.message())))
+        })?;
         self.teller.call(sub_tenant, function, verb, &called.receipt, took, &shown(&called.text));
         Ok(called)
     }
@@ -157,7 +166,12 @@ impl Player<'_> {
     async fn refused(&mut self, sub_tenant: &str, verb: &str, shown: &str) -> Result<String, Failed> {
         let (took, result) = self.send(sub_tenant, "notes", verb).await;
         let status = match result {
-            Ok(called) => return Err(Failed::new(format!("{sub_tenant} notes {verb} was answered: {}", called.text))),
+            Ok(called) => {
+                return Err(Failed::new(format!(
+                    "{sub_tenant} notes {verb} was answered: {}",
+                    printable::line(&called.text)
+                )));
+            }
             Err(status) => status,
         };
         let verdict = status::verdict_of(&status).unwrap_or_default();

@@ -5,7 +5,10 @@ use super::{
     model::{Rates, SubTenantRow, TenantRow, WorkerRow, calls, cpu, faults},
     sort::SortKey,
 };
-use crate::cli::output::{self, size, time};
+use crate::{
+    cli::output::{self, size, time},
+    printable,
+};
 
 /// Between two columns.
 pub const GAP: u16 = 1;
@@ -22,8 +25,14 @@ pub struct Column<R> {
     width: u16,
     /// Left out later than those with a larger one; 0: never.
     rank: u8,
-    /// What a row has in it.
-    pub text: fn(&R) -> String,
+    text: fn(&R) -> String,
+}
+
+impl<R> Column<R> {
+    /// What a row has in it, fit to be shown.
+    pub fn cell(&self, row: &R) -> String {
+        printable::line(&(self.text)(row)).into_owned()
+    }
 }
 
 const fn name<R>(title: &'static str, width: u16, rank: u8, text: fn(&R) -> String) -> Column<R> {
@@ -139,7 +148,7 @@ pub fn fit<'a, R>(columns: &'a [Column<R>], rows: &[&R], width: u16, sorted_by: 
     }
     let mut left = width.saturating_sub(needed(&fitting));
     for (column, own) in fitting.iter_mut().filter(|(column, _)| !column.is_number) {
-        let longest = rows.iter().map(|row| (column.text)(row).chars().count()).max().unwrap_or(0);
+        let longest = rows.iter().map(|row| column.cell(row).chars().count()).max().unwrap_or(0);
         let more = u16::try_from(longest).unwrap_or(u16::MAX).saturating_sub(*own).min(left);
         *own += more;
         left -= more;

@@ -22,9 +22,9 @@ pub fn run(args: &TopArgs, json: bool) -> Result<(), Failed> {
     })?;
     let sort = Sort { key: args.sort, is_reversed: false };
     if json {
-        println!("{}", value(&snapshot, sort, &args.filter));
+        output::say_json(&value(&snapshot, sort, &args.filter))?;
     } else {
-        println!("{}", text(&snapshot, sort, &args.filter));
+        output::say(text(&snapshot, sort, &args.filter))?;
     }
     Ok(())
 }
@@ -59,7 +59,7 @@ fn text(snapshot: &Snapshot, sort: Sort, filter: &str) -> String {
 
 fn table<R>(columns: &[Column<R>], rows: &[&R]) -> String {
     let header: Vec<&str> = columns.iter().map(|column| column.title).collect();
-    let cells = |row: &&R| columns.iter().map(|column| (column.text)(row)).collect();
+    let cells = |row: &&R| columns.iter().map(|column| column.cell(row)).collect();
     output::table(&header, &rows.iter().map(cells).collect::<Vec<_>>())
 }
 

@@ -2,6 +2,7 @@
 
 use ratatui::{
     Frame,
+    buffer::Buffer,
     layout::{Constraint, Rect},
     text::{Line, Span, Text},
     widgets::{Cell, Row, Table},
@@ -14,7 +15,10 @@ use super::{
     screen::{Level, Screen},
     sort::{Ranked, SortKey},
 };
-use crate::cli::output::{count, time, wire};
+use crate::{
+    cli::output::{count, time, wire},
+    printable,
+};
 
 /// From these heights on: the keys, what is listed, what is not enforced, tenants.
 const HELP_FROM: u16 = 4;
@@ -48,6 +52,17 @@ pub fn draw(frame: &mut Frame<'_>, screen: &Screen, palette: Palette) {
         }
     }
     frame.render_widget(keys(screen, palette), help);
+    make_plain(frame.buffer_mut());
+}
+
+/// A last guard: whatever was drawn, each cell shows itself and nothing else.
+fn make_plain(buffer: &mut Buffer) {
+    for cell in &mut buffer.content {
+        if !cell.symbol().chars().all(printable::is_plain) {
+            let plain: String = cell.symbol().chars().filter(|character| printable::is_plain(*character)).collect();
+            cell.set_symbol(if plain.is_empty() { "?" } else { &plain });
+        }
+    }
 }
 
 fn rows_of<T>(of: &[T]) -> u16 {
@@ -192,7 +207,7 @@ fn draw_rows<R: Ranked>(
     let body = visible.iter().enumerate().map(|(at, row)| {
         let cells = fitting
             .iter()
-            .map(|(column, _)| align(column, (column.text)(row).into()).style(palette.style(worry(column.key, *row))));
+            .map(|(column, _)| align(column, column.cell(row).into()).style(palette.style(worry(column.key, *row))));
         let role = if marked == Some(first + at) { Role::Marked } else { stale };
         Row::new(cells).style(palette.style(role))
     });

@@ -25,6 +25,7 @@ use super::{Driver, Note, catalogue::Entry, hit::Hit, reason, rejection::Rejecti
 use crate::{
     config::Isolation,
     events::book::{Kind, Seen},
+    logs::words::Words,
     worker::exchange::Pieces,
 };
 
@@ -56,7 +57,7 @@ pub struct Answer {
     /// What it used.
     pub receipt: Receipt,
     /// What the function logged meanwhile, when asked for.
-    pub log_tail: Bytes,
+    pub log: Words,
 }
 
 /// A call that did not.

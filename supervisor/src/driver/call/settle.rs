@@ -20,7 +20,7 @@ use crate::{
         verdict::{self, HeldBack, Noticed},
     },
     hex::hex,
-    logs::report::Report,
+    logs::{report::Report, words::Words},
     usage::sums::{CallEnd, Reading},
     worker::{PostMortem, StartFailure, Worker, log::Mark},
 };
@@ -31,9 +31,8 @@ const POST_MORTEM_PATIENCE: Duration = Duration::from_secs(2);
 /// Of a call's log, what goes with its answer or verdict, in bytes: the end of it.
 const LOG_TAIL_MAX_BYTES: usize = 4096;
 
-fn log_tail(delivery: &Delivery, mark: Mark) -> Bytes {
-    let log = Bytes::from(delivery.worker.log.since(mark));
-    log.slice(log.len().saturating_sub(LOG_TAIL_MAX_BYTES)..)
+fn log_tail(delivery: &Delivery, mark: Mark) -> Words {
+    delivery.worker.log.since(mark).last(LOG_TAIL_MAX_BYTES)
 }
 
 impl Call {
@@ -41,11 +40,11 @@ impl Call {
         let used = delivery.worker.meter().end(delivery.worker.reading());
         let receipt = self.receipt(Some(delivery), used);
         self.report(delivery, &receipt, None);
-        let log_tail = match delivery.mark.filter(|_| self.want_log) {
+        let log = match delivery.mark.filter(|_| self.want_log) {
             Some(mark) => log_tail(delivery, mark),
-            None => Bytes::new(),
+            None => Words::default(),
         };
-        Answer { payload, receipt, log_tail }
+        Answer { payload, receipt, log }
     }
 
     /// Ends the call's part of its worker's log, where its function has lines for that.
@@ -138,16 +137,26 @@ impl Call {
             let status = if kind == VerdictKind::Deadline { "timeout" } else { "error" };
             self.report(delivery, &receipt, Some((status, reason::of_verdict(kind))));
         }
-        let log_tail = match delivery {
-            Some(delivery @ Delivery { mark: Some(mark), .. }) => log_tail(delivery, *mark),
-            _ => verdict.log_tail,
+        let (log, log_reaches_back) = match delivery {
+            // It has died of itself, and what it wrote last may be from before the call.
+            Some(Delivery { mark: Some(mark), worker, .. }) if post.is_some() => worker.log.since_or_before(*mark),
+            Some(delivery @ Delivery { mark: Some(mark), .. }) => (log_tail(delivery, *mark), false),
+            _ => (Words { bytes: verdict.log_tail, platform_lines: verdict.platform_lines }, false),
         };
+        let Words { bytes: log_tail, platform_lines } = log.last(LOG_TAIL_MAX_BYTES);
         let refused_syscalls = match worker {
             Some(worker) => worker.refused_calls(),
             None => verdict.refused_syscalls,
         };
         let receipt = Some(receipt);
-        Err(Failure::Verdict(Box::new(Verdict { receipt, log_tail, refused_syscalls, ..verdict })))
+        Err(Failure::Verdict(Box::new(Verdict {
+            receipt,
+            log_tail,
+            platform_lines,
+            log_reaches_back,
+            refused_syscalls,
+            ..verdict
+        })))
     }
 
     pub(super) async fn settled(
@@ -180,7 +189,7 @@ impl Call {
                 Some(StartFailure::Theirs { message, setting, said }) => {
                     let verdict = verdict::start(&self.entry, &message, setting);
                     let verdict = Verdict { function_error: said, ..verdict };
-                    let log_tail = worker.as_ref().map(|worker| worker.log.all().into()).unwrap_or_default();
+                    let log_tail = worker.as_ref().map(|worker| worker.log.all().bytes).unwrap_or_default();
                     let refused_syscalls = worker.as_ref().map(|worker| worker.refused_calls()).unwrap_or_default();
                     self.failed(Verdict { log_tail, refused_syscalls, ..verdict }, None)
                 }

@@ -141,7 +141,9 @@ fn wire(record: &Record) -> LogRecord {
         ..LogRecord::default()
     };
     match &record.what {
-        What::Line { text, is_cut } => LogRecord { message: text.clone(), cut: *is_cut, ..of },
+        What::Line { text, is_cut, is_platform } => {
+            LogRecord { message: text.clone(), cut: *is_cut, platform: *is_platform, ..of }
+        }
         What::Dropped(dropped) => LogRecord { dropped_lines: dropped.lines, dropped_bytes: dropped.bytes, ..of },
     }
 }

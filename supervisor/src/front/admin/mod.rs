@@ -176,10 +176,12 @@ impl Admin for AdminService {
             value: fact.value.clone(),
             ok: fact.ok,
         });
+        let log = worker.log.all();
         let mut response = DescribeWorkerResponse {
             worker: Some(self.worker(&line)),
             posture: posture.collect(),
-            log_tail: worker.log.all().into(),
+            log_tail: log.bytes,
+            platform_lines: log.platform_lines,
             degraded: self.degraded.to_vec(),
             token: token::of(worker),
             ..DescribeWorkerResponse::default()

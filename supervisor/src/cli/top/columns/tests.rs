@@ -71,7 +71,7 @@ fn large_numbers_are_not_wider_than_their_columns() {
     };
     fn check<R>(columns: &[Column<R>], row: &R) {
         for column in columns.iter().filter(|column| column.is_number) {
-            let text = (column.text)(row);
+            let text = column.cell(row);
             assert!(text.chars().count() <= usize::from(column.width), "{}: {text}", column.title);
         }
     }
