@@ -6,7 +6,7 @@ fn main() -> ExitCode {
     match sublet_shim::nursery::run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("sublet nursery: {error}");
+            sublet_shim::nursery::last_words(&error.to_string());
             ExitCode::FAILURE
         }
     }

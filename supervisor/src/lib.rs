@@ -29,6 +29,7 @@ pub mod front;
 pub mod hex;
 pub mod logs;
 pub mod nursery;
+pub mod own_log;
 pub mod printable;
 pub mod quota;
 pub mod recorder;

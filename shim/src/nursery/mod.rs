@@ -12,7 +12,7 @@ mod teardown;
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::CStr,
-    io,
+    io::{self, Write},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
@@ -40,6 +40,8 @@ use crate::{check, link, seccomp::Filters, sys};
 const SUPERVISOR_FD: i32 = 3;
 /// The lock of the state directory.
 const LOCK_FD: i32 = 4;
+/// How long last words wait for whoever reads standard error.
+const LAST_WORDS_PATIENCE_SECONDS: u32 = 1;
 
 /// A key in the nursery's own session keyring, by which a sandbox proves that it has another keyring.
 pub(crate) const NURSERY_KEY: &CStr = c"sublet-nursery";
@@ -116,16 +118,27 @@ pub fn run() -> Result<(), NurseryError> {
     let served =
         link::send(socket.as_fd(), &Event::Configured, &[]).and_then(|()| nursery.serve(socket.as_fd(), &children));
     let left = teardown::remove(&nursery.config);
-    for what in &left {
-        eprintln!("sublet nursery: left behind: {what}");
-    }
-    match served {
+    // The supervisor waits for the answer, and whoever reads standard error may not read: so it comes first.
+    let ended = match served {
         Ok(Stop::Asked) => {
+            let left = left.clone();
             link::send(socket.as_fd(), &Event::Stopped { left }, &[]).map_err(os("answer the supervisor"))
         }
         Ok(Stop::Abandoned) => Ok(()),
         Err(error) => Err(os("serve the supervisor")(error)),
+    };
+    for what in &left {
+        last_words(&format!("left behind: {what}"));
     }
+    ended
+}
+
+/// Tells something when all else is done. The write may wait for a reader for ever: SIGALRM, which nobody handles, ends this
+/// process then, and with it what it holds.
+pub fn last_words(text: &str) {
+    nix::unistd::alarm::set(LAST_WORDS_PATIENCE_SECONDS);
+    // Standard error may be closed; there is nobody else to tell.
+    writeln!(std::io::stderr(), "sublet nursery: {text}").ok();
 }
 
 enum Stop {

@@ -15,11 +15,15 @@ mod top;
 mod watch;
 mod what_if;
 
-use std::{io::Write as _, path::PathBuf, process::ExitCode, time::Duration};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config;
+use crate::{
+    config,
+    own_log::{self, OwnLog},
+    printable,
+};
 
 /// Configuration when none is named.
 const CONFIG: &str = "/etc/sublet/sublet.toml";
@@ -313,7 +317,7 @@ pub fn main() -> ExitCode {
             if json && status != STATUS_CALL && !message.is_empty() {
                 output::say_json(&serde_json::json!({ "error": message })).ok();
             } else if !message.is_empty() {
-                output::tell(format_args!("{}{message}", crate::printable::PREFIX));
+                output::tell(format_args!("{}{message}", printable::PREFIX));
             }
             ExitCode::from(status)
         }
@@ -368,23 +372,38 @@ fn run(command: Command, json: bool) -> Result<(), Failed> {
     }
 }
 
+/// How long the line that tells readiness waits for its reader. Longer would keep signals and operators waiting as well.
+const READY_PATIENCE: Duration = Duration::from_millis(100);
+
 fn serve(path: &std::path::Path, options: crate::serve::Options, json: bool) -> Result<(), Failed> {
-    output::log_to_stderr(json);
-    crate::serve::serve(path, options, |config| {
+    let log = OwnLog::start(json)?;
+    let served = crate::serve::serve(path, options, |config| {
         let host = &config.host;
-        if json {
+        let line = if json {
             let tcp = host.listen.map(|address| address.to_string());
             let ready = serde_json::json!({
                 "event": "serving", "socket": host.socket.as_str(), "admin_socket": host.admin_socket.as_str(),
                 "listen": tcp,
             });
-            writeln!(std::io::stdout(), "{ready}").ok();
+            printable::json(&ready)
         } else {
             let tcp = host.listen.map(|address| format!(" and http://{address}")).unwrap_or_default();
             let line = format!("serving calls on {}{tcp}, operators on {}", host.socket, host.admin_socket);
-            // Whoever was to read it may have gone; the callers have not.
-            writeln!(std::io::stdout(), "{line}").ok();
-        }
-    })?;
-    Ok(())
+            printable::line(&line).into_owned()
+        };
+        own_log::say_within(READY_PATIENCE, line);
+    });
+    let Err(error) = served else {
+        log.finish();
+        return Ok(());
+    };
+    // Told here, in the way of the log: whoever does not read standard error, or output, must not keep the end waiting.
+    let Failed { message, status } = error.into();
+    if json {
+        own_log::say_within(own_log::END_PATIENCE, printable::json(&serde_json::json!({ "error": message })));
+    } else {
+        log.tell(&format!("{}{message}", printable::PREFIX));
+    }
+    log.finish();
+    Err(Failed { message: String::new(), status })
 }

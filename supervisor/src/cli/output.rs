@@ -28,20 +28,6 @@ pub const fn state(state: WorkerState, frozen: bool) -> &'static str {
     }
 }
 
-/// Log lines on stderr; `RUST_LOG` says how many.
-pub fn log_to_stderr(json: bool) {
-    use tracing_subscriber::{EnvFilter, fmt};
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(is_terminal);
-    // A second call keeps the first subscriber.
-    if json {
-        builder.json().try_init().ok()
-    } else {
-        builder.compact().try_init().ok()
-    };
-}
-
 /// Prints text of ours, of one or more lines, to standard output. What others wrote must have passed
 /// [`printable::line`] or [`printable::block`] before it was put into it.
 ///

@@ -529,7 +529,8 @@ async fn freeze(worker: Arc<Worker>) {
         tokio::time::sleep(QUIET_LOOK).await;
     }
     if let Err(error) = worker.apply_freeze() {
-        tracing::warn!(worker = worker.name(), %error, "it cannot be frozen");
+        let (tenant, function) = (&worker.entry.tenant, &worker.entry.name);
+        tracing::warn!(worker = worker.name(), %tenant, %function, %error, "it cannot be frozen");
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::{
     fs::File,
-    io::{self, Write},
+    io,
     os::fd::AsFd,
     sync::{
         Arc,
@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     config::{Host, LogTo},
+    own_log::queue::write_all,
     printable,
 };
 
@@ -110,7 +111,7 @@ enum Out {
 impl Out {
     fn write(&mut self, lines: &[u8]) -> io::Result<()> {
         match self {
-            Self::Stdout(file) => file.write_all(lines),
+            Self::Stdout(file) => write_all(file, lines),
             Self::Files(files) => files.write(lines),
         }
     }

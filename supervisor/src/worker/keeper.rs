@@ -108,7 +108,8 @@ pub async fn keep(shop: Arc<Workshop>, worker: Arc<Worker>, tell: impl Fn(Event)
             let logged = worker.clone();
             tokio::spawn(async move {
                 if let Err(error) = logged.log.run(log).await {
-                    tracing::warn!(worker = logged.name(), %error, "its log cannot be read any further");
+                    let (tenant, function) = (&logged.entry.tenant, &logged.entry.name);
+                    tracing::warn!(worker = logged.name(), %tenant, %function, %error, "its log cannot be read any further");
                 }
             });
             live(&shop, &worker, slot, channel, control, &tell).await;
@@ -215,7 +216,8 @@ async fn killed(kill: &mut watch::Receiver<Option<KillReason>>) {
 async fn hear(worker: &Worker) {
     if let Err(error) = worker.reports.run(|report| worker.note(report)).await {
         // Init is ours, but what it says has passed through a process the function might have taken over.
-        tracing::warn!(worker = worker.name(), %error, "init's report cannot be read");
+        let (tenant, function) = (&worker.entry.tenant, &worker.entry.name);
+        tracing::warn!(worker = worker.name(), %tenant, %function, %error, "init's report cannot be read");
     }
 }
 

@@ -345,7 +345,8 @@ impl Worker {
                 seen.start_failure.get_or_insert(failure);
             }
             InitReport::SyscallRefused { name, .. } => {
-                tracing::info!(worker = self.name(), function = %self.entry.name, call = name, "system call refused");
+                let (tenant, function) = (&self.entry.tenant, &self.entry.name);
+                tracing::info!(worker = self.name(), %tenant, %function, call = name, "system call refused");
                 seen.refused.push(name);
             }
             InitReport::FunctionEnded { code, signal, tmp } => seen.function = Some(FunctionEnd { code, signal, tmp }),

@@ -381,7 +381,8 @@ impl Call {
                         }
                         Delivered::Not(worker, what) => {
                             unfit += 1;
-                            tracing::warn!(worker = worker.name(), what, "a worker was unfit when its next call came");
+                            let (tenant, function) = (&self.entry.tenant, &self.entry.name);
+                            tracing::warn!(worker = worker.name(), %tenant, %function, what, "a worker was unfit when its next call came");
                             last = None;
                             // The last time the pool is not asked for another: its worker would be killed for a call that
                             // has been given up.
