@@ -26,6 +26,7 @@ mod quotas;
 mod reload;
 mod streams;
 mod supervisor;
+mod text;
 mod tokens;
 mod trace;
 mod usage;
@@ -73,6 +74,7 @@ fn main() {
         load::CASES,
         authors::CASES,
         logs::CASES,
+        text::CASES,
         tokens::CASES,
         mixed::CASES,
         history::CASES,
