@@ -46,9 +46,14 @@ pub const fn is_plain(character: char) -> bool {
         && (character as u32) & 0xfffe != 0xfffe
 }
 
+/// Whether it is what most text is, by a look at its bytes: all that functions log passes through here.
+fn is_ascii_text(text: &str) -> bool {
+    text.as_bytes().iter().all(|byte| matches!(byte, b' '..=b'~'))
+}
+
 fn escaped(text: &str, stays: impl Fn(char) -> bool) -> Cow<'_, str> {
     let is_shown = |character: char| is_plain(character) || stays(character);
-    if text.chars().all(is_shown) {
+    if is_ascii_text(text) || text.chars().all(is_shown) {
         return text.into();
     }
     let mut out = String::with_capacity(text.len() + 16);
@@ -108,14 +113,18 @@ pub fn block(words: &[u8], platform: &[u32], indent: &str) -> String {
 
 /// A value as one line of JSON in which every character that is not plain is an escape of JSON: the value is the same.
 pub fn json(value: &Value) -> String {
-    json_text(&value.to_string()).into_owned()
+    let text = value.to_string();
+    match json_text(&text) {
+        Cow::Borrowed(_) => text,
+        Cow::Owned(escaped) => escaped,
+    }
 }
 
 /// The same for JSON that has been written out already. Outside of strings JSON has plain characters only, and line ends,
 /// which stay.
 pub fn json_text(text: &str) -> Cow<'_, str> {
     let is_shown = |character: char| is_plain(character) || character == '\n';
-    if text.chars().all(is_shown) {
+    if is_ascii_text(text) || text.chars().all(is_shown) {
         return text.into();
     }
     let mut out = String::with_capacity(text.len() + 16);

@@ -149,7 +149,10 @@ mod tests {
 
     fn seen(logs: &Logs) -> Vec<(Option<String>, String)> {
         let records = logs.read(0).records;
-        records.iter().map(|record| (record.request.as_deref().map(str::to_owned), record.text().to_owned())).collect()
+        records
+            .iter()
+            .map(|(_, record)| (record.request.as_deref().map(str::to_owned), record.text().to_owned()))
+            .collect()
     }
 
     #[test]
@@ -183,7 +186,7 @@ mod tests {
         capture.say("REPORT");
         capture.end();
         let records = logs.read(0).records;
-        let dropped = records.iter().filter_map(|record| match &record.what {
+        let dropped = records.iter().filter_map(|(_, record)| match &record.what {
             What::Dropped(dropped) => Some(*dropped),
             What::Line { .. } => None,
         });
@@ -192,7 +195,7 @@ mod tests {
             bytes: sum.bytes + dropped.bytes,
         });
         assert_eq!(sum, Dropped { lines: 3, bytes: 120 });
-        let lines: Vec<_> = records.iter().map(|record| record.text()).filter(|text| !text.is_empty()).collect();
+        let lines: Vec<_> = records.iter().map(|(_, record)| record.text()).filter(|text| !text.is_empty()).collect();
         assert_eq!(lines, ["fits", "REPORT"], "sublet's own are not held to it");
     }
 

@@ -33,6 +33,17 @@ use self::{
 /// Records that a reader gets at once.
 const BATCH_RECORDS: usize = 256;
 
+/// What there is at one time.
+#[derive(Clone, Copy, Debug)]
+pub struct Range {
+    /// Number of the first record that is there.
+    pub first: u64,
+    /// Number of the next to come.
+    pub end: u64,
+    /// Records between: numbers that made room are missing.
+    pub count: u64,
+}
+
 /// All logs.
 #[derive(Debug)]
 pub struct Logs {
@@ -74,10 +85,10 @@ impl Logs {
         });
     }
 
-    /// Number of the first record that is still there, and of the next to come.
-    pub fn range(&self) -> (u64, u64) {
+    /// What is there now.
+    pub fn range(&self) -> Range {
         let ring = self.ring();
-        (ring.first(), ring.end())
+        Range { first: ring.first(), end: ring.end(), count: ring.count() }
     }
 
     /// Records from a number on; none when there are none yet.

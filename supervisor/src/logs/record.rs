@@ -57,6 +57,14 @@ impl Record {
         }
     }
 
+    /// Bytes of memory that its text holds, which may be more than it has.
+    pub fn held_bytes(&self) -> usize {
+        match &self.what {
+            What::Line { text, .. } => text.capacity(),
+            What::Dropped(_) => 0,
+        }
+    }
+
     /// As one line of JSON is made of: journald, files and `sublet logs --json` have the same.
     pub fn to_json(&self) -> Value {
         let Source { tenant, function, sub_tenant_hash, worker } = &*self.source;
@@ -100,8 +108,17 @@ pub(in crate::logs) mod tests {
 
     /// A line of nobody in particular.
     pub fn line(text: &str) -> Record {
-        let source =
-            Source { tenant: "acme".into(), function: "f".into(), sub_tenant_hash: "s-1".into(), worker: "w-1".into() };
+        line_of("acme", "s-1", "w-1", text)
+    }
+
+    /// A line of somebody's worker.
+    pub fn line_of(tenant: &str, sub_tenant: &str, worker: &str, text: &str) -> Record {
+        let source = Source {
+            tenant: tenant.into(),
+            function: "f".into(),
+            sub_tenant_hash: sub_tenant.into(),
+            worker: worker.into(),
+        };
         Record {
             at: SystemTime::UNIX_EPOCH,
             source: source.into(),

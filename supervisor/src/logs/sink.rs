@@ -147,7 +147,7 @@ impl Writer {
     fn write(&mut self, batch: &Batch) {
         let mut text = Vec::new();
         let mut count = 0;
-        for record in &batch.records {
+        for (_, record) in &batch.records {
             count += 1;
             // `journalctl` and `cat` show it on terminals.
             text.extend_from_slice(printable::json(&record.to_json()).as_bytes());
@@ -192,10 +192,10 @@ mod tests {
     fn what_cannot_be_written_is_counted_and_told_with_the_next() {
         let (read, write) = nix::unistd::pipe().unwrap();
         let mut writer = Writer::new(Out::Stdout(File::open("/dev/null").unwrap()));
-        writer.write(&Batch { records: vec![line("a").into(), line("b").into()], next: 2, lost: 0 });
+        writer.write(&Batch { records: vec![(0, line("a").into()), (1, line("b").into())], next: 2, lost: 0 });
         assert_eq!(writer.lost, 2, "a file that is open for reading takes nothing");
         writer.out = Out::Stdout(write.into());
-        writer.write(&Batch { records: vec![line("c").into()], next: 3, lost: 0 });
+        writer.write(&Batch { records: vec![(2, line("c").into())], next: 3, lost: 0 });
         drop(writer);
         let text = io::read_to_string(File::from(read)).unwrap();
         let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

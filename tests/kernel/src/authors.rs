@@ -128,7 +128,7 @@ fn failed() -> Outcome {
     let (status, out, err) = run("flood 1", &["--set", "log_rate=10MiB"])?;
     ensure!(status == Some(0) && out == "flooded", "{out}");
     ensure!(err.matches("flood flood").count() >= 1024, "{} lines", err.lines().count());
-    ensure!(err.lines().filter(|line| line.starts_with("flood ")).count() == 1024, "{}", err.lines().count());
+    ensure!(err.lines().filter(|line| line.starts_with("| flood ")).count() == 1024, "{}", err.lines().count());
     ensure!(stages().is_empty(), "{:?}", stages());
     Ok(())
 }

@@ -28,6 +28,7 @@ pub const CASES: &[Case] = &[
     case("logs::lines_are_told_with_owner_worker_and_call", labelled),
     case("logs::follower_gets_what_it_asked_for_as_it_comes", followed),
     case("logs::what_is_over_the_rate_is_counted_and_the_neighbours_lines_are_there", flooded),
+    case("logs::flood_of_a_tenant_or_sub_tenant_leaves_others_their_lines", washed),
     case("logs::files_are_moved_on_and_bounded", files),
     case("logs::standard_output_has_one_value_for_each_line", stdout),
     case("logs::call_has_the_lines_that_users_of_lambda_know", report_lines),
@@ -176,6 +177,37 @@ fn flooded() -> Outcome {
     ensure!(kept.len() >= 30 && count("dropped_lines") > 15 * 1024, "{} kept", kept.len());
     let others = logs(&supervisor, &["--sub-tenant", "s2"])?;
     ensure!(messages(&others) == ["before of s2", "not ended", "after of s2", "not ended"], "{others:?}");
+    supervisor.stop()
+}
+
+fn washed() -> Outcome {
+    let place = Place::new()?;
+    let loud = place.function("loud", "log_rate = \"10MiB\"").replace("tenant.acme.", "tenant.other.");
+    let text = format!(
+        "{}[tenant.acme.sub_tenant]\n[tenant.other.sub_tenant]\n{}{}{loud}",
+        place.host("log_memory = \"1MiB\""),
+        place.function("probe", "log_rate = \"10MiB\""),
+        place.function("say", SAY),
+    );
+    let supervisor = Supervisor::start(place, &text)?;
+    let mut client = Client::new(&supervisor)?;
+    client.ask("say", "quiet", "before")?;
+    // A tenant of many sub-tenants, a tenant of one, and another sub-tenant of the same tenant: each four times the room.
+    for (tenant, function, sub_tenants) in [("other", "loud", 4), ("other", "loud", 1), ("acme", "probe", 1)] {
+        for number in 0..4 {
+            let sub_tenant = format!("loud-{}", number % sub_tenants);
+            let call =
+                sublet_proto::v1::InvokeRequest { tenant: tenant.into(), ..request(function, &sub_tenant, "flood 1") };
+            client.call(call).map_err(|status| status.to_string())?;
+        }
+        let left = logs(&supervisor, &["--sub-tenant", "quiet"])?;
+        ensure!(messages(&left) == ["before of quiet", "not ended"], "after {tenant}/{function}: {left:?}");
+    }
+    // Who floods has what is left, and lines that made room before anybody asked are not told as lost.
+    let all = logs(&supervisor, &[])?;
+    let bytes = all.iter().filter_map(|record| record["message"].as_str()).map(str::len).sum::<usize>();
+    ensure!((400 << 10..=1 << 20).contains(&bytes), "{bytes} bytes of text in 1 MiB");
+    ensure!(all.iter().all(|record| record["lost"].is_null()), "nothing was lost to this reader");
     supervisor.stop()
 }
 

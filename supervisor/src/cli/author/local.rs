@@ -104,9 +104,9 @@ async fn calls(stage: &Stage, request: InvokeRequest, show: Show, times: u32) ->
     }
 }
 
-/// Lines of the function: how many have been printed.
+/// Lines of the function: the number of the next one to print.
 #[derive(Debug, Default)]
-struct Lines(Cell<usize>);
+struct Lines(Cell<u64>);
 
 impl Lines {
     /// Prints them as they come. Only returns when it cannot.
@@ -124,16 +124,13 @@ impl Lines {
         let request = LogsRequest { follow, ..LogsRequest::default() };
         let answer = client::admin(&stage.admin_socket()).await?.logs(request).await;
         let mut batches = answer.map_err(|status| client::refused(&status))?.into_inner();
-        let mut number = 0;
         while let Some(batch) = batches.message().await.map_err(|status| client::refused(&status))? {
-            number += usize::try_from(batch.lost).unwrap_or(usize::MAX);
             for record in batch.records {
                 // What has been printed has been: the other of the two may be ahead.
-                if number >= self.0.get() {
-                    self.0.set(number + 1);
+                if record.number >= self.0.get() {
+                    self.0.set(record.number + 1);
                     output::tell(shown(&record));
                 }
-                number += 1;
             }
         }
         Ok(())

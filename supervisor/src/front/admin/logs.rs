@@ -11,7 +11,7 @@ use tonic::Status;
 use crate::{
     driver::Driver,
     logs::{
-        Logs,
+        Logs, Range,
         filter::Filter,
         record::{Record, What},
         ring::Batch,
@@ -86,20 +86,26 @@ struct Gone;
 
 async fn send(logs: &Logs, filter: &Filter, follow: bool, last: Option<usize>, to: &Sender) -> Result<(), Gone> {
     let mut grown = logs.listen();
-    let (mut next, end) = logs.range();
+    let Range { first: mut next, end, count } = logs.range();
     let mut kept = VecDeque::new();
+    let (mut seen, mut lost) = (0, 0);
     while next < end {
         let batch = logs.read(next);
+        // What made room before this reader came is not lost to it; what does while it reads, and what comes then, is.
+        let seen_of_old = batch.records.iter().filter(|(number, _)| *number < end).count() as u64;
+        lost += batch.lost - (batch.next.min(end) - next - seen_of_old);
+        seen += seen_of_old;
         next = batch.next;
         if let Some(last) = last {
-            // What makes room for newer ones is not asked for.
-            kept.extend(batch.records.into_iter().filter(|record| filter.takes(record)));
+            kept.extend(batch.records.into_iter().filter(|(_, record)| filter.takes(record)));
             kept.drain(..kept.len().saturating_sub(last));
         } else {
-            give(batch, filter, to).await?;
+            give(Batch { lost: 0, ..batch }, filter, to).await?;
         }
     }
-    give(Batch { records: kept.into(), next, lost: 0 }, filter, to).await?;
+    // With `last` the older ones were not asked for.
+    let lost = if last.is_some() { 0 } else { lost + count.saturating_sub(seen) };
+    give(Batch { records: kept.into(), next, lost }, filter, to).await?;
     if !follow {
         return Ok(());
     }
@@ -118,18 +124,18 @@ async fn send(logs: &Logs, filter: &Filter, follow: bool, last: Option<usize>, t
 }
 
 async fn give(batch: Batch, filter: &Filter, to: &Sender) -> Result<(), Gone> {
-    let wanted: Vec<&Arc<Record>> = batch.records.iter().filter(|record| filter.takes(record)).collect();
+    let wanted: Vec<&(u64, Arc<Record>)> = batch.records.iter().filter(|(_, record)| filter.takes(record)).collect();
     if batch.lost > 0 {
         to.send(Ok(LogsResponse { records: Vec::new(), lost: batch.lost })).await.map_err(|_| Gone)?;
     }
     for some in wanted.chunks(SENT_RECORDS) {
-        let records = some.iter().map(|record| wire(record)).collect();
+        let records = some.iter().map(|(number, record)| wire(*number, record)).collect();
         to.send(Ok(LogsResponse { records, lost: 0 })).await.map_err(|_| Gone)?;
     }
     Ok(())
 }
 
-fn wire(record: &Record) -> LogRecord {
+fn wire(number: u64, record: &Record) -> LogRecord {
     let source = &record.source;
     let of = LogRecord {
         at: Some(record.at.into()),
@@ -138,6 +144,7 @@ fn wire(record: &Record) -> LogRecord {
         sub_tenant_hash: source.sub_tenant_hash.clone(),
         worker: source.worker.clone(),
         request: record.request.as_deref().unwrap_or_default().to_owned(),
+        number,
         ..LogRecord::default()
     };
     match &record.what {
