@@ -13,6 +13,8 @@
 //!                            function
 //! ```
 //!
+//! Beside them, for token programs: the [`runner`], unprivileged, which starts what the confined supervisor cannot.
+//!
 //! Spec ([`sublet_proto::link::sandbox::SandboxSpec`]) -> checked ([`check`]) -> plan ([`plan`]) -> applied ([`init`]).
 //! The plan is a plain value: it can be printed without touching the kernel, and a failed step is reported by the words
 //! the plan prints. The library part exists so that the supervisor can print plans and judge postures; the program is
@@ -25,6 +27,7 @@ pub mod init;
 pub mod link;
 pub mod nursery;
 pub mod plan;
+pub mod runner;
 pub mod seccomp;
 mod sys;
 

@@ -1,12 +1,19 @@
-//! The shim: started by the supervisor from memory, with its socket as descriptor 3.
+//! The shim: started by the supervisor from memory, with its socket as descriptor 3. Its first argument says what it is to be.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match sublet_shim::nursery::run() {
+    // The nursery is started without arguments.
+    let (name, outcome) = match std::env::args().nth(1).as_deref() {
+        Some(sublet_shim::runner::ARGUMENT) => {
+            ("runner", sublet_shim::runner::run().map_err(|error| error.to_string()))
+        }
+        _ => ("nursery", sublet_shim::nursery::run().map_err(|error| error.to_string())),
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            sublet_shim::nursery::last_words(&error.to_string());
+            sublet_shim::nursery::last_words(name, &error);
             ExitCode::FAILURE
         }
     }

@@ -6,6 +6,8 @@ use std::{
     ffi::CStr,
     io,
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+    os::unix::process::CommandExt as _,
+    process::Command,
 };
 
 use nix::unistd::{Pid, Uid, geteuid, setfsuid, setresuid};
@@ -530,4 +532,21 @@ pub fn landlock_abi() -> i64 {
         libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0_usize, CREATE_RULESET_VERSION)
     };
     version.max(0)
+}
+
+/// Makes the child of `command` the first of a process group of its own, and ends it when the thread that starts it ends:
+/// a runner that is killed leaves no program behind.
+pub fn own_group_and_die_with_us(command: &mut Command) {
+    command.process_group(0);
+    let die_with_us = || -> io::Result<()> {
+        // WHY UNSAFE: prctl takes any numbers.
+        // SAFETY: only an async-signal-safe call between fork and exec, without pointers.
+        match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    };
+    // WHY UNSAFE: code between fork and exec must be async-signal-safe.
+    // SAFETY: it makes one system call and allocates nothing.
+    unsafe { command.pre_exec(die_with_us) };
 }

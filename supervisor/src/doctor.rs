@@ -82,6 +82,7 @@ impl Report {
         report.namespaces();
         report.cgroups();
         report.filters();
+        report.supervisor();
         report
     }
 
@@ -291,6 +292,19 @@ impl Report {
         };
         let remedy = "boot Linux 6.2 or later with CONFIG_SECURITY_LANDLOCK and landlock in lsm=";
         self.prefer("landlock", value, abi >= LANDLOCK_MIN, Degradation::Landlock, remedy);
+    }
+
+    /// What the supervisor itself would be confined by. Told, and not judged: each part is a check of its own.
+    fn supervisor(&mut self) {
+        let can_protect = caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_RESOURCE).unwrap_or(false);
+        let memory = match HostCgroups::discover().ok().and_then(|found| found.places.get(&Controller::Memory).cloned())
+        {
+            Some(Place::Unified) => "and guarantee on v2",
+            Some(Place::V1(_)) => "on v1, which has no guarantee",
+            None => "missing: no controller",
+        };
+        let value = crate::jail::outlook(sublet_shim::landlock_abi(), can_protect, memory);
+        self.require(crate::jail::OUTLOOK, value, true, "");
     }
 
     /// What is not enforced here.

@@ -70,22 +70,31 @@ pub struct Started {
     socket: OwnedFd,
 }
 
+/// The shim, to be started from sealed memory under this name, with an empty environment. Its stderr is ours. The
+/// file is to be kept until it has been started.
+///
+/// # Errors
+/// When the memory cannot be had.
+pub fn shim(name: &str) -> io::Result<(Command, std::fs::File)> {
+    let program = memfd_create(c"sublet-shim", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
+    let mut file = std::fs::File::from(program);
+    io::Write::write_all(&mut file, SHIM)?;
+    let seals = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
+    let mut command = Command::new(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    command.arg0(name).stdin(Stdio::null()).stdout(Stdio::null()).env_clear();
+    Ok((command, file))
+}
+
 /// Starts the nursery from memory and tells it its bounds. `lock` is the lock of the state directory, which it holds on
 /// to until everything is cleaned up.
 ///
 /// # Errors
 /// When it cannot be started, or cannot work on this host.
 pub fn start_nursery(config: NurseryConfig, lock: &OwnedFd) -> Result<Started, NurseryError> {
-    let program = memfd_create(c"sublet-shim", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)
-        .map_err(|e| start("create a memfd")(e.into()))?;
-    let mut file = std::fs::File::from(program);
-    io::Write::write_all(&mut file, SHIM).map_err(start("write the shim"))?;
-    let seals = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
-    fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).map_err(|e| start("seal the shim")(e.into()))?;
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
         .map_err(|e| start("make a socket pair")(e.into()))?;
-    let mut command = Command::new(format!("/proc/self/fd/{}", file.as_raw_fd()));
-    command.arg0("sublet-nursery").stdin(Stdio::null()).stdout(Stdio::null()).env_clear();
+    let (mut command, file) = shim("sublet-nursery").map_err(start("write the shim to memory"))?;
     crate::sys::pass_descriptors(&mut command, &theirs, lock);
     let child = command.spawn().map_err(start("run the shim from memory"))?;
     drop((theirs, file));

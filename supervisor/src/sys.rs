@@ -28,21 +28,19 @@ pub fn pass_descriptors(command: &mut Command, socket: &OwnedFd, lock: &OwnedFd)
     unsafe { command.pre_exec(place) };
 }
 
-/// Makes the child of `command` the first of a process group of its own, and ends it when the thread that starts it ends:
-/// a supervisor that is killed leaves nothing behind.
-pub fn own_group_and_die_with_us(command: &mut Command) {
-    command.process_group(0);
-    let die_with_us = || -> io::Result<()> {
-        // WHY UNSAFE: prctl takes any numbers.
-        // SAFETY: only an async-signal-safe call between fork and exec, without pointers.
-        match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
+/// Makes the child of `command` start with `socket` as descriptor 3.
+pub fn pass_socket(command: &mut Command, socket: &OwnedFd) {
+    let socket = socket.as_raw_fd();
+    let place = move || -> io::Result<()> {
+        // Out of the way first: dup2 onto itself would leave it to be closed.
+        let lifted = lift(socket)?;
+        // WHY UNSAFE: dup2 works on numbers.
+        // SAFETY: only async-signal-safe calls between fork and exec; the child owns nothing yet.
+        if unsafe { libc::dup2(lifted, 3) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     };
     // WHY UNSAFE: code between fork and exec must be async-signal-safe.
-    // SAFETY: it makes one system call and allocates nothing.
-    unsafe { command.pre_exec(die_with_us) };
+    // SAFETY: it makes two system calls and allocates nothing.
+    unsafe { command.pre_exec(place) };
 }
 
 fn lift(fd: RawFd) -> io::Result<RawFd> {
@@ -77,4 +75,37 @@ pub fn register(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>>
     // WHY UNSAFE: tokio must know that the number stays this descriptor's while it is registered.
     // SAFETY: the OwnedFd is moved in, is never replaced, and closes only after tokio has let go of it.
     unsafe { AsyncFd::register_with_interest(fd, interest) }.map_err(io::Error::from)
+}
+
+/// Installs a system call filter for every thread of this process, for good. With `logs` the kernel's log tells each call that
+/// it refuses.
+///
+/// # Errors
+/// What seccomp(2) says; ESRCH for a thread that has other filters than this one.
+pub fn install_filter(program: &[seccompiler::sock_filter], logs: bool) -> io::Result<()> {
+    #[repr(C)]
+    struct Program {
+        len: libc::c_ushort,
+        filter: *const seccompiler::sock_filter,
+    }
+    let len = libc::c_ushort::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?;
+    let fprog = Program { len, filter: program.as_ptr() };
+    let log = if logs { libc::SECCOMP_FILTER_FLAG_LOG } else { 0 };
+    let flags = libc::SECCOMP_FILTER_FLAG_TSYNC | log;
+    // WHY UNSAFE: seccompiler installs filters without a log.
+    // SAFETY: `fprog` describes `program`, which outlives the call; sock_filter is the kernel's layout.
+    match unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const fprog) } {
+        0 => Ok(()),
+        // The number of a thread.
+        1.. => Err(io::Error::from_raw_os_error(libc::ESRCH)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Makes a write to a file that is as large as RLIMIT_FSIZE lets it be fail, instead of ending this process.
+pub fn ignore_file_size_signal() {
+    use nix::sys::signal::{SigHandler, Signal, signal};
+    // WHY UNSAFE: signal handlers can be arbitrary code.
+    // SAFETY: to ignore it is none of ours. It can be set; there is no other reason to fail.
+    unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) }.ok();
 }

@@ -4,6 +4,8 @@
 //! once, before the supervisor read a byte from a caller. Nothing here can switch a layer off: what a host lacks is in
 //! the nursery's configuration, by name.
 
+use std::path::{Path, PathBuf};
+
 use serde::{Deserialize, Serialize};
 
 /// One layer of the cage. A sandbox has all of them, but for those the operator accepted to miss on this host.
@@ -201,7 +203,22 @@ pub struct CgroupDirs {
     pub v1: Vec<String>,
 }
 
+impl CgroupDirs {
+    /// The groups that supervisor and nursery are in, each with the one of the same hierarchy to go back to.
+    pub fn supervisor_groups(&self) -> Vec<(PathBuf, PathBuf)> {
+        let v1 = self
+            .v1
+            .iter()
+            .map(Path::new)
+            .filter_map(|dir| Some((dir.join(CGROUP_SUPERVISOR), dir.parent()?.to_owned())));
+        let unified = Path::new(&self.unified).join(CGROUP_SUPERVISOR);
+        [(unified, PathBuf::from(&self.unified_origin))].into_iter().chain(v1).collect()
+    }
+}
+
 /// Directory below the subtree in which supervisor and nursery live.
 pub const CGROUP_SUPERVISOR: &str = "supervisor";
+/// Directory below the subtree in which the runner and the token programs it starts live, where there are any.
+pub const CGROUP_RUNNER: &str = "runner";
 /// Directory below the subtree in which all workers live.
 pub const CGROUP_POOL: &str = "pool";

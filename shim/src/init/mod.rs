@@ -7,7 +7,7 @@
 mod channel;
 mod child;
 mod clocks;
-mod confine;
+pub(crate) mod confine;
 mod exec;
 mod lambda;
 mod launcher;

@@ -128,17 +128,17 @@ pub fn run() -> Result<(), NurseryError> {
         Err(error) => Err(os("serve the supervisor")(error)),
     };
     for what in &left {
-        last_words(&format!("left behind: {what}"));
+        last_words("nursery", &format!("left behind: {what}"));
     }
     ended
 }
 
 /// Tells something when all else is done. The write may wait for a reader for ever: SIGALRM, which nobody handles, ends this
 /// process then, and with it what it holds.
-pub fn last_words(text: &str) {
+pub fn last_words(who: &str, text: &str) {
     nix::unistd::alarm::set(LAST_WORDS_PATIENCE_SECONDS);
     // Standard error may be closed; there is nobody else to tell.
-    writeln!(std::io::stderr(), "sublet nursery: {text}").ok();
+    writeln!(std::io::stderr(), "sublet {who}: {text}").ok();
 }
 
 enum Stop {

@@ -118,14 +118,17 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
 /// Everything that would keep a configuration from working on this host, beyond what the host cannot enforce.
 pub fn check_host(config: &Config) -> Vec<Problem> {
     let mut problems = check_disk(config);
-    let total = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-        line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
-    });
-    if let Some(kib) = total {
-        problems.extend(check_memory(config, kib << 10));
+    if let Some(total) = memory_of_host() {
+        problems.extend(check_memory(config, total));
     }
     problems
+}
+
+/// Memory of this host in bytes, if it tells.
+pub fn memory_of_host() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
 }
 
 fn read(path: &Path) -> Result<String, String> {
@@ -134,7 +137,7 @@ fn read(path: &Path) -> Result<String, String> {
     let file =
         OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(|error| open_failed(path, &error))?;
     if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
-        return Err("not a plain file".into());
+        return Err(NOT_PLAIN.into());
     }
     read_at_most(file)
 }
@@ -147,9 +150,13 @@ fn open_failed(path: &Path, error: &io::Error) -> String {
                 real.display().to_string()
             )
         }
+        // Landlock lets a running supervisor open the files of its directories, and no directory.
+        _ if std::fs::symlink_metadata(path).is_ok_and(|found| !found.is_file()) => NOT_PLAIN.to_owned(),
         _ => format!("open: {error}"),
     }
 }
+
+const NOT_PLAIN: &str = "not a plain file";
 
 fn read_at_most(file: File) -> Result<String, String> {
     let mut text = String::new();

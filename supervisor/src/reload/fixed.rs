@@ -1,8 +1,12 @@
 //! What cannot change while the supervisor runs, and why. A reload that asks for it is refused by name.
 
+use std::collections::BTreeSet;
+
 use crate::{
     config::{Config, Function, HostPath, Problem},
     descriptors,
+    jail::Jail,
+    runner,
 };
 
 /// What of [host] needs a restart, with the reason.
@@ -37,13 +41,16 @@ pub struct Fixed {
     /// Largest payload and answer the front was started for, in bytes.
     frames: (u32, u32),
     descriptors: u64,
+    /// Token programs the runner was told of.
+    commands: BTreeSet<Vec<String>>,
+    jail: Jail,
 }
 
 impl Fixed {
-    /// By a configuration that is in force. `descriptors` may be open at one time.
-    pub fn new(config: &Config, descriptors: u64) -> Self {
+    /// By a configuration that is in force. `descriptors` may be open at one time; `jail` says what can still be read.
+    pub fn new(config: &Config, descriptors: u64, jail: Jail) -> Self {
         let dirs = config.dirs().into_iter().cloned().collect();
-        Self { dirs, frames: largest_frames(config), descriptors }
+        Self { dirs, frames: largest_frames(config), descriptors, commands: runner::commands(config), jail }
     }
 
     /// Everything in `new` that would need a restart.
@@ -51,6 +58,8 @@ impl Fixed {
         let mut problems = self.of_host(old, new);
         problems.extend(self.foreign_dirs(new));
         problems.extend(self.too_large(new));
+        problems.extend(runner::undeclared(&self.commands, new));
+        problems.extend(self.jail.undeclared(new));
         problems
     }
 

@@ -31,6 +31,7 @@ use crate::{
     doctor::Report,
     driver::Driver,
     events::Happened,
+    jail::Jail,
     quota::{Above, Refused, table::Table},
     token::Keys,
 };
@@ -108,15 +109,16 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    /// Of a configuration that is in force. `descriptors` may be open at one time.
+    /// Of a configuration that is in force. `descriptors` may be open at one time; `jail` says what can still be read.
     pub fn new(
         path: PathBuf,
         driver: Arc<Driver>,
         host: Report,
         (source, config): (Source, Config),
         descriptors: u64,
+        jail: Jail,
     ) -> Self {
-        let fixed = Fixed::new(&config, descriptors);
+        let fixed = Fixed::new(&config, descriptors, jail);
         let state = State { source, temporaries: Temporaries::default(), config, not_before: None };
         Self { path, driver, host, fixed, state: Mutex::new(state), set: Notify::new() }
     }

@@ -3,7 +3,7 @@
 //! The order is the argument. Everything that needs root happens first, in one thread; then the rights go, and only
 //! then does anything that listens to the world run:
 //! ```text
-//!  check config, host -> lock state -> cgroup tree -> bind sockets -> nursery -> drop rights -> tokio -> gRPC
+//!  check config, host -> lock state -> cgroup tree -> bind sockets -> nursery, runner -> drop rights -> jail -> tokio -> gRPC
 //! ```
 //! Each step undoes those before it when it fails. From the nursery on, the nursery does that, even after kill -9.
 
@@ -39,6 +39,7 @@ use crate::{
     driver::{Driver, labels::Labels},
     events,
     front::{Bound, Front, FrontError},
+    jail::{self, Jail, JailError},
     logs::{
         Logs,
         files::DirError,
@@ -48,6 +49,7 @@ use crate::{
     quota::{self, Quotas, table::Table},
     recorder::{self, Recorder},
     reload::{self, Reloader},
+    runner::{self, Runner, RunnerError},
     token::{Keys, Providers},
     usage::Ledger,
     worker::{groups::Groups, keeper::Workshop, slots::Slots},
@@ -79,6 +81,12 @@ pub enum ServeError {
     /// The nursery.
     #[error(transparent)]
     Nursery(#[from] NurseryError),
+    /// The runner of token programs.
+    #[error(transparent)]
+    Runner(#[from] RunnerError),
+    /// It could not be confined.
+    #[error(transparent)]
+    Jail(#[from] JailError),
     /// Rights could not be given up.
     #[error("give up rights: {0}")]
     Rights(#[from] rights::RightsError),
@@ -147,6 +155,8 @@ struct Prepared {
     tree: Tree,
     bound: Bound,
     started: Started,
+    runner: Option<runner::Started>,
+    jail: Jail,
     missing_layers: Vec<Layer>,
     v1_controllers: Vec<&'static str>,
     recorder: Option<Recorder>,
@@ -161,7 +171,7 @@ struct Prepared {
 /// Why it cannot serve, or did not end well. Nothing is left behind, but for what the error names.
 pub fn serve(path: &Path, options: Options, ready: impl FnOnce(&Config)) -> Result<(), ServeError> {
     let (source, config) = reload::read(path)?;
-    let prepared = prepare(source, config, options.record.as_deref())?;
+    let prepared = prepare(source, config, path, options.record.as_deref())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(prepared.config.host.threads as usize)
         .enable_all()
@@ -174,7 +184,7 @@ pub fn serve(path: &Path, options: Options, ready: impl FnOnce(&Config)) -> Resu
     result
 }
 
-fn prepare(source: Source, config: Config, record: Option<&Path>) -> Result<Prepared, ServeError> {
+fn prepare(source: Source, config: Config, path: &Path, record: Option<&Path>) -> Result<Prepared, ServeError> {
     let report = Report::of_host();
     report.refuse(&config.host.accept_degraded).map_err(ServeError::Host)?;
     let mut problems = report.unenforced(&config);
@@ -196,6 +206,7 @@ fn prepare(source: Source, config: Config, record: Option<&Path>) -> Result<Prep
         host.instance.as_str(),
         host.cgroup_parent.as_ref().map(|path| path.as_str()),
         &quota::table::pool(&config),
+        config::memory_of_host().map(|bytes| bytes / jail::limits::MEMORY_SHARE),
         host.supervisor_uid,
     )?;
     let missing_layers: Vec<Layer> = report.missing_layers();
@@ -219,7 +230,19 @@ fn prepare(source: Source, config: Config, record: Option<&Path>) -> Result<Prep
     let v1_controllers = v1.map(|(controller, _)| controller.name()).collect();
     // From here on an error ends this process, and then the nursery cleans up.
     let log_place = sink::open(host)?;
+    let commands = runner::commands(&config);
+    let runner = if commands.is_empty() {
+        None
+    } else {
+        let hold = |pid| tree.hold_runner(pid).map_err(ServeError::from);
+        Some(runner::Started::start(&commands, host.supervisor_uid, hold)?)
+    };
+    let jail = jail::Plan::of(&config, &jail::config_dir(path), tree.dirs(), record.is_some()).open()?;
+    // Last of what needs root, and after nursery and runner were started: workers and programs must not have it from us.
+    jail::limits::protect_from_oom();
     rights::drop_to(host.supervisor_uid)?;
+    // Before the first thread.
+    let jail = jail::confine(jail)?;
     let recorder = record.map(Recorder::start).transpose().map_err(os("write the trace's first line"))?;
     Ok(Prepared {
         source,
@@ -229,6 +252,8 @@ fn prepare(source: Source, config: Config, record: Option<&Path>) -> Result<Prep
         tree,
         bound,
         started,
+        runner,
+        jail,
         missing_layers,
         v1_controllers,
         recorder,
@@ -293,6 +318,8 @@ async fn run(
         tree,
         bound,
         started,
+        runner,
+        jail,
         missing_layers,
         v1_controllers,
         recorder,
@@ -300,7 +327,9 @@ async fn run(
         _state,
     } = prepared;
     let nursery = Nursery::run(started)?;
+    let runner = runner.map(Runner::run).transpose()?;
     let host = &config.host;
+    let own_memory = tree.own_memory();
     let quotas = Arc::new(Quotas::new(Arc::new(tree)));
     let logs = Arc::new(Logs::new(usize::try_from(host.log_memory.bytes()).unwrap_or(usize::MAX)));
     let sink = log_place.map(|place| Sink::start(place, logs.clone())).transpose().map_err(os("write host.log"))?;
@@ -312,7 +341,7 @@ async fn run(
         logs,
         groups: Groups::default(),
         labels: Labels::new().map_err(os("get random bytes"))?,
-        providers: Providers::default(),
+        providers: Providers::new(runner.clone()),
         shares: Arc::default(),
         busy_poll: Arc::default(),
         uid_base: host.uid_base,
@@ -333,14 +362,15 @@ async fn run(
     let degraded = degraded.iter().map(|degradation| degradation.name().to_owned()).collect();
     let (stop, mut stopping) = watch::channel(false);
     let (close, closing) = watch::channel(false);
-    let facts = report.checks.iter().map(|check| Fact {
+    // What would be in force is of no interest where what is can be told.
+    let facts = report.checks.iter().filter(|check| check.name != jail::OUTLOOK).map(|check| Fact {
         name: check.name.to_owned(),
         value: check.value.clone(),
         ok: check.is_ok(),
     });
-    let facts: Vec<Fact> = facts.collect();
+    let facts: Vec<Fact> = facts.chain(jail.facts(own_memory)).collect();
     let descriptors = descriptors::allowed();
-    let reloader = Reloader::new(path.to_owned(), driver.clone(), report, (source, config.clone()), descriptors);
+    let reloader = Reloader::new(path.to_owned(), driver.clone(), report, (source, config.clone()), descriptors, jail);
     let reloader = Arc::new(reloader);
     tokio::spawn(reloader.clone().expire());
     tokio::spawn(tell_counts(driver.clone()));
@@ -386,6 +416,9 @@ async fn run(
     // Idle connections of patient clients must not hold the end up.
     drop(tokio::time::timeout(CLOSE_GRACE, &mut serving).await);
     serving.abort();
+    if let Some(runner) = runner {
+        runner.stop();
+    }
     let left = nursery.stop().await?;
     if let Some(sink) = sink {
         // It waits for a thread; nothing else runs any more that would have to.

@@ -52,6 +52,10 @@ pub fn read(dir: &Path, label: &str) -> Result<Token, String> {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(format!("{at} does not exist")),
         Err(error) if error.raw_os_error() == Some(libc::ELOOP) => return Err(format!("{at} is a symbolic link")),
+        // Landlock lets a running supervisor open the files of the directory, and no directory in it.
+        Err(_) if path.symlink_metadata().is_ok_and(|found| found.is_dir()) => {
+            return Err(format!("{at} is not a plain file"));
+        }
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             return Err(format!("the supervisor's uid {} may not read {at}", nix::unistd::geteuid()));
         }

@@ -56,9 +56,12 @@ impl Keys {
 fn read(path: &HostPath) -> Result<Signer, (String, String)> {
     // A link may lead elsewhere the next time, and a pipe that nobody writes to is not waited for.
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-    let file =
-        OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(|error| not_opened(path, &error))?;
     let plain = || ("not a plain file".to_owned(), "write the path of a PEM file with a private key".to_owned());
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(|error| {
+        // Landlock lets a running supervisor open the files of its directories, and no directory.
+        let is_dir = std::fs::symlink_metadata(path).is_ok_and(|found| found.is_dir());
+        if is_dir { plain() } else { not_opened(path, &error) }
+    })?;
     let metadata = file.metadata().map_err(|_| plain())?;
     if !metadata.is_file() {
         return Err(plain());

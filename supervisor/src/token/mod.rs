@@ -8,7 +8,6 @@
 //! A token is asked for once its worker has an owner, never before, and again at two thirds of its life. It is passed on to
 //! the worker's init and then forgotten here. What is kept is when it expires.
 
-mod command;
 mod files;
 pub mod hold;
 mod jwt;

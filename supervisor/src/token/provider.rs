@@ -7,11 +7,14 @@ use std::{
 };
 
 use sublet_pool::FunctionId;
-use sublet_proto::link::token::Token;
+use sublet_proto::link::{
+    runner::{AT_ONCE_MAX, TokenOwner},
+    token::Token,
+};
 use tokio::sync::Semaphore;
 
 use super::{
-    command, files,
+    files,
     jwt::{Signer, Terms},
     keys::Keys,
     whose::Whose,
@@ -19,6 +22,7 @@ use super::{
 use crate::{
     config::{HostPath, TokenProvider},
     driver::catalogue::Entry,
+    runner::Runner,
 };
 
 /// A token, and how long it holds.
@@ -60,6 +64,8 @@ pub enum Provider {
         ttl: Duration,
         /// How many may run at a time.
         room: Arc<Semaphore>,
+        /// Who starts it; none: nobody can.
+        runner: Option<Runner>,
     },
     /// A key.
     Jwt {
@@ -87,15 +93,30 @@ impl Provider {
             Self::Static { dir, ttl } => {
                 let (dir, label) = (dir.clone(), whose.sub_tenant.clone());
                 let read = move || files::read(dir.as_path(), label.as_str());
-                let token = elsewhere(read, ()).await.map_err(error("token.dir"))?;
+                let token = elsewhere(read).await.map_err(error("token.dir"))?;
                 Ok(Issued { token, lifetime: *ttl })
             }
-            Self::Command { argv, timeout, ttl, room } => {
+            Self::Command { argv, timeout, ttl, room, runner } => {
+                let error = error("token.command");
+                let Some(runner) = runner.clone() else {
+                    return Err(error("no program runs here that could start it; restart sublet".into()));
+                };
                 // It is closed by nobody.
                 let room = room.clone().acquire_owned().await.ok();
-                let (argv, timeout, whose) = (argv.clone(), *timeout, whose.clone());
-                let run = move || command::run(&argv, timeout, &whose);
-                let token = elsewhere(run, room).await.map_err(error("token.command"))?;
+                let owner = TokenOwner {
+                    tenant: whose.tenant.to_string(),
+                    function: whose.function.to_string(),
+                    sub_tenant: whose.sub_tenant.as_str().to_owned(),
+                };
+                let (argv, timeout) = (argv.clone(), *timeout);
+                // A task of its own: the room is taken until the program has ended, whoever still waits for it.
+                let run = tokio::spawn(async move {
+                    let token = runner.token(&argv, timeout, owner).await;
+                    drop(room);
+                    token
+                });
+                let token = run.await.unwrap_or_else(|error| Err(format!("the provider's task ended early: {error}")));
+                let token = token.map_err(error)?;
                 Ok(Issued { token, lifetime: Some(*ttl) })
             }
             Self::Jwt { signer, key_id, issuer, audience, ttl } => {
@@ -108,17 +129,11 @@ impl Provider {
     }
 }
 
-/// Runs what blocks on a thread for that, and holds `room` until it has ended.
-async fn elsewhere<T: Send + 'static>(
-    run: impl FnOnce() -> Result<T, String> + Send + 'static,
-    room: impl Send + 'static,
-) -> Result<T, String> {
-    let ended = tokio::task::spawn_blocking(move || {
-        let outcome = run();
-        drop(room);
-        outcome
-    });
-    ended.await.unwrap_or_else(|error| Err(format!("the provider's thread ended early: {error}")))
+/// Runs what blocks on a thread for that.
+async fn elsewhere<T: Send + 'static>(run: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, String> {
+    tokio::task::spawn_blocking(run)
+        .await
+        .unwrap_or_else(|error| Err(format!("the provider's thread ended early: {error}")))
 }
 
 /// The providers of all functions, by revision. A key that was read again counts for the workers that are there as well.
@@ -126,23 +141,27 @@ async fn elsewhere<T: Send + 'static>(
 pub struct Providers {
     all: RwLock<HashMap<FunctionId, Arc<Provider>>>,
     room: Arc<Semaphore>,
-}
-
-impl Default for Providers {
-    fn default() -> Self {
-        Self { all: RwLock::default(), room: Arc::new(Semaphore::new(command::AT_ONCE_MAX)) }
-    }
+    runner: Option<Runner>,
 }
 
 impl Providers {
+    /// With nobody's yet. `runner` starts programs, if the configuration had any at the start.
+    pub fn new(runner: Option<Runner>) -> Self {
+        Self { all: RwLock::default(), room: Arc::new(Semaphore::new(AT_ONCE_MAX)), runner }
+    }
+
     /// Takes the provider of a function in, if its settings name one.
     pub fn install(&self, entry: &Entry, keys: &Keys) {
         let Some(token) = &entry.settings.token else { return };
         let provider = match &token.provider {
             TokenProvider::Static { dir, ttl } => Some(Provider::Static { dir: dir.clone(), ttl: *ttl }),
-            TokenProvider::Command { command, timeout, ttl } => {
-                Some(Provider::Command { argv: command.clone(), timeout: *timeout, ttl: *ttl, room: self.room.clone() })
-            }
+            TokenProvider::Command { command, timeout, ttl } => Some(Provider::Command {
+                argv: command.clone(),
+                timeout: *timeout,
+                ttl: *ttl,
+                room: self.room.clone(),
+                runner: self.runner.clone(),
+            }),
             TokenProvider::Jwt { key, key_id, issuer, audience, ttl } => keys.get(key).map(|signer| Provider::Jwt {
                 signer: signer.clone(),
                 key_id: key_id.clone(),

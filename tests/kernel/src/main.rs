@@ -15,6 +15,7 @@ mod counters;
 mod ground;
 mod history;
 mod isolation;
+mod jail;
 mod lambda;
 mod life;
 mod litter;
@@ -78,6 +79,7 @@ fn main() {
         tokens::CASES,
         mixed::CASES,
         history::CASES,
+        jail::CASES,
     ]
     .concat();
     let trials = all.into_iter().map(|case| {

@@ -3,7 +3,7 @@
 use std::{
     env,
     io::{BufRead, BufReader, Read},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread::{JoinHandle, sleep, spawn},
     time::{Duration, Instant},
@@ -76,8 +76,17 @@ impl Supervisor {
         Self::start_command(place, config, command, &[])
     }
 
-    fn start_command(place: Place, config: &str, mut command: Command, arguments: &[&str]) -> Result<Self, String> {
+    /// The same, with the configuration that is in this file.
+    pub fn start_at(place: Place, path: &Path) -> Result<Self, String> {
+        Self::start_file(place, path, Command::new(program()), &[])
+    }
+
+    fn start_command(place: Place, config: &str, command: Command, arguments: &[&str]) -> Result<Self, String> {
         let path = place.write(config)?;
+        Self::start_file(place, &path, command, arguments)
+    }
+
+    fn start_file(place: Place, path: &Path, mut command: Command, arguments: &[&str]) -> Result<Self, String> {
         let mut child = command
             .args(["serve", "--config"])
             .arg(path)

@@ -1,6 +1,7 @@
 //! The tree: made at start with full rights, handed to the supervisor's uid, extended and pruned without any.
 
 mod groups;
+mod own;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,10 +12,13 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use sublet_proto::link::sandbox::{CGROUP_POOL, CGROUP_SUPERVISOR, CgroupDirs};
+use sublet_proto::link::sandbox::{CGROUP_POOL, CGROUP_RUNNER, CGROUP_SUPERVISOR, CgroupDirs};
 use sublet_shim::cgroups::{kill, move_processes, remove_tree, wait_empty};
 
-pub use self::groups::{Gone, Group, Plan};
+pub use self::{
+    groups::{Gone, Group, Plan},
+    own::OwnMemory,
+};
 use super::{
     CgroupError,
     host::{Controller, HostCgroups, Place},
@@ -38,10 +42,13 @@ pub struct Tree {
     /// Limits of the pool itself.
     pool: Mutex<Limits>,
     pool_ooms: Option<Arc<OomCount>>,
+    /// Limits of the supervisor's own memory.
+    own: Option<OwnMemory>,
 }
 
 impl Tree {
-    /// Removes what an earlier run of this instance left, makes the tree below our own group and moves this process in.
+    /// Removes what an earlier run of this instance left, makes the tree below our own group and moves this process in. The
+    /// supervisor itself may use `own_max` bytes of memory.
     ///
     /// # Errors
     /// When the host does not allow it; the remedy is in the message.
@@ -50,6 +57,7 @@ impl Tree {
         instance: &str,
         parent: Option<&str>,
         pool: &Limits,
+        own_max: Option<u64>,
         owner: u32,
     ) -> Result<Self, CgroupError> {
         let name = format!("sublet-{instance}");
@@ -87,9 +95,10 @@ impl Tree {
             writes: Mutex::default(),
             pool: Mutex::new(*pool),
             pool_ooms: None,
+            own: None,
         };
         tree.sweep()?;
-        match tree.build(pool, owner) {
+        match tree.build(pool, own_max, owner) {
             Ok(()) => Ok(tree),
             Err(error) => {
                 // Nothing half-made stays.
@@ -99,7 +108,7 @@ impl Tree {
         }
     }
 
-    fn build(&mut self, pool: &Limits, owner: u32) -> Result<(), CgroupError> {
+    fn build(&mut self, pool: &Limits, own_max: Option<u64>, owner: u32) -> Result<(), CgroupError> {
         let (unified, parent) = (PathBuf::from(&self.dirs.unified), PathBuf::from(&self.dirs.unified_parent));
         let unified = unified.as_path();
         let own = unified.join(CGROUP_SUPERVISOR);
@@ -121,6 +130,7 @@ impl Tree {
             make(&dir.join(CGROUP_POOL))?;
         }
         limits::apply(&self.controllers, pool, false)?;
+        self.limit_own(own_max)?;
         self.pool_ooms = Some(Arc::new(OomCount::of_level(&self.controllers, None)));
         // From here on the supervisor extends the pool without root; the pool's own limits stay root's.
         for pool in self.dirs.v1.iter().map(|dir| Path::new(dir).join(CGROUP_POOL)).chain([unified_pool.clone()]) {
@@ -135,8 +145,9 @@ impl Tree {
         // Guarantees of tenants come and go, and must be the pool's as well.
         let guarantees = [unified, &unified_pool].map(|dir| dir.join("memory.min"));
         guarantees.into_iter().filter(|path| path.exists()).try_for_each(give)?;
-        if pool.memory_min.is_some() {
-            limits::set(&self.whole(), Knob::MemoryMin, &Limits::default(), pool)?;
+        let whole = Limits { memory_min: self.with_own(pool.memory_min), ..Limits::default() };
+        if whole.memory_min.is_some() {
+            limits::set(&self.whole(), Knob::MemoryMin, &Limits::default(), &whole)?;
         }
         Ok(())
     }
@@ -149,10 +160,11 @@ impl Tree {
     /// Ends and removes what an earlier run left under the same name.
     fn sweep(&self) -> Result<(), CgroupError> {
         let unified = Path::new(&self.dirs.unified);
-        let pool = unified.join(CGROUP_POOL);
-        if pool.exists() {
-            kill(&pool).map_err(CgroupError::os("kill what an earlier run left in", &pool))?;
-            wait_empty(&pool);
+        for dir in [CGROUP_POOL, CGROUP_RUNNER].map(|name| unified.join(name)) {
+            if dir.exists() {
+                kill(&dir).map_err(CgroupError::os("kill what an earlier run left in", &dir))?;
+                wait_empty(&dir);
+            }
         }
         let left = self.remove_trees();
         if left.is_empty() {
@@ -182,7 +194,10 @@ impl Tree {
                 fs::write(dir.join("cgroup.subtree_control"), back.join(" ")).ok();
             }
         }
-        let moved = move_processes(&unified.join(CGROUP_SUPERVISOR), Path::new(&self.dirs.unified_origin));
+        let runner = unified.join(CGROUP_RUNNER);
+        kill(&runner).ok();
+        wait_empty(&runner);
+        let moved = self.dirs.supervisor_groups().iter().try_for_each(|(group, origin)| move_processes(group, origin));
         let left = self.remove_trees();
         if moved.is_err() || !left.is_empty() {
             tracing::warn!(?left, "cgroups could not be removed");
@@ -204,9 +219,9 @@ impl Tree {
         if new == *pool {
             return Ok(());
         }
-        for directories in [self.whole(), self.controllers.clone()] {
-            limits::set(&directories, Knob::MemoryMin, &pool, &new)?;
-        }
+        let whole = |limits: &Limits| Limits { memory_min: self.with_own(limits.memory_min), ..*limits };
+        limits::set(&self.whole(), Knob::MemoryMin, &whole(&pool), &whole(&new))?;
+        limits::set(&self.controllers, Knob::MemoryMin, &pool, &new)?;
         *pool = new;
         Ok(())
     }

@@ -1,10 +1,12 @@
-//! Tokens that a program prints. It runs as the supervisor does, without rights, with three variables and nothing else; what
+//! Tokens that a program prints. It runs as the supervisor's uid, without rights, with three variables and nothing else; what
 //! it writes to stderr goes nowhere, because that might be the token.
 
 use std::{
+    collections::BTreeSet,
     io::{self, Read as _},
     os::fd::AsFd as _,
     process::{Child, ChildStdout, Command, ExitStatus, Stdio},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -17,25 +19,61 @@ use nix::{
     },
     unistd::Pid,
 };
-use sublet_proto::link::token::{TOKEN_MAX_BYTES, Token};
+use sublet_proto::link::{
+    runner::TokenOwner,
+    token::{TOKEN_MAX_BYTES, Token},
+};
 use zeroize::Zeroizing;
 
-use super::whose::Whose;
-use crate::config::format_duration;
+use crate::sys;
 
-/// Programs at a time, of all functions: each is a process on the host's account.
-pub const AT_ONCE_MAX: usize = 8;
 /// How often it is looked whether a program has ended that keeps its stdout open, or the other way round.
 const LOOK: Duration = Duration::from_millis(10);
 /// A token and the line end behind it.
 const OUTPUT_MAX_BYTES: usize = TOKEN_MAX_BYTES + 2;
 
-/// A process group that does not outlive this.
-struct Group(Child);
+/// Every process group that runs now, by its number.
+#[derive(Debug, Default)]
+pub struct Groups(Mutex<BTreeSet<i32>>);
 
-impl Group {
+impl Groups {
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<i32>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends all of them. None begins while what is returned is held.
+    pub fn end_all(&self) -> impl Drop + '_ {
+        let all = self.lock();
+        for group in &*all {
+            kill(Pid::from_raw(*group));
+        }
+        all
+    }
+}
+
+fn kill(group: Pid) {
+    // There may be nobody left.
+    killpg(group, Signal::SIGKILL).ok();
+}
+
+/// A process group that does not outlive this.
+struct Group<'a> {
+    child: Child,
+    all: &'a Groups,
+}
+
+impl<'a> Group<'a> {
+    fn start(command: &mut Command, all: &'a Groups) -> io::Result<Self> {
+        // Held over the start: a group is known before anybody can ask for the end of all.
+        let mut known = all.lock();
+        let child = command.spawn()?;
+        let group = Self { child, all };
+        known.insert(group.pid().as_raw());
+        Ok(group)
+    }
+
     fn pid(&self) -> Pid {
-        Pid::from_raw(i32::try_from(self.0.id()).unwrap_or(i32::MAX))
+        Pid::from_raw(i32::try_from(self.child.id()).unwrap_or(i32::MAX))
     }
 
     /// Whether its first process has ended. Leaves it to be waited for: until then nobody else can have the number.
@@ -46,22 +84,22 @@ impl Group {
 
     /// Ends all of it. Returns how its first process ended.
     fn end(mut self) -> io::Result<ExitStatus> {
-        self.kill();
-        self.0.wait()
+        self.end_now()
     }
 
-    fn kill(&self) {
-        // There may be nobody left.
-        killpg(self.pid(), Signal::SIGKILL).ok();
+    fn end_now(&mut self) -> io::Result<ExitStatus> {
+        kill(self.pid());
+        // Off the list before it is waited for: its number may be somebody else's afterwards.
+        self.all.lock().remove(&self.pid().as_raw());
+        self.child.wait()
     }
 }
 
-impl Drop for Group {
+impl Drop for Group<'_> {
     fn drop(&mut self) {
         // After `end` this knows, and does nothing.
-        if let Ok(None) = self.0.try_wait() {
-            self.kill();
-            self.0.wait().ok();
+        if let Ok(None) = self.child.try_wait() {
+            self.end_now().ok();
         }
     }
 }
@@ -70,19 +108,19 @@ impl Drop for Group {
 ///
 /// # Errors
 /// Why there is no token, in words.
-pub fn run(argv: &[String], timeout: Duration, whose: &Whose) -> Result<Token, String> {
+pub fn run(argv: &[String], timeout: Duration, owner: &TokenOwner, groups: &Groups) -> Result<Token, String> {
     let Some((program, arguments)) = argv.split_first() else { return Err("no program is written".into()) };
     let end = Instant::now() + timeout;
     let mut command = Command::new(program);
     command.args(arguments).env_clear().current_dir("/");
     // Not as arguments: those all users can read, and a label that begins with a dash would be an option.
-    command.env("SUBLET_TENANT", &*whose.tenant).env("SUBLET_FUNCTION", &*whose.function);
-    command.env("SUBLET_SUB_TENANT", whose.sub_tenant.as_str());
+    command.env("SUBLET_TENANT", &owner.tenant).env("SUBLET_FUNCTION", &owner.function);
+    command.env("SUBLET_SUB_TENANT", &owner.sub_tenant);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    crate::sys::own_group_and_die_with_us(&mut command);
-    let mut group = Group(command.spawn().map_err(|error| format!("start {program}: {error}"))?);
-    let Some(stdout) = group.0.stdout.take() else { return Err("it has no stdout".into()) };
-    let late = || format!("{program} has not ended within {}", format_duration(timeout));
+    sys::own_group_and_die_with_us(&mut command);
+    let mut group = Group::start(&mut command, groups).map_err(|error| format!("start {program}: {error}"))?;
+    let Some(stdout) = group.child.stdout.take() else { return Err("it has no stdout".into()) };
+    let late = || format!("{program} has not ended within {timeout:?}");
     let output = read(stdout, &group, end).map_err(|error| match error.kind() {
         io::ErrorKind::TimedOut => late(),
         io::ErrorKind::FileTooLarge => format!("{program} printed more than {TOKEN_MAX_BYTES} bytes"),
@@ -107,7 +145,7 @@ fn judge(program: &str, status: ExitStatus, mut output: Zeroizing<Vec<u8>>) -> R
 }
 
 /// All that is printed, to its end, or to that of the program when something it left behind keeps stdout open.
-fn read(mut stdout: ChildStdout, group: &Group, end: Instant) -> io::Result<Zeroizing<Vec<u8>>> {
+fn read(mut stdout: ChildStdout, group: &Group<'_>, end: Instant) -> io::Result<Zeroizing<Vec<u8>>> {
     fcntl(&stdout, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     // Of its final size: growing it would leave copies behind.
     let mut output = Zeroizing::new(Vec::with_capacity(OUTPUT_MAX_BYTES + 1));
@@ -139,17 +177,15 @@ fn read(mut stdout: ChildStdout, group: &Group, end: Instant) -> io::Result<Zero
 mod tests {
     use std::fs;
 
-    use sublet_pool::SubTenant;
-
     use super::*;
 
-    fn whose() -> Whose {
-        Whose { tenant: "acme".into(), function: "f".into(), sub_tenant: SubTenant::try_from("-s 1").unwrap() }
+    fn owner() -> TokenOwner {
+        TokenOwner { tenant: "acme".into(), function: "f".into(), sub_tenant: "-s 1".into() }
     }
 
     fn sh(script: &str) -> Result<String, String> {
         let argv = ["/bin/sh", "-c", script].map(str::to_owned);
-        let token = run(&argv, Duration::from_millis(500), &whose())?;
+        let token = run(&argv, Duration::from_millis(500), &owner(), &Groups::default())?;
         Ok(String::from_utf8(token.as_bytes().to_vec()).unwrap())
     }
 
@@ -172,7 +208,7 @@ mod tests {
         assert_eq!(sh("echo secret; sleep 600").unwrap_err(), "/bin/sh has not ended within 500ms");
         assert_eq!(sh("exec >&-; sleep 600").unwrap_err(), "/bin/sh has not ended within 500ms");
         let argv = ["/nowhere".to_owned()];
-        let error = run(&argv, Duration::from_secs(1), &whose()).unwrap_err();
+        let error = run(&argv, Duration::from_secs(1), &owner(), &Groups::default()).unwrap_err();
         assert!(error.starts_with("start /nowhere: No such file"), "{error}");
     }
 
@@ -190,5 +226,22 @@ mod tests {
             assert!(Instant::now() < end, "{left} lives");
             std::thread::sleep(LOOK);
         }
+    }
+
+    #[test]
+    fn end_of_all_ends_what_runs() {
+        let groups = Groups::default();
+        let argv = ["/bin/sh", "-c", "sleep 600"].map(str::to_owned);
+        std::thread::scope(|scope| {
+            let run = scope.spawn(|| run(&argv, Duration::from_secs(60), &owner(), &groups));
+            let end = Instant::now() + Duration::from_secs(5);
+            while groups.lock().is_empty() {
+                assert!(Instant::now() < end, "it does not start");
+                std::thread::sleep(LOOK);
+            }
+            drop(groups.end_all());
+            assert_eq!(run.join().unwrap().unwrap_err(), "/bin/sh ended with signal: 9 (SIGKILL)");
+        });
+        assert!(groups.lock().is_empty(), "and is off the list");
     }
 }
