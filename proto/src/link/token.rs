@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 /// Where a function finds its token.
@@ -16,7 +16,7 @@ pub const TOKEN_MAX_BYTES: usize = 16 * 1024;
 
 /// A token: text of 1 to [`TOKEN_MAX_BYTES`] bytes without control characters but tabs and line ends inside. Wiped when it
 /// is let go of, and never shown by `Debug`.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+#[derive(Clone, PartialEq, Eq, Serialize, Zeroize, ZeroizeOnDrop)]
 #[serde(transparent)]
 pub struct Token(String);
 
@@ -56,6 +56,13 @@ impl TryFrom<Vec<u8>> for Token {
             text if text.contains(is_foreign) => Err(NoToken::Control),
             _ => Ok(token),
         }
+    }
+}
+
+/// What comes over the wire is held to the same rules: init takes no token that the supervisor could not have made.
+impl<'de> Deserialize<'de> for Token {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::try_from(String::deserialize(deserializer)?.into_bytes()).map_err(D::Error::custom)
     }
 }
 
@@ -111,6 +118,17 @@ mod tests {
         let longest = "a".repeat(TOKEN_MAX_BYTES);
         assert!(token(&longest).is_ok());
         assert_eq!(token(&format!("{longest}a")), Err(NoToken::TooLarge));
+    }
+
+    #[test]
+    fn what_is_no_token_is_refused_on_the_wire_as_well() {
+        let message =
+            |token: &str| serde_json::to_vec(&serde_json::json!({ "ask": "token", "number": 1, "token": token }));
+        let read = |token: &str| serde_json::from_slice::<ToInit>(&message(token).unwrap());
+        assert_eq!(read("a").unwrap(), ToInit::Token { number: 1, token: token("a").unwrap() });
+        for wrong in ["", "\u{1b}[2J", &"a".repeat(TOKEN_MAX_BYTES + 1)] {
+            assert!(read(wrong).is_err(), "{} bytes", wrong.len());
+        }
     }
 
     #[test]

@@ -115,7 +115,7 @@ fn read<'a>(file: &File, buffer: &'a mut [u8]) -> Option<&'a str> {
 }
 
 /// v2: "usage_usec 123\n..."; v1: nanoseconds.
-fn cpu(text: &str) -> Option<Duration> {
+pub(crate) fn cpu(text: &str) -> Option<Duration> {
     match text.strip_prefix("usage_usec ") {
         Some(rest) => rest.split_whitespace().next()?.parse().ok().map(Duration::from_micros),
         None => text.trim().parse().ok().map(Duration::from_nanos),
@@ -123,7 +123,7 @@ fn cpu(text: &str) -> Option<Duration> {
 }
 
 /// v2: "throttled_usec 123"; v1: "throttled_time 123000".
-fn throttled(text: &str) -> Option<Duration> {
+pub(crate) fn throttled(text: &str) -> Option<Duration> {
     text.lines().find_map(|line| match line.split_once(' ')? {
         ("throttled_usec", micros) => micros.parse().ok().map(Duration::from_micros),
         ("throttled_time", nanos) => nanos.parse().ok().map(Duration::from_nanos),
@@ -131,9 +131,10 @@ fn throttled(text: &str) -> Option<Duration> {
     })
 }
 
-/// "8:0 rbytes=1 wbytes=2 rios=...": summed over disks.
-fn io(text: &str) -> (u64, u64) {
-    let sum = |key: &str| text.split_whitespace().filter_map(|word| word.strip_prefix(key)?.parse::<u64>().ok()).sum();
+/// "8:0 rbytes=1 wbytes=2 rios=...": summed over disks, and never past what can be counted.
+pub(crate) fn io(text: &str) -> (u64, u64) {
+    let of = |key: &str, word: &str| word.strip_prefix(key)?.parse::<u64>().ok();
+    let sum = |key: &str| text.split_whitespace().filter_map(|word| of(key, word)).fold(0, u64::saturating_add);
     (sum("rbytes="), sum("wbytes="))
 }
 
@@ -154,5 +155,6 @@ mod tests {
         assert_eq!(throttled("usage_usec 1\n"), None, "no controller");
         assert_eq!(io("8:0 rbytes=10 wbytes=1 rios=3\n8:16 rbytes=5 wbytes=0\n"), (15, 1));
         assert_eq!(io(""), (0, 0));
+        assert_eq!(io("8:0 rbytes=18446744073709551615\n8:16 rbytes=1 wbytes=2\n"), (u64::MAX, 2));
     }
 }

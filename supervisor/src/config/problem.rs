@@ -28,8 +28,9 @@ impl Problem {
         what: impl fmt::Display,
         remedy: impl fmt::Display,
     ) -> Self {
-        let value = value.map(|value| shorten(&value));
-        Self { setting: setting.into(), value, what: what.to_string(), remedy: remedy.to_string() }
+        let value = value.map(|value| plain(&shorten(&value)));
+        let (setting, what, remedy) = (plain(&setting.into()), plain(&what.to_string()), plain(&remedy.to_string()));
+        Self { setting, value, what, remedy }
     }
 }
 
@@ -38,6 +39,15 @@ fn shorten(text: &str) -> String {
         Some((end, _)) => format!("{}...", &text[..end]),
         None => text.to_owned(),
     }
+}
+
+/// With control characters escaped: what a text has in it must neither end the line nor act on the terminal that shows it.
+fn plain(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    shown
 }
 
 impl fmt::Display for Problem {
@@ -76,6 +86,12 @@ mod tests {
         let problem = |name: &str| Problem::new(name, Some("0".into()), "is zero", "write at least 1");
         let error = ConfigError { problems: vec![problem("a"), problem("b")] };
         assert_eq!(error.to_string(), "a = 0: is zero; write at least 1\nb = 0: is zero; write at least 1");
+    }
+
+    #[test]
+    fn control_characters_are_escaped_wherever_they_stand() {
+        let problem = Problem::new("a\nb", Some("\u{1b}[2J".into()), "is\tno \u{9b}word", "write\rone");
+        assert_eq!(problem.to_string(), r"a\nb = \u{1b}[2J: is\tno \u{9b}word; write\rone");
     }
 
     #[test]

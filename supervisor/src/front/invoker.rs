@@ -73,10 +73,12 @@ impl InvokerService {
 }
 
 /// The client's deadline (PROTOCOL-HTTP2.md: `grpc-timeout`, at most 8 digits and a unit).
-fn grpc_timeout(metadata: &MetadataMap) -> Result<Option<Duration>, Status> {
+pub(crate) fn grpc_timeout(metadata: &MetadataMap) -> Result<Option<Duration>, Status> {
     let Some(value) = metadata.get("grpc-timeout") else { return Ok(None) };
-    let invalid =
-        || Status::invalid_argument(format!("grpc-timeout {value:?} is not of the form 1 to 8 digits and a unit"));
+    let invalid = || {
+        let shown = value.as_encoded_bytes().escape_ascii();
+        Status::invalid_argument(format!("grpc-timeout \"{shown}\" is not of the form 1 to 8 digits and a unit"))
+    };
     let text = value.to_str().map_err(|_| invalid())?;
     let unit = text.chars().next_back().ok_or_else(invalid)?;
     let digits = &text[..text.len() - unit.len_utf8()];
