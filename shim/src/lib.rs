@@ -23,6 +23,8 @@
 pub mod cgroups;
 pub mod check;
 pub mod counters;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod init;
 pub mod link;
 pub mod nursery;

@@ -26,6 +26,8 @@ pub mod doctor;
 pub mod driver;
 pub mod events;
 pub mod front;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod hex;
 pub mod jail;
 pub mod logs;

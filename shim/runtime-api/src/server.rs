@@ -13,7 +13,11 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpListener, task::spawn_local};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    task::spawn_local,
+};
 
 use crate::{
     Event, Link, Outbound,
@@ -139,23 +143,28 @@ impl<L: Link + 'static> Server<L> {
             let (server, open) = (self.clone(), open.clone());
             spawn_local(async move {
                 let _open = open;
-                let service = service_fn(|request| {
-                    let server = server.clone();
-                    async move {
-                        let answer = server.route(request).await;
-                        if server.held.borrow().is_some() {
-                            // Runs when this task has written what it has to write.
-                            spawn_local(async move { server.send_held() });
-                        }
-                        Ok::<_, Infallible>(answer)
-                    }
-                });
-                let mut http = http1::Builder::new();
-                http.max_buf_size(HEAD_MAX_BYTES).max_headers(HEADERS_MAX).title_case_headers(true);
-                // How a connection ends is the runtime's business.
-                http.serve_connection(TokioIo::new(stream), service).await.ok();
+                server.serve(stream).await;
             });
         }
+    }
+
+    /// Serves one connection to its end; within a `LocalSet`.
+    pub async fn serve(self: Rc<Self>, stream: impl AsyncRead + AsyncWrite + Unpin) {
+        let service = service_fn(|request| {
+            let server = self.clone();
+            async move {
+                let answer = server.route(request).await;
+                if server.held.borrow().is_some() {
+                    // Runs when this task has written what it has to write.
+                    spawn_local(async move { server.send_held() });
+                }
+                Ok::<_, Infallible>(answer)
+            }
+        });
+        let mut http = http1::Builder::new();
+        http.max_buf_size(HEAD_MAX_BYTES).max_headers(HEADERS_MAX).title_case_headers(true);
+        // How a connection ends is the runtime's business.
+        http.serve_connection(TokioIo::new(stream), service).await.ok();
     }
 
     async fn route(&self, request: Request<Incoming>) -> Answer {

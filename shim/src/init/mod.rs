@@ -4,14 +4,14 @@
 //! with it every process of the sandbox, when the function ends, when the supervisor or the nursery is gone, or when a
 //! step fails; the step is reported by the words of the plan.
 
-mod channel;
+pub(crate) mod channel;
 mod child;
 mod clocks;
 pub(crate) mod confine;
 mod exec;
 mod lambda;
 mod launcher;
-mod log_frames;
+pub(crate) mod log_frames;
 mod prove;
 mod relay;
 mod root;

@@ -5,7 +5,7 @@
 //! cgroups and ends too; descriptor 4 is the lock of the state directory, which it holds until that is done.
 
 mod born;
-mod posture;
+pub(crate) mod posture;
 pub mod skeleton;
 mod teardown;
 

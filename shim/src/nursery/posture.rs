@@ -70,7 +70,11 @@ fn look(pid: i32) -> Result<ProcessPosture, String> {
 /// # Errors
 /// When the process is gone, or /proc is not what proc(5) says.
 pub fn status(pid: i32) -> Result<ProcessPosture, String> {
-    let status = read(&format!("/proc/{pid}/status"))?;
+    status_of(pid, &read(&format!("/proc/{pid}/status"))?)
+}
+
+/// The same, of the file's text.
+pub(crate) fn status_of(pid: i32, status: &str) -> Result<ProcessPosture, String> {
     let field = |name: &str| {
         status
             .lines()
@@ -120,17 +124,24 @@ fn namespaces(pid: &str) -> Result<Vec<(String, u64)>, String> {
 }
 
 fn cgroups(pid: i32) -> Result<Vec<(String, String)>, String> {
-    let text = read(&format!("/proc/{pid}/cgroup"))?;
-    Ok(text
-        .lines()
+    Ok(cgroups_of(&read(&format!("/proc/{pid}/cgroup"))?))
+}
+
+/// The lines of a /proc/PID/cgroup.
+pub(crate) fn cgroups_of(text: &str) -> Vec<(String, String)> {
+    text.lines()
         .filter_map(|line| line.split_once(':')?.1.split_once(':'))
         .map(|(controllers, path)| (controllers.to_owned(), path.to_owned()))
-        .collect())
+        .collect()
 }
 
 /// See proc_pid_mountinfo(5): `id parent major:minor root mount-point options ... - type source super-options`.
 fn mounts(pid: i32) -> Result<Vec<(String, String, String)>, String> {
-    let text = read(&format!("/proc/{pid}/mountinfo"))?;
+    mounts_of(&read(&format!("/proc/{pid}/mountinfo"))?)
+}
+
+/// The mounts in the text of a mountinfo file.
+pub(crate) fn mounts_of(text: &str) -> Result<Vec<(String, String, String)>, String> {
     text.lines()
         .map(|line| {
             let (mount, filesystem) = line.split_once(" - ").ok_or_else(|| format!("mountinfo line {line:?}"))?;

@@ -95,7 +95,7 @@ impl HostCgroups {
     }
 
     /// The v2 hierarchy and the v1 places, from the text of the two files.
-    fn parse(memberships: &str, mounts: &str) -> Option<Self> {
+    pub(crate) fn parse(memberships: &str, mounts: &str) -> Option<Self> {
         // hierarchy-id:controllers:path
         let own_path = |controller: &str| {
             memberships.lines().find_map(|line| {

@@ -7,7 +7,7 @@
 mod admin;
 mod connection;
 mod incoming;
-mod invoker;
+pub(crate) mod invoker;
 pub mod status;
 mod stream;
 

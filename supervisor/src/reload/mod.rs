@@ -10,7 +10,7 @@
 //! What workers are (a function's program and sandbox) is a revision: a changed one takes the calls from then on, and the
 //! workers of the old one finish what they have. Everything else is changed under running workers.
 
-mod changes;
+pub(crate) mod changes;
 mod fixed;
 pub mod report;
 pub mod temporary;

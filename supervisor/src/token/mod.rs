@@ -10,7 +10,7 @@
 
 mod files;
 pub mod hold;
-mod jwt;
+pub(crate) mod jwt;
 pub mod keys;
 mod provider;
 #[cfg(test)]
