@@ -8,7 +8,10 @@ use serde::Serialize;
 use sublet_proto::link::sandbox::Layer;
 
 use crate::{
-    cgroups::host::{Controller, HostCgroups, Place},
+    cgroups::{
+        host::{Controller, HostCgroups, Place},
+        limits::TCP_MEMORY_FILE,
+    },
     config::{Config, Degradation, Problem},
 };
 
@@ -71,13 +74,17 @@ pub struct Report {
     pub checks: Vec<Check>,
     /// System call filters this process was started under.
     pub own_filters: u32,
+    /// Whether launchers pass on the frames of `stream` functions, since the kernel cannot keep descriptors away from a socket.
+    pub relays_streams: bool,
 }
 
 impl Report {
     /// Looks at this host.
     pub fn of_host() -> Self {
-        let mut report = Self { checks: Vec::new(), own_filters: own_filters() };
+        let relays_streams = !sublet_shim::link::can_refuse_descriptors();
+        let mut report = Self { checks: Vec::new(), own_filters: own_filters(), relays_streams };
         report.kernel();
+        report.channels();
         report.rights();
         report.namespaces();
         report.cgroups();
@@ -120,6 +127,15 @@ impl Report {
             architecture == "x86_64",
             "run on x86_64: the filters are written for it",
         );
+    }
+
+    fn channels(&mut self) {
+        let how = if self.relays_streams {
+            "kept away by a launcher, which passes the frames of stream functions on (the kernel can since 6.16)"
+        } else {
+            "refused by the kernel (SO_PASSRIGHTS)"
+        };
+        self.require("descriptors on frames", how, true, "");
     }
 
     fn rights(&mut self) {
@@ -188,6 +204,17 @@ impl Report {
             let place = place(controller);
             self.require(name, place.as_deref().unwrap_or("no controller"), place.is_some(), remedy);
         }
+        let tcp = match found.places.get(&Controller::Memory) {
+            Some(Place::V1(path)) if path.join(TCP_MEMORY_FILE).exists() => {
+                "limited beside memory_max, to an eighth of it or 4 MiB (v1 does not count them as memory)"
+            }
+            Some(Place::V1(_)) => {
+                "not limited: v1 does not count them as memory, and this kernel has no limit for them"
+            }
+            Some(Place::Unified) => "counted as memory",
+            None => "no controller",
+        };
+        self.require("TCP buffers", tcp, true, "");
         let cpu = place(Controller::Cpu);
         self.prefer("cpu limit", cpu.as_deref().unwrap_or("no controller"), cpu.is_some(), Degradation::Cpu, remedy);
         // Told, and not asked for: workers have no disk to write, and what they read hurts others little.

@@ -28,7 +28,7 @@ pub fn plan(path: &Path, function: &str, json: bool) -> Result<(), Failed> {
         v1_groups: is_hybrid,
         missing_layers: &report.missing_layers(),
         forbid_store_bypass: config.host.forbid_store_bypass,
-        relays_streams: !sublet_shim::link::can_refuse_descriptors(),
+        relays_streams: report.relays_streams,
     });
     if json {
         let steps: Vec<_> =

@@ -349,6 +349,7 @@ async fn run(
         missing_layers,
         forbid_store_bypass: host.forbid_store_bypass,
         inherited_filters: report.own_filters,
+        relays_streams: report.relays_streams,
     };
     // There is no group yet that could refuse it.
     quotas.change(Table::new(&config)).ok();

@@ -85,6 +85,8 @@ pub struct Workshop {
     pub forbid_store_bypass: bool,
     /// Filters the supervisor was started under.
     pub inherited_filters: u32,
+    /// Whether launchers pass on the frames of `stream` functions.
+    pub relays_streams: bool,
 }
 
 /// Keeps one worker until nothing of it is left.

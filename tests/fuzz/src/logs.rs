@@ -15,8 +15,11 @@ fn lines(pieces: &[&[u8]]) -> Vec<(Vec<u8>, bool)> {
     seen
 }
 
+/// The same bytes in one piece and in three.
+type WholeAndCut<'a> = ([&'a [u8]; 1], [&'a [u8]; 3]);
+
 /// The input from its third byte on, once whole and once cut where the first two say.
-fn whole_and_cut(input: &[u8]) -> Option<([&[u8]; 1], [&[u8]; 3])> {
+fn whole_and_cut(input: &[u8]) -> Option<WholeAndCut<'_>> {
     let (at, bytes) = input.split_first_chunk::<2>()?;
     let (rest, last) = bytes.split_at(bytes.len() - bytes.len() * usize::from(at[1]) / 512);
     let (first, second) = rest.split_at(rest.len() * usize::from(at[0]) / 256);

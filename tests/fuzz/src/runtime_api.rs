@@ -96,9 +96,12 @@ fn every_call_has_one_answer_in_any_order_of_requests() {
     });
 }
 
+/// Which call the supervisor was told of, by the first byte of its lease, and what.
+type OneTold = (Option<u8>, Outbound);
+
 /// What the supervisor was told, in its order.
 #[derive(Clone, Default)]
-struct Told(Rc<RefCell<Vec<(Option<u8>, Outbound)>>>);
+struct Told(Rc<RefCell<Vec<OneTold>>>);
 
 impl Link for Told {
     fn send(&self, event: Option<&Event>, what: Outbound) {

@@ -233,7 +233,7 @@ impl Admin for AdminService {
             v1_groups: !shop.v1_controllers.is_empty(),
             missing_layers: &shop.missing_layers,
             forbid_store_bypass: shop.forbid_store_bypass,
-            relays_streams: !sublet_shim::link::can_refuse_descriptors(),
+            relays_streams: shop.relays_streams,
         });
         Ok(Response::new(DescribeFunctionResponse {
             function: Some(self.function(&entry, &self.driver.workers())),
