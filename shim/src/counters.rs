@@ -48,9 +48,9 @@ pub const MAXIMA: [(&str, u64); 12] = [
     ("max_fanotify_marks", 0),
 ];
 
-/// The maxima that are newer than the oldest kernel on which sublet runs: time namespaces came with Linux 5.6, and fanotify
-/// is counted since 5.13. A kernel without the file has no such count.
-const MAY_BE_ABSENT: [&str; 3] = ["max_time_namespaces", "max_fanotify_groups", "max_fanotify_marks"];
+/// The maxima that a kernel may be built without. One without the file has no such objects, and no count of them.
+const MAY_BE_ABSENT: [&str; 5] =
+    ["max_time_namespaces", "max_inotify_instances", "max_inotify_watches", "max_fanotify_groups", "max_fanotify_marks"];
 
 /// Sets the maxima of the caller's user namespace through `sys_user`, the directory /proc/sys/user.
 ///
@@ -96,9 +96,9 @@ mod tests {
         for (name, value) in &made {
             assert_eq!(fs::read_to_string(dir.join(name)).unwrap(), value.to_string(), "{name}");
         }
-        fs::remove_file(dir.join("max_inotify_watches")).unwrap();
+        fs::remove_file(dir.join("max_net_namespaces")).unwrap();
         let error = limit(&dir).unwrap_err().to_string();
         fs::remove_dir_all(&dir).unwrap();
-        assert!(error.contains("write 8192 to ") && error.contains("max_inotify_watches"), "{error}");
+        assert!(error.contains("write 0 to ") && error.contains("max_net_namespaces"), "{error}");
     }
 }
