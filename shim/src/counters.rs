@@ -49,8 +49,13 @@ pub const MAXIMA: [(&str, u64); 12] = [
 ];
 
 /// The maxima that a kernel may be built without. One without the file has no such objects, and no count of them.
-const MAY_BE_ABSENT: [&str; 5] =
-    ["max_time_namespaces", "max_inotify_instances", "max_inotify_watches", "max_fanotify_groups", "max_fanotify_marks"];
+const MAY_BE_ABSENT: [&str; 5] = [
+    "max_time_namespaces",
+    "max_inotify_instances",
+    "max_inotify_watches",
+    "max_fanotify_groups",
+    "max_fanotify_marks",
+];
 
 /// Sets the maxima of the caller's user namespace through `sys_user`, the directory /proc/sys/user.
 ///

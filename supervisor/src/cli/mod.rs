@@ -377,22 +377,27 @@ const READY_PATIENCE: Duration = Duration::from_millis(100);
 
 fn serve(path: &std::path::Path, options: crate::serve::Options, json: bool) -> Result<(), Failed> {
     let log = OwnLog::start(json)?;
-    let served = crate::serve::serve(path, options, |config| {
-        let host = &config.host;
-        let line = if json {
-            let tcp = host.listen.map(|address| address.to_string());
-            let ready = serde_json::json!({
-                "event": "serving", "socket": host.socket.as_str(), "admin_socket": host.admin_socket.as_str(),
-                "listen": tcp,
-            });
-            printable::json(&ready)
-        } else {
-            let tcp = host.listen.map(|address| format!(" and http://{address}")).unwrap_or_default();
-            let line = format!("serving calls on {}{tcp}, operators on {}", host.socket, host.admin_socket);
-            printable::line(&line).into_owned()
-        };
-        own_log::say_within(READY_PATIENCE, line);
-    });
+    let served = crate::serve::serve(
+        path,
+        options,
+        || log.write(),
+        |config| {
+            let host = &config.host;
+            let line = if json {
+                let tcp = host.listen.map(|address| address.to_string());
+                let ready = serde_json::json!({
+                    "event": "serving", "socket": host.socket.as_str(), "admin_socket": host.admin_socket.as_str(),
+                    "listen": tcp,
+                });
+                printable::json(&ready)
+            } else {
+                let tcp = host.listen.map(|address| format!(" and http://{address}")).unwrap_or_default();
+                let line = format!("serving calls on {}{tcp}, operators on {}", host.socket, host.admin_socket);
+                printable::line(&line).into_owned()
+            };
+            own_log::say_within(READY_PATIENCE, line);
+        },
+    );
     let Err(error) = served else {
         log.finish();
         return Ok(());

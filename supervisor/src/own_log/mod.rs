@@ -12,9 +12,10 @@ mod fold;
 pub mod queue;
 
 use std::{
+    fs::File,
     io::{self, Write},
     os::fd::AsFd,
-    sync::{Arc, mpsc},
+    sync::{Arc, Mutex, PoisonError, mpsc},
     time::{Duration, SystemTime},
 };
 
@@ -103,21 +104,24 @@ impl Source for Notices {
 pub struct OwnLog {
     queue: Queue,
     notices: Arc<Notices>,
+    /// Where its lines go, until its thread has that.
+    out: Arc<Mutex<Option<File>>>,
 }
 
 impl OwnLog {
-    /// Begins to log to standard error, in JSON or as text; `RUST_LOG` says how much. Panics are logged in the same way.
+    /// Begins to take lines for standard error, in JSON or as text; `RUST_LOG` says how much. Panics are logged in the same
+    /// way. Nothing is written before [`Self::write`] or [`Self::finish`]: a process confines itself while it has one thread.
     ///
     /// # Errors
-    /// There is no descriptor or thread for it.
+    /// There is no descriptor for it.
     pub fn start(json: bool) -> io::Result<Self> {
         let format = if json { Format::Json } else { Format::Text };
         let fold = Fold::default();
         let stderr = io::stderr().as_fd().try_clone_to_owned()?;
         let notices = Arc::new(Notices { format, fold: fold.clone() });
-        let queue = Queue::start(stderr.into(), notices.clone())?;
+        let log = Self { queue: Queue::default(), notices, out: Arc::new(Mutex::new(Some(stderr.into()))) };
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-        let writer = queue.clone();
+        let writer = log.queue.clone();
         let layer = fmt::layer().with_ansi(false).with_writer(move || writer.clone());
         let events = tracing_subscriber::registry().with(filter).with(fold);
         // A second call keeps the first subscriber.
@@ -125,14 +129,25 @@ impl OwnLog {
             Format::Json => events.with(layer.json()).try_init().ok(),
             Format::Text => events.with(layer.compact()).try_init().ok(),
         };
-        let of_panics = queue.clone();
+        let of_panics = log.clone();
         std::panic::set_hook(Box::new(move |info| {
             let trace = std::backtrace::Backtrace::capture();
-            of_panics.push(format!("{}{info}\n{trace}\n", printable::PREFIX).as_bytes());
+            of_panics.tell(&format!("{}{info}\n{trace}\n", printable::PREFIX));
             // It may be the last thing this process does.
-            of_panics.finish(END_PATIENCE);
+            of_panics.end();
         }));
-        Ok(Self { queue, notices })
+        Ok(log)
+    }
+
+    /// Writes from now on, by a thread of its own. Calls after the first do nothing.
+    ///
+    /// # Errors
+    /// There is no thread for it.
+    pub fn write(&self) -> io::Result<()> {
+        match self.out.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(out) => self.queue.start(out, self.notices.clone()),
+            None => Ok(()),
+        }
     }
 
     /// Tells something that is no event.
@@ -143,7 +158,14 @@ impl OwnLog {
     /// Tells what has been folded, and waits until all has been read, for [`END_PATIENCE`] at the longest.
     pub fn finish(&self) {
         self.notices.due().iter().for_each(|line| self.queue.push(line));
-        self.queue.finish(END_PATIENCE);
+        self.end();
+    }
+
+    fn end(&self) {
+        // Without a thread there is nobody who could write anything.
+        if self.write().is_ok() {
+            self.queue.finish(END_PATIENCE);
+        }
     }
 }
 

@@ -73,19 +73,17 @@ impl Shared {
 }
 
 /// The way in.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Queue(Arc<Shared>);
 
 impl Queue {
-    /// Starts the thread, which lives as long as the process does.
+    /// Starts the thread that writes to `out`, once for each queue. It lives as long as the process does.
     ///
     /// # Errors
     /// There is no thread for it.
-    pub fn start(out: File, source: Arc<dyn Source>) -> io::Result<Self> {
-        let queue = Self(Arc::default());
-        let shared = queue.0.clone();
-        std::thread::Builder::new().name("sublet-own-log".into()).spawn(move || run(&shared, &out, &*source))?;
-        Ok(queue)
+    pub fn start(&self, out: File, source: Arc<dyn Source>) -> io::Result<()> {
+        let shared = self.0.clone();
+        std::thread::Builder::new().name("sublet-own-log".into()).spawn(move || run(&shared, &out, &*source)).map(drop)
     }
 
     /// Puts a line in, or counts it as lost. Never waits for a reader.
@@ -231,7 +229,11 @@ mod tests {
 
     fn started() -> (Queue, OwnedFd) {
         let (read, write) = nix::unistd::pipe().unwrap();
-        (Queue::start(write.into(), Arc::new(Plain)).unwrap(), read)
+        {
+            let queue = Queue::default();
+            queue.start(write.into(), Arc::new(Plain)).unwrap();
+            (queue, read)
+        }
     }
 
     #[test]

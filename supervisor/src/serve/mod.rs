@@ -165,13 +165,20 @@ struct Prepared {
     _state: State,
 }
 
-/// Runs a supervisor until it is told to stop. `ready` is called once it takes calls.
+/// Runs a supervisor until it is told to stop. `confined` is called once it has confined itself, which it does with one
+/// thread: threads of the caller's begin then. `ready` is called once it takes calls.
 ///
 /// # Errors
 /// Why it cannot serve, or did not end well. Nothing is left behind, but for what the error names.
-pub fn serve(path: &Path, options: Options, ready: impl FnOnce(&Config)) -> Result<(), ServeError> {
+pub fn serve(
+    path: &Path,
+    options: Options,
+    confined: impl FnOnce() -> io::Result<()>,
+    ready: impl FnOnce(&Config),
+) -> Result<(), ServeError> {
     let (source, config) = reload::read(path)?;
     let prepared = prepare(source, config, path, options.record.as_deref())?;
+    confined().map_err(os("start a thread for the log"))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(prepared.config.host.threads as usize)
         .enable_all()
