@@ -66,7 +66,7 @@ pub enum Outbound {
     Failed(Bytes),
     /// The answer is larger than it may be.
     TooLarge,
-    /// The payload is no JSON, for this reason: the runtime has not seen it.
+    /// The payload is no JSON, or no UTF-8, for this reason: the runtime has not seen it.
     BadPayload(String),
     /// The runtime asks for the next call: only now is the worker free.
     Idle,

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Full};
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode,
-    body::{Body as _, Incoming},
+    body::{Body, Incoming},
     header::{CONTENT_TYPE, HeaderName, HeaderValue},
     server::conn::http1,
     service::service_fn,
@@ -32,7 +32,7 @@ const CONNECTIONS_MAX: usize = 64;
 const HEAD_MAX_BYTES: usize = 1024 * 1024 + 64 * 1024;
 /// Header fields of a request.
 const HEADERS_MAX: usize = 100;
-/// What a runtime may say about a failed start or a failed call; larger answers than this are allowed, larger errors not.
+/// What is kept of what a runtime says about a failed start or a failed call, in bytes; the rest of it is dropped.
 pub const ERROR_MAX_BYTES: usize = 64 * 1024;
 const VERSION: &str = "/2018-06-01";
 
@@ -100,8 +100,8 @@ impl<L: Link + 'static> Server<L> {
         let event =
             Event { payload: if event.payload.is_empty() { Bytes::from("{}") } else { event.payload }, ..event };
         // Node's client parses outside of its try block: what is no JSON would end the worker.
-        if let Err(error) = serde_json::from_slice::<serde::de::IgnoredAny>(&event.payload) {
-            self.tell(Some(&event), Outbound::BadPayload(error.to_string()));
+        if let Err(why) = json(&event.payload) {
+            self.tell(Some(&event), Outbound::BadPayload(why));
             return self.tell(Some(&event), Outbound::Idle);
         }
         self.machine.borrow_mut().deliver(Rc::new(event));
@@ -274,19 +274,13 @@ impl<L: Link + 'static> Server<L> {
             Ok(begun) => begun,
             Err(refusal) => return refused_after(request, refusal).await,
         };
-        match read(&mut request.into_body(), ERROR_MAX_BYTES, None).await {
-            Ok((bytes, _)) => {
+        match read_words(&mut request.into_body()).await {
+            Ok(bytes) => {
                 arriving.end();
                 self.hold(event, Outbound::Failed(bytes));
                 accepted()
             }
-            Err(Cut::Broken) => answer(StatusCode::BAD_REQUEST, "TruncatedHTTPRequest", "the body broke off"),
-            Err(Cut::TooLarge) => {
-                arriving.end();
-                let why = format!("the error has more than {ERROR_MAX_BYTES} bytes");
-                self.tell(Some(&event), Outbound::Failed(said("Function.ResponseSizeTooLarge", &why)));
-                answer(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", &why)
-            }
+            Err(_) => answer(StatusCode::BAD_REQUEST, "TruncatedHTTPRequest", "the body broke off"),
         }
     }
 
@@ -294,8 +288,8 @@ impl<L: Link + 'static> Server<L> {
         if let Err(refusal) = self.machine.borrow_mut().fail_init() {
             return refused(refusal);
         }
-        let (bytes, is_whole) = match read(&mut request.into_body(), ERROR_MAX_BYTES, None).await {
-            Ok((bytes, _)) => (bytes, true),
+        let (bytes, is_whole) = match read_words(&mut request.into_body()).await {
+            Ok(bytes) => (bytes, true),
             Err(_) => (said("Runtime.Unknown", "the runtime's own words could not be read"), false),
         };
         self.tell(None, Outbound::InitFailed(bytes));
@@ -345,6 +339,44 @@ async fn read(
     Ok((whole.unwrap_or_else(|| gathered.freeze()), trailers))
 }
 
+/// Reads what a runtime says of an error: its first [`ERROR_MAX_BYTES`], or a few less so that no character is cut in two. The
+/// rest is read and dropped. A client that is refused its error ends, and with it a worker that is as fit as before; a long
+/// error is nothing worse than a deep recursion.
+///
+/// # Errors
+/// The body broke off.
+async fn read_words(body: &mut (impl Body<Data = Bytes> + Unpin)) -> Result<Bytes, Broken> {
+    let mut words = BytesMut::new();
+    // One byte more than is kept tells whether the last character is whole.
+    let most = ERROR_MAX_BYTES + 1;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Broken)?;
+        if let Ok(data) = frame.into_data() {
+            words.extend_from_slice(&data[..data.len().min(most - words.len())]);
+        }
+    }
+    if words.len() == most {
+        let is_inside = |at: &usize| words[*at] & 0xc0 == 0x80;
+        // A character has four bytes at most; what is no UTF-8 is cut where it may be.
+        let end = (ERROR_MAX_BYTES - 3..=ERROR_MAX_BYTES).rev().find(|at| !is_inside(at)).unwrap_or(ERROR_MAX_BYTES);
+        words.truncate(end);
+    }
+    Ok(words.freeze())
+}
+
+/// A body that ended before its end.
+#[derive(Debug, PartialEq, Eq)]
+struct Broken;
+
+/// Whether a payload is JSON, which is UTF-8: clients differ in what they make of other bytes, and none says so.
+///
+/// # Errors
+/// Why it is not.
+fn json(payload: &[u8]) -> Result<(), String> {
+    let text = std::str::from_utf8(payload).map_err(|error| format!("it is not UTF-8: {error}"))?;
+    serde_json::from_str::<serde::de::IgnoredAny>(text).map(drop).map_err(|error| error.to_string())
+}
+
 /// What a runtime says that fails after it has begun to answer.
 fn failure_in(trailers: &HeaderMap) -> Option<Bytes> {
     let kind = trailers.get(ERROR_TYPE)?;
@@ -358,4 +390,50 @@ async fn refused_after(request: Request<Incoming>, refusal: Refusal) -> Answer {
     // What it is does not matter, nor how it ends.
     while let Some(Ok(_)) = body.frame().await {}
     refused(refusal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(body: &[u8]) -> Bytes {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(read_words(&mut Full::new(Bytes::copy_from_slice(body)))).unwrap()
+    }
+
+    #[test]
+    fn error_is_kept_to_its_limit_and_no_character_is_cut() {
+        assert_eq!(words(b"short"), "short");
+        let most = vec![b'x'; ERROR_MAX_BYTES];
+        assert_eq!(words(&most), most);
+        assert_eq!(words(&[most.as_slice(), b"more"].concat()), most);
+        for before in 0..4 {
+            let text = "x".repeat(ERROR_MAX_BYTES - before) + &"\u{10348}".repeat(9);
+            let kept = words(text.as_bytes());
+            assert!(kept.len() > ERROR_MAX_BYTES - 4 && text.as_bytes().starts_with(&kept), "{before}");
+            assert!(std::str::from_utf8(&kept).is_ok(), "{before}");
+        }
+        // What is no text at all is cut all the same.
+        assert_eq!(words(&vec![0x80; ERROR_MAX_BYTES + 9]).len(), ERROR_MAX_BYTES);
+    }
+
+    #[test]
+    fn payload_is_json_and_that_is_utf_8() {
+        for good in ["{}", "1", " [\"é\"] ", "{\"x\":\"\\ud800\"}", "\"\u{10348}\""] {
+            assert_eq!(json(good.as_bytes()), Ok(()), "{good}");
+        }
+        let wrong = [
+            &b"{"[..],
+            b"",
+            b"{} {}",
+            b"{\"x\":\"caf\xe9\"}",
+            b"\"\xc0\xaf\"",
+            b"\"\xed\xa0\x80\"",
+            b"\"\xf0\x90\x8d\"",
+        ];
+        for wrong in wrong {
+            assert!(json(wrong).is_err(), "{wrong:?}");
+        }
+        assert!(json(b"{\"x\":\"caf\xe9\"}").unwrap_err().contains("not UTF-8"));
+    }
 }

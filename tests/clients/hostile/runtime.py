@@ -104,6 +104,13 @@ def main():
             print("big:", told["status"], flush=True)
             previous = request
             continue
+        elif do == "long error":
+            # As a client does it that has caught a RecursionError: it ends when this is not taken.
+            body = json.dumps({"errorMessage": "the first words " + "x" * event["bytes"], "errorType": "RecursionError"})
+            if ask("POST", f"/invocation/{request}/error", body)[0] != 202:
+                sys.exit(1)
+            previous = request
+            continue
         elif do == "announce":
             # Says more than it sends, and hangs up; then it answers after all.
             head = f"POST {BASE}/invocation/{request}/response HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"

@@ -3,7 +3,7 @@
 use std::{env, path::PathBuf, time::Duration};
 
 use serde_json::{Value, json};
-use sublet_proto::v1::{Receipt, Start, VerdictKind};
+use sublet_proto::v1::{InvokeRequest, Receipt, Start, VerdictKind};
 use tonic::Code;
 
 use crate::{
@@ -31,6 +31,8 @@ pub const CASES: &[Case] = &[
     case("lambda::answers_that_are_none_are_told", wrong_answers),
     case("lambda::starts_that_fail_are_told", wrong_starts),
     case("lambda::payload_that_is_no_json_does_not_reach_the_client", bad_payload),
+    case("lambda::payload_that_is_no_utf_8_does_not_reach_the_client", latin),
+    case("lambda::long_error_is_cut_and_its_worker_stays", long_error),
 ];
 
 /// Where the clients have been installed.
@@ -315,4 +317,32 @@ fn bad_payload() -> Outcome {
     let (answer, warm) = ask(&mut client, "f", "s1", &json!({}))?;
     ensure!(answer["calls"] == 2 && warm.start() == Start::Warm, "{answer} {warm:?}");
     supervisor.stop()
+}
+
+/// Of Latin-1: clients would make something else of it without a word.
+fn latin() -> Outcome {
+    let mut pair = Pair::new("")?;
+    let (_, first) = pair.ask(&json!({"value": 1}))?;
+    let payload = b"{\"value\":\"caf\xe9\"}"[..].into();
+    let latin = InvokeRequest { payload, ..request("f", "s1", "") };
+    let refused = pair.client.verdict_of(latin, VerdictKind::BadPayload, Code::InvalidArgument)?;
+    ensure!(refused.message.contains("not UTF-8"), "{refused:?}");
+    let (answer, warm) = pair.ask(&json!({"value": 2}))?;
+    ensure!(answer["calls"] == 2 && warm.worker == first.worker, "{answer} {warm:?}");
+    pair.end()
+}
+
+fn long_error() -> Outcome {
+    let mut pair = Pair::new("")?;
+    let (_, first) = pair.ask(&json!({"value": 1}))?;
+    // The launcher's limit and far beyond it, which is what an endless recursion of two functions comes to.
+    for bytes in [60_000, 70_000, 3_000_000] {
+        let event = json!({"do": "long error", "bytes": bytes}).to_string();
+        let failed = pair.client.verdict("f", &event, VerdictKind::FunctionError, Code::Unknown)?;
+        let said = String::from_utf8_lossy(&failed.function_error).into_owned();
+        ensure!(said.starts_with(r#"{"errorMessage": "the first words xxx"#), "{bytes}: {said:.200}");
+    }
+    let (answer, warm) = pair.ask(&json!({"value": 2}))?;
+    ensure!(answer["calls"] == 5 && warm.worker == first.worker, "{answer} {warm:?}");
+    pair.end()
 }
