@@ -29,6 +29,7 @@ pub mod init;
 pub mod link;
 pub mod nursery;
 pub mod plan;
+pub mod program;
 pub mod runner;
 pub mod seccomp;
 mod sys;

@@ -2,9 +2,13 @@
 //! from outside becomes the function (`stream`) or serves it (`exec`, `lambda`).
 
 use std::{
-    ffi::CString,
+    ffi::{CString, OsStr},
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
 };
 
 use nix::{
@@ -27,6 +31,7 @@ use super::{Birth, channel::Channel, confine, exec, lambda, prove, relay};
 use crate::{
     link,
     plan::{FUNCTION_UID, LauncherStep},
+    program,
     sys::{self, Speculation},
 };
 
@@ -185,6 +190,7 @@ fn run_function(
     let (arguments, environment) = (c_strings(command)?, c_strings(environment)?);
     let program = arguments.first().ok_or_else(|| io::Error::other("the command is empty"))?;
     access(program.as_c_str(), AccessFlags::X_OK)?;
+    program::check(Path::new(OsStr::from_bytes(program.to_bytes())))?;
     reset_signals()?;
     match protocol {
         Protocol::Stream if relayed => relay::serve(&arguments, &environment),

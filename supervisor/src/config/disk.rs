@@ -11,7 +11,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use sublet_shim::program::{self, Needs};
+
 use super::{
+    inside::{self, Found},
     path::HostPath,
     problem::Problem,
     program::{FUNCTION_MOUNT, HOST_LAYOUT_DIRS},
@@ -146,26 +149,34 @@ impl Disk<'_> {
             match &function.layout {
                 Layout::Static => return,
                 Layout::Dir(root) => (root.as_path(), program.trim_start_matches('/')),
-                // Links within /usr lead where they lead inside; the host's own view is as good.
                 Layout::Host if HOST_LAYOUT_DIRS.iter().any(|dir| below(dir).is_some()) => {
-                    self.host_program(Path::new(program));
+                    self.found_program(function, Path::new(program));
                     return;
                 }
                 Layout::Host => return,
             }
         };
-        self.program_below(base, rest, program);
+        self.program_below(function, base, rest, program);
     }
 
-    fn host_program(&mut self, program: &Path) {
-        match fs::metadata(program) {
-            Ok(metadata) => self.judge_program(program, program, &metadata),
-            Err(error) => self.missing_program(program, program, &error),
+    /// A program that links may lead to.
+    fn found_program(&mut self, function: &Function, program: &Path) {
+        match inside::find(function, program) {
+            Found::File(host) => match fs::metadata(&host) {
+                Ok(metadata) => self.judge_program(function, program, &host, &metadata),
+                Err(error) => self.missing_program(program, &host, &error),
+            },
+            Found::Missing(at, true) => {
+                let what = format!("a link leads to {}, which its workers do not see", at.display());
+                self.refuse("command", program, what, "write the path of the program itself, or copy it to /function");
+            }
+            Found::Missing(at, false) => self.missing_program(program, &at, &io::ErrorKind::NotFound.into()),
+            Found::Unknown => {}
         }
     }
 
-    /// Walks to the program. A link on the way means something else inside than here: then the nursery has to tell.
-    fn program_below(&mut self, base: &Path, rest: &str, program: &str) {
+    /// Walks to the program. From a link on it is found as a worker finds it.
+    fn program_below(&mut self, function: &Function, base: &Path, rest: &str, program: &str) {
         let program = Path::new(program);
         let parts: Vec<&str> = rest.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
         let mut at: PathBuf = base.to_owned();
@@ -176,10 +187,10 @@ impl Disk<'_> {
                 Err(error) => return self.missing_program(program, &at, &error),
             };
             if metadata.is_symlink() {
-                return;
+                return self.found_program(function, program);
             }
             if index + 1 == parts.len() {
-                return self.judge_program(program, &at, &metadata);
+                return self.judge_program(function, program, &at, &metadata);
             }
             if metadata.is_dir() && !has(&metadata, OTHERS_EXECUTE) {
                 return self.closed("command", program, &at, "o+x");
@@ -192,13 +203,34 @@ impl Disk<'_> {
         self.refuse("command", program, cannot_look_at(at, error), remedy);
     }
 
-    fn judge_program(&mut self, program: &Path, at: &Path, metadata: &Metadata) {
+    fn judge_program(&mut self, function: &Function, program: &Path, at: &Path, metadata: &Metadata) {
         if !metadata.is_file() {
             let what = format!("{} is not a file", at.display());
             self.refuse("command", program, what, "write the path of a program");
         } else if !has(metadata, OTHERS_READ | OTHERS_EXECUTE) {
             // Read as well: a script is read by its interpreter, which runs as the worker.
             self.closed("command", program, at, "o+rx");
+        } else if let Ok(head) = program::head(at) {
+            self.needs(function, program, &Needs::of(&head));
+        }
+    }
+
+    /// What the kernel needs beside the program.
+    fn needs(&mut self, function: &Function, program: &Path, needs: &Needs) {
+        if let Needs::Interpreter { is_crlf: true, program: Some(asked), .. } = needs {
+            let what = format!("its first line asks for {asked:?}: it ends with a carriage return");
+            self.refuse("command", program, what, "save it with LF line ends instead of CR LF");
+        }
+        let Some(path) = needs.path() else { return };
+        match inside::find(function, path) {
+            Found::Missing(at, is_by_link) => {
+                let mut what = needs.missing(program);
+                if is_by_link {
+                    what = format!("{what} (a link leads to {}, which its workers do not see)", at.display());
+                }
+                self.refuse("command", program, what, "see what its workers see: sublet plan FUNCTION");
+            }
+            Found::File(_) | Found::Unknown => {}
         }
     }
 }

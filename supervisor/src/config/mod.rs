@@ -21,6 +21,7 @@ mod disk;
 mod function;
 mod guarantee;
 mod host;
+mod inside;
 mod level;
 mod logs;
 mod memory;

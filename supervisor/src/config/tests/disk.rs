@@ -16,7 +16,7 @@ fn whole(name: &str) -> Scratch {
         mode(&scratch.path().join(dir), 0o755);
     }
     for file in ["f/resize", "f/bin/resize", "root/bin/python"] {
-        fs::write(scratch.path().join(file), "#!/bin/sh\n").expect("scratch is writable");
+        fs::write(scratch.path().join(file), "a program").expect("scratch is writable");
         mode(&scratch.path().join(file), 0o755);
     }
     scratch
@@ -142,13 +142,50 @@ fn program_must_be_there_and_open_to_workers() {
 }
 
 #[test]
-fn link_to_a_program_is_left_to_the_nursery() {
+fn link_to_a_program_is_followed_as_its_workers_follow_it() {
     let scratch = whole("link");
     // What it leads to is only there inside.
-    symlink("/usr/bin/only-inside", scratch.path().join("root/bin/sh")).expect("scratch is writable");
+    symlink("/bin/python", scratch.path().join("root/bin/sh")).expect("scratch is writable");
     symlink("resize", scratch.path().join("f/current")).expect("scratch is writable");
     assert_eq!(check(&scratch, "/bin/sh", "dir"), [""; 0]);
     assert_eq!(check(&scratch, "/function/current", "static"), [""; 0]);
+    // What is there on the host alone.
+    let remedy = "write the path of the program itself, or copy it to /function";
+    for (name, target) in [("secret", "/etc/passwd"), ("gone", "nowhere"), ("up", "../../../etc/passwd")] {
+        symlink(target, scratch.path().join("f").join(name)).expect("scratch is writable");
+        let at = if target == "nowhere" { "/function/nowhere" } else { "/etc" };
+        let expected =
+            format!("{F}.command = \"/function/{name}\": a link leads to {at}, which its workers do not see; {remedy}");
+        assert_eq!(check(&scratch, &format!("/function/{name}"), "static"), [expected]);
+    }
+    symlink("/etc/passwd", scratch.path().join("f/hosts")).expect("scratch is writable");
+    let told = check(&scratch, "/function/hosts", "host");
+    assert!(told.len() == 1 && told[0].contains("a link leads to /etc/passwd, which"), "{told:?}");
+    symlink("sh", scratch.path().join("root/bin/sh2")).expect("scratch is writable");
+    symlink("loop", scratch.path().join("root/bin/loop")).expect("scratch is writable");
+    assert_eq!(check(&scratch, "/bin/sh2", "dir"), [""; 0]);
+    assert!(check(&scratch, "/bin/loop", "dir")[0].contains("/bin/loop, which its workers do not see"));
+}
+
+#[test]
+fn interpreter_of_a_script_must_be_what_its_workers_see() {
+    let scratch = whole("script");
+    let told = |text: &str, layout: &str| {
+        fs::write(scratch.path().join("f/resize"), text).expect("scratch is writable");
+        check(&scratch, "/function/resize", layout).join("; ")
+    };
+    assert_eq!(told("#!/bin/sh\n", "host"), "");
+    assert_eq!(told("#!/bin/python -u\n", "dir"), "");
+    let missing = "the interpreter \"/bin/sh\" of /function/resize does not exist";
+    assert!(told("#!/bin/sh\n", "static").contains(missing), "no layout but host has it");
+    assert!(told("#!/bin/sh\n", "dir").contains(missing));
+    let crlf = told("#!/bin/sh\r\n", "host");
+    assert!(crlf.contains("\"/bin/sh\\r\"") && crlf.contains("LF line ends instead of CR LF"), "{crlf}");
+    let env = told("#!/usr/bin/env python3\r\n", "host");
+    assert!(env.contains("\"python3\\r\"") && env.contains("LF line ends"), "{env}");
+    symlink("/etc/python", scratch.path().join("root/bin/linked")).expect("scratch is writable");
+    let linked = told("#!/bin/linked\n", "dir");
+    assert!(linked.contains("(a link leads to /etc, which its workers do not see)"), "{linked}");
 }
 
 #[test]
