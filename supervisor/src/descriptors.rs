@@ -4,8 +4,8 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::config::Host;
 
-/// Open descriptors per worker: channel, control, log twice, five files of its group; three of its sub-tenant's.
-const PER_WORKER: u64 = 12;
+/// Open descriptors per worker: channel, control, log twice, seven files of its group; three of its sub-tenant's.
+const PER_WORKER: u64 = 14;
 /// Everything else: sockets, libraries, the runtime.
 const BASE: u64 = 256;
 

@@ -119,11 +119,11 @@ fn service(result: &Result<Answer, Failure>) -> Option<(Duration, Outcome)> {
     let wire = |duration: Option<prost_types::Duration>| Duration::try_from(duration?).ok();
     match result {
         Ok(answer) => Some((wire(answer.receipt.running)?, Outcome::Ok)),
-        Err(Failure::Verdict(verdict)) => {
+        Err(Failure::Verdict { verdict, .. }) => {
             let receipt = verdict.receipt.as_ref().filter(|receipt| !receipt.worker.is_empty())?;
             Some((wire(receipt.running)?, outcome(verdict)))
         }
-        Err(Failure::Rejected(_) | Failure::Ours(_) | Failure::Cancelled) => None,
+        Err(Failure::Rejected(_) | Failure::Ours { .. } | Failure::Cancelled) => None,
     }
 }
 

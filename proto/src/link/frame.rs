@@ -26,6 +26,10 @@ pub const PAYLOAD_LIMIT: u32 = 64 * 1024 * 1024;
 /// Added to a signal's number in the `aux` of a RESPONSE of an `exec` function whose process a signal ended.
 pub const ENDED_BY_SIGNAL: u32 = 0x100;
 
+/// Added to the `aux` of a RESPONSE of an `exec` function when its sandbox's /tmp was full before the call's process was
+/// started: then the call has not filled it.
+pub const TMP_WAS_FULL: u32 = 0x1000;
+
 /// The length in the header of a RESPONSE, alone, by which a launcher says that there is more answer than there may be: it
 /// has stopped reading, and cannot tell how much.
 pub const TOO_LARGE: u32 = u32::MAX;
@@ -45,11 +49,11 @@ pub enum Kind {
     Ready = 3,
     /// Supervisor to function: one call. `aux`: milliseconds left until its deadline.
     Request = 4,
-    /// Function to supervisor: the answer. `aux`: for `exec` functions the exit status, or [`ENDED_BY_SIGNAL`] plus the
-    /// signal's number; else 0.
+    /// Function to supervisor: the answer. `aux`: from the launcher of an `exec` function the exit status, or
+    /// [`ENDED_BY_SIGNAL`] plus the signal's number, and [`TMP_WAS_FULL`]; from anybody else 0, or it is a violation.
     Response = 5,
     /// Function to supervisor: the handler failed and the worker is fit for further calls. Payload: what it says. `aux`:
-    /// [`BAD_PAYLOAD`] or 0.
+    /// [`BAD_PAYLOAD`] from the launcher of a `lambda` function; from anybody else 0, or it is a violation.
     Error = 6,
     /// Function to supervisor, for a REQUEST with [`FLAG_IN_PIECES`]: a piece of the answer. A RESPONSE, with what is left
     /// of it or nothing, or an ERROR ends it.

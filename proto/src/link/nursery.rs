@@ -174,7 +174,7 @@ pub enum InitReport {
         /// Why.
         error: String,
     },
-    /// The filter refused a system call; sent for the first 16 different ones.
+    /// The filter refused a system call; sent for the first 16 different ones of the start and of each call.
     SyscallRefused {
         /// Number in the kernel's table for this architecture.
         number: i64,

@@ -79,12 +79,12 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Supervisor to init, on the control socket, and only in sandboxes of functions with a token.
+/// Supervisor to init, on the control socket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "kebab-case")]
 pub enum ToInit {
-    /// Put this where the function reads it, in place of the one before. Answered by
-    /// [`TokenWritten`](super::nursery::InitReport::TokenWritten) or
+    /// Only in sandboxes of functions with a token: put this where the function reads it, in place of the one before.
+    /// Answered by [`TokenWritten`](super::nursery::InitReport::TokenWritten) or
     /// [`TokenFailed`](super::nursery::InitReport::TokenFailed).
     Token {
         /// Grows from one to the next.
@@ -92,6 +92,9 @@ pub enum ToInit {
         /// The token.
         token: Token,
     },
+    /// A call is about to be delivered: refused system calls that were reported before are reported again when they
+    /// are made again. Sent only after such a report, and before the call's REQUEST.
+    CallBegins,
 }
 
 #[cfg(test)]

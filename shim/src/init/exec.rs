@@ -15,13 +15,14 @@ use nix::{
     sys::{
         signal::{Signal, kill},
         stat::Mode,
+        statvfs::statvfs,
         wait::{WaitStatus, waitpid},
     },
     unistd::{Pid, execve, pipe2},
 };
 use sublet_proto::link::{
     CHANNEL_FD,
-    frame::{ENDED_BY_SIGNAL, FLAG_IN_PIECES, Header, Kind, TOO_LARGE},
+    frame::{ENDED_BY_SIGNAL, FLAG_IN_PIECES, Header, Kind, TMP_WAS_FULL, TOO_LARGE},
     sandbox::SandboxSpec,
     token::{TOKEN_FD, TOKEN_FILE},
 };
@@ -46,8 +47,11 @@ pub fn serve(spec: &SandboxSpec, arguments: &[CString], environment: &[CString])
             0 => Sink::Whole { answer: Vec::new(), limit: spec.answer_max_bytes },
             _ => Sink::Pieces { channel, header: Header { kind: Kind::Piece, ..reply } },
         };
+        let tmp_was_full = if tmp_is_full() { TMP_WAS_FULL } else { 0 };
         match run_once(&Program { arguments, environment, token: spec.token }, &payload, sink) {
-            Ok(Outcome::Ended { answer, status }) => channel.send(Header { aux: status, ..reply }, &answer)?,
+            Ok(Outcome::Ended { answer, status }) => {
+                channel.send(Header { aux: status | tmp_was_full, ..reply }, &answer)?
+            }
             Ok(Outcome::TooLarge) => channel.send_header(Header { length: TOO_LARGE, ..reply })?,
             Err(error) => {
                 channel.send(Header { kind: Kind::Error, ..reply }, format!("start the program: {error}").as_bytes())?
@@ -55,6 +59,12 @@ pub fn serve(spec: &SandboxSpec, arguments: &[CString], environment: &[CString])
         }
     }
     sys::exit_now(0)
+}
+
+/// Whether nothing more can be written to /tmp, or created in it. A call that finds it so has not made it so.
+fn tmp_is_full() -> bool {
+    // What cannot be asked is not known to be full.
+    statvfs("/tmp").is_ok_and(|tmp| tmp.blocks_available() == 0 || tmp.files_free() == 0)
 }
 
 enum Outcome {

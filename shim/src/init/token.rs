@@ -10,10 +10,7 @@ use nix::{
     sys::stat::Mode,
     unistd::write,
 };
-use sublet_proto::link::{
-    nursery::InitReport,
-    token::{ToInit, Token},
-};
+use sublet_proto::link::{nursery::InitReport, token::Token};
 
 use crate::seccomp::policy::TOKEN_OPEN_FLAGS;
 
@@ -32,12 +29,11 @@ impl TokenPlace {
         Self(dir)
     }
 
-    /// Does what the supervisor asks. Returns what to tell it.
-    pub fn obey(&self, asked: &ToInit) -> InitReport {
-        let ToInit::Token { number, token } = asked;
+    /// Puts the token of this number there. Returns what to tell the supervisor.
+    pub fn obey(&self, number: u64, token: &Token) -> InitReport {
         match self.put(token) {
-            Ok(()) => InitReport::TokenWritten { number: *number },
-            Err(error) => InitReport::TokenFailed { number: *number, error: error.to_string() },
+            Ok(()) => InitReport::TokenWritten { number },
+            Err(error) => InitReport::TokenFailed { number, error: error.to_string() },
         }
     }
 

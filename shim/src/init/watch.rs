@@ -19,7 +19,8 @@ use sublet_proto::link::{
 use super::{launcher::FromLauncher, token::TokenPlace};
 use crate::{link, seccomp::names, sys};
 
-/// Different refused calls reported per worker; further ones are refused in silence.
+/// Different refused calls reported for the start of a function and for each of its calls; further ones are refused in
+/// silence.
 const REFUSED_REPORTS_MAX: usize = 16;
 
 /// What init listens to.
@@ -40,11 +41,9 @@ pub fn run(Ports { control, launcher, children, token }: &Ports, pid: Pid, kill_
     let mut listener: Option<OwnedFd> = None;
     let mut launcher_open = true;
     let mut reported: Vec<i64> = Vec::new();
-    // Nothing is asked of an init that has no place for a token.
-    let of_control = if token.is_some() { PollFlags::POLLIN } else { PollFlags::empty() };
     loop {
         let mut watched =
-            vec![PollFd::new(control.as_fd(), of_control), PollFd::new(children.as_fd(), PollFlags::POLLIN)];
+            vec![PollFd::new(control.as_fd(), PollFlags::POLLIN), PollFd::new(children.as_fd(), PollFlags::POLLIN)];
         if launcher_open {
             watched.push(PollFd::new(launcher.as_fd(), PollFlags::POLLIN));
         }
@@ -58,15 +57,8 @@ pub fn run(Ports { control, launcher, children, token }: &Ports, pid: Pid, kill_
             // The supervisor is gone, or has let go of this worker.
             sys::exit_now(0);
         }
-        if let Some(place) = token
-            && ready[0].contains(PollFlags::POLLIN)
-        {
-            match link::receive::<ToInit>(control.as_fd(), true) {
-                Ok(link::Received::Message(asked, _)) => report(control.as_fd(), &place.obey(&asked)),
-                Ok(link::Received::Nothing) => {}
-                // Only the supervisor is there, and it says nothing else.
-                Ok(link::Received::Closed) | Err(_) => sys::exit_now(1),
-            }
+        if ready[0].contains(PollFlags::POLLIN) {
+            obey(control.as_fd(), token.as_ref(), &mut reported);
         }
         let mut at = 2;
         if launcher_open {
@@ -90,6 +82,8 @@ pub fn run(Ports { control, launcher, children, token }: &Ports, pid: Pid, kill_
             && !ready[at].is_empty()
         {
             if ready[at].contains(PollFlags::POLLIN) {
+                // What the supervisor has said before the call that makes this refusal, however late poll looked at it.
+                obey(control.as_fd(), token.as_ref(), &mut reported);
                 answer(fd.as_fd(), control.as_fd(), &mut reported, kill_on_refused);
             } else {
                 // Nobody under the filter is alive.
@@ -99,6 +93,23 @@ pub fn run(Ports { control, launcher, children, token }: &Ports, pid: Pid, kill_
         // Emptied before the children are looked at, so that one that ends in between is announced again.
         while matches!(children.read_signal(), Ok(Some(_))) {}
         reap(control.as_fd(), pid);
+    }
+}
+
+/// Does what the supervisor has asked so far.
+fn obey(control: BorrowedFd<'_>, token: Option<&TokenPlace>, reported: &mut Vec<i64>) {
+    loop {
+        match (link::receive::<ToInit>(control, true), token) {
+            (Ok(link::Received::Message(ToInit::CallBegins, _)), _) => reported.clear(),
+            (Ok(link::Received::Message(ToInit::Token { number, token }, _)), Some(place)) => {
+                report(control, &place.obey(number, &token));
+            }
+            (Ok(link::Received::Nothing), _) => return,
+            // Only the supervisor is there, and it says nothing else.
+            (Ok(link::Received::Message(ToInit::Token { .. }, _)), None)
+            | (Ok(link::Received::Closed), _)
+            | (Err(_), _) => sys::exit_now(1),
+        }
     }
 }
 

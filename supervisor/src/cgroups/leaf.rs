@@ -11,6 +11,9 @@ use std::{
 use super::{CgroupError, counters::Counters, host::Controller, limits::Directories};
 use crate::usage::sums::Reading;
 
+/// Longest that is read of a file of events: a dozen short lines.
+const EVENTS_MAX_BYTES: usize = 512;
+
 /// One worker's group. Files used for every call are kept open.
 #[derive(Debug)]
 pub struct Leaf {
@@ -20,6 +23,8 @@ pub struct Leaf {
     freeze: File,
     counters: Counters,
     memory_peak: Option<File>,
+    memory_events: Option<File>,
+    pids_events: Option<File>,
 }
 
 /// Counters that tell which limit bit.
@@ -31,6 +36,16 @@ pub struct Bites {
     pub pids_refused: u64,
 }
 
+impl Bites {
+    /// Those that came after `before` was read. Counters of a group that is gone read as zero, and give none.
+    pub const fn since(self, before: Self) -> Self {
+        Self {
+            oom_kills: self.oom_kills.saturating_sub(before.oom_kills),
+            pids_refused: self.pids_refused.saturating_sub(before.pids_refused),
+        }
+    }
+}
+
 impl Leaf {
     pub(super) fn open(name: &str, unified: &Path, directories: Directories) -> Result<Self, CgroupError> {
         let freeze = unified.join("cgroup.freeze");
@@ -40,6 +55,8 @@ impl Leaf {
             freeze: OpenOptions::new().write(true).open(&freeze).map_err(CgroupError::os("open", &freeze))?,
             counters: Counters::open(&directories),
             memory_peak: open(&directories, Controller::Memory, "memory.peak", "memory.max_usage_in_bytes"),
+            memory_events: open(&directories, Controller::Memory, "memory.events", "memory.oom_control"),
+            pids_events: open(&directories, Controller::Pids, "pids.events", "pids.events"),
             directories,
         };
         Ok(leaf)
@@ -133,11 +150,11 @@ impl Leaf {
         self.number(Controller::Pids, "pids.current", "pids.current")
     }
 
-    /// Which limits bit so far.
+    /// Which limits bit so far. Read when a call is delivered and when it ends.
     pub fn bites(&self) -> Bites {
         Bites {
-            oom_kills: self.keyed(Controller::Memory, "memory.events", "memory.oom_control", "oom_kill"),
-            pids_refused: self.keyed(Controller::Pids, "pids.events", "pids.events", "max"),
+            oom_kills: keyed(self.memory_events.as_ref(), "oom_kill"),
+            pids_refused: keyed(self.pids_events.as_ref(), "max"),
         }
     }
 
@@ -188,11 +205,14 @@ impl Leaf {
     fn number(&self, controller: Controller, v2: &str, v1: &str) -> u64 {
         self.text(controller, v2, v1).and_then(|text| text.trim().parse().ok()).unwrap_or(0)
     }
+}
 
-    fn keyed(&self, controller: Controller, v2: &str, v1: &str, key: &str) -> u64 {
-        let text = self.text(controller, v2, v1).unwrap_or_default();
-        text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok()).unwrap_or(0)
-    }
+/// One counter of a file of "name value" lines; 0 when it cannot be read.
+fn keyed(file: Option<&File>, key: &str) -> u64 {
+    let mut buffer = [0; EVENTS_MAX_BYTES];
+    let Some(length) = file.and_then(|file| file.read_at(&mut buffer, 0).ok()) else { return 0 };
+    let text = std::str::from_utf8(&buffer[..length]).unwrap_or_default();
+    text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok()).unwrap_or(0)
 }
 
 fn open(directories: &Directories, controller: Controller, v2: &str, v1: &str) -> Option<File> {

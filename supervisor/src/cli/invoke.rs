@@ -214,6 +214,10 @@ fn tell(verdict: &Verdict) -> String {
     line("seen", &verdict.seen);
     line("whose", &verdict.level);
     line("setting", &verdict.setting);
+    for remark in verdict.receipt.iter().flat_map(|receipt| &receipt.remarks) {
+        line("beside it", &format!("{}: {} ({})", output::kind_name(remark.kind()), remark.message, remark.setting));
+    }
+    line("error id", &verdict.error_id);
     line("refused system calls", &verdict.refused_syscalls.join(", "));
     let mut words = |name: &str, words: &[u8], platform: &[u32]| {
         if !words.trim_ascii().is_empty() {

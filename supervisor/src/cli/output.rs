@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use sublet_proto::v1::{Receipt, Start, Verdict, WorkerState};
+use sublet_proto::v1::{Receipt, Remark, Start, Verdict, VerdictKind, WorkerState};
 
 use crate::printable;
 
@@ -122,6 +122,15 @@ pub fn receipt(receipt: &Receipt) -> Value {
         "memory_peak_bytes": receipt.memory_peak_bytes, "calls": receipt.calls,
         "throttled_ms": millis(receipt.throttled), "frozen_ms": millis(receipt.frozen),
         "io_read_bytes": receipt.io_read_bytes, "io_written_bytes": receipt.io_written_bytes, "exit": receipt.exit,
+        "remarks": receipt.remarks.iter().map(remark).collect::<Vec<_>>(),
+    })
+}
+
+/// A limit that was hit beside, for programs.
+fn remark(remark: &Remark) -> Value {
+    json!({
+        "kind": kind_name(remark.kind()), "message": remark.message, "limit": remark.limit, "seen": remark.seen,
+        "setting": remark.setting, "level": remark.level,
     })
 }
 
@@ -149,14 +158,19 @@ pub fn receipt_line(receipt: &Receipt) -> String {
 
 /// The closed list's name of a verdict.
 pub fn verdict_name(verdict: &Verdict) -> String {
-    verdict.kind().as_str_name().trim_start_matches("VERDICT_KIND_").to_owned()
+    kind_name(verdict.kind())
+}
+
+/// The closed list's name of a kind.
+pub fn kind_name(kind: VerdictKind) -> String {
+    kind.as_str_name().trim_start_matches("VERDICT_KIND_").to_owned()
 }
 
 /// A verdict for programs.
 pub fn verdict(found: &Verdict) -> Value {
     json!({
         "kind": verdict_name(found), "message": found.message, "limit": found.limit, "seen": found.seen,
-        "setting": found.setting, "level": found.level, "refused_syscalls": found.refused_syscalls,
+        "setting": found.setting, "level": found.level, "error_id": found.error_id, "refused_syscalls": found.refused_syscalls,
         "function_error": String::from_utf8_lossy(&found.function_error),
         "log_tail": String::from_utf8_lossy(&found.log_tail), "platform_lines": found.platform_lines,
         "log_reaches_back": found.log_reaches_back,

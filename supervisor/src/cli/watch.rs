@@ -16,6 +16,7 @@ fn fault_value(fault: &Fault) -> Value {
         "reason": fault.reason, "level": fault.level, "setting": fault.setting, "limit": fault.limit,
         "observed": fault.observed, "count": fault.count, "first": fault.first.map(clock),
         "last": fault.last.map(clock), "worker": fault.worker, "message": fault.message,
+        "error_id": fault.error_id,
     })
 }
 
@@ -46,9 +47,11 @@ pub fn faults(socket: &Path, tenant: Option<String>, json: bool) -> Result<(), F
             fault.limit.clone(),
             fault.observed.clone(),
             fault.setting.clone(),
+            fault.error_id.clone(),
         ]
     };
-    let header = ["LAST", "COUNT", "FUNCTION", "SUB-TENANT", "REASON", "LEVEL", "LIMIT", "OBSERVED", "SETTING"];
+    let header =
+        ["LAST", "COUNT", "FUNCTION", "SUB-TENANT", "REASON", "LEVEL", "LIMIT", "OBSERVED", "SETTING", "ERROR ID"];
     output::say(output::table(&header, &answer.faults.iter().map(row).collect::<Vec<_>>()))?;
     if answer.forgotten > 0 {
         output::say(format_args!("and {} older ones of kinds that were forgotten", answer.forgotten))?;
@@ -91,6 +94,11 @@ fn event_value(response: &WatchResponse) -> Value {
     }
 }
 
+/// What the caller was given to ask by.
+fn under(error_id: &str) -> String {
+    if error_id.is_empty() { String::new() } else { format!(" (error id {error_id})") }
+}
+
 /// One line for each event, whatever a function has said of itself in it.
 fn event_line(response: &WatchResponse) -> String {
     printable::line(&event_text(response)).into_owned()
@@ -108,7 +116,7 @@ fn event_text(response: &WatchResponse) -> String {
             fault.function,
             short(&fault.sub_tenant_hash),
             fault.worker,
-            fault.message
+            fault.message.clone() + &under(&fault.error_id)
         ),
         Some(Event::Worker(w)) => {
             let why = if w.why.is_empty() { String::new() } else { format!(" ({})", w.why) };

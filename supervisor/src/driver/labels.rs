@@ -3,7 +3,7 @@
 use std::hash::Hasher;
 
 use siphasher::sip128::{Hasher128, SipHasher24};
-use sublet_pool::{LeaseId, SubTenant};
+use sublet_pool::{CallId, LeaseId, SubTenant};
 
 use super::catalogue::Entry;
 use crate::hex::hex;
@@ -25,6 +25,7 @@ enum Purpose {
     Group = 1,
     Tag = 2,
     Lease = 3,
+    Error = 4,
 }
 
 impl Labels {
@@ -55,6 +56,11 @@ impl Labels {
             return "s-shared".to_owned();
         }
         format!("s-{}", hex(&self.hash(Purpose::Group, &[tenant.as_bytes(), sub_tenant.as_str().as_bytes()])))
+    }
+
+    /// Id by which the failure of this call is found in what operators see; 12 hex digits.
+    pub fn error_id(&self, call: CallId) -> String {
+        hex(&self.hash(Purpose::Error, &[&call.0.to_le_bytes()])[..6])
     }
 
     /// Tag of a worker's pool key, echoed by its function in every answer.

@@ -5,12 +5,8 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use sublet_proto::{
-    link::{
-        frame::TOO_LARGE,
-        nursery::{Left, TmpSpace},
-        sandbox::OnRefused,
-    },
-    v1::{Verdict, VerdictKind},
+    link::{frame::TOO_LARGE, nursery::TmpSpace, sandbox::OnRefused},
+    v1::{Remark, Verdict, VerdictKind},
 };
 
 use super::{catalogue::Entry, hit::Scope};
@@ -18,7 +14,7 @@ use crate::{
     cgroups::bite::{Bite, Level},
     config::{ByteSize, format_duration},
     token::ProviderError,
-    worker::{FunctionEnd, PostMortem, signal_name},
+    worker::{FunctionEnd, PostMortem, reply::ProcessEnd, signal_name},
 };
 
 fn verdict(kind: VerdictKind, message: impl Into<String>) -> Verdict {
@@ -46,54 +42,96 @@ const fn whose(level: Level) -> &'static str {
     }
 }
 
-/// A memory limit ended it.
-fn memory(scope: &Scope, bite: &Bite) -> Verdict {
-    let size = |bytes: Option<u64>| bytes.map(ByteSize::from_bytes);
-    let limit = size(bite.limit).map_or_else(|| "the host's memory".to_owned(), |limit| limit.to_string());
-    let seen = bite.seen.filter(|seen| *seen > 0).map_or_else(|| "more".to_owned(), |seen| format!("{seen} bytes"));
-    let message = format!("the worker was ended by {} memory limit of {limit}", whose(bite.level));
-    Verdict {
-        setting: scope.setting(bite.level, "memory_max"),
-        limit,
-        seen,
-        level: bite.level.name().to_owned(),
-        ..verdict(VerdictKind::Memory, message)
+/// A limit that was hit during a call. Whether it is the verdict or a remark depends on how the call ended.
+#[derive(Clone, Debug)]
+struct LimitHit {
+    kind: VerdictKind,
+    /// Whose.
+    level: Level,
+    limit: String,
+    seen: String,
+    setting: String,
+    /// What it did, as a sentence without its end.
+    did: String,
+}
+
+impl LimitHit {
+    /// One of the function's own settings.
+    fn own(entry: &Entry, kind: VerdictKind, key: &str, limit: impl ToString, did: String) -> Self {
+        let limit = limit.to_string();
+        Self { kind, level: Level::Worker, seen: limit.clone(), limit, setting: entry.setting(key), did }
+    }
+
+    fn memory(scope: &Scope, bite: &Bite) -> Self {
+        let size = |bytes: Option<u64>| bytes.map(ByteSize::from_bytes);
+        let limit = size(bite.limit).map_or_else(|| "the host's memory".to_owned(), |limit| limit.to_string());
+        let seen = bite.seen.filter(|seen| *seen > 0).map_or_else(|| "more".to_owned(), |seen| format!("{seen} bytes"));
+        Self {
+            kind: VerdictKind::Memory,
+            level: bite.level,
+            seen,
+            setting: scope.setting(bite.level, "memory_max"),
+            did: format!("a process of the worker was ended by {} memory limit of {limit}", whose(bite.level)),
+            limit,
+        }
+    }
+
+    fn pids(scope: &Scope, bite: &Bite) -> Self {
+        let limit = bite.limit.map_or_else(|| "none".to_owned(), |limit| limit.to_string());
+        Self {
+            kind: VerdictKind::Pids,
+            level: bite.level,
+            seen: bite.limit.map_or_else(|| "more".to_owned(), |limit| limit.saturating_add(1).to_string()),
+            setting: scope.setting(bite.level, "pids_max"),
+            did: format!("the worker was refused a process or thread by {} limit of {limit}", whose(bite.level)),
+            limit,
+        }
+    }
+
+    /// Of a /tmp that is full, or of one file that has reached its size.
+    fn tmp(entry: &Entry, tmp: Option<Tmp>) -> Self {
+        let since = match tmp.filter(|tmp| tmp.space.is_full()).map(|tmp| tmp.was_full) {
+            None | Some(Some(false)) => "",
+            Some(Some(true)) => ", and was when the call came",
+            Some(None) => ", since this call or before",
+        };
+        if tmp.is_some_and(|tmp| tmp.space.inodes_free == 0 && tmp.space.bytes_free > 0) {
+            let limit = entry.settings.tmp_inodes;
+            let did = format!("the worker's /tmp has all the {limit} files it may have{since}");
+            return Self::own(entry, VerdictKind::Inodes, "tmp_inodes", limit, did);
+        }
+        let limit = entry.settings.tmp_size;
+        let did = match tmp {
+            Some(tmp) if tmp.space.is_full() => format!("the worker's /tmp of {limit} is full{since}"),
+            Some(_) | None => format!("a file of the worker reached the {limit} of its /tmp"),
+        };
+        Self::own(entry, VerdictKind::Disk, "tmp_size", limit, did)
+    }
+
+    fn descriptors(entry: &Entry) -> Self {
+        let limit = entry.settings.nofile;
+        let did = format!("a process of the worker has all the {limit} descriptors it may have");
+        Self::own(entry, VerdictKind::Descriptors, "nofile", limit, did)
+    }
+
+    /// As the reason why the call failed, by a process that ended in this way.
+    fn into_verdict(self, how: &str) -> Verdict {
+        let Self { kind, level, limit, seen, setting, did } = self;
+        let message = format!("{did}, and the function {how}");
+        Verdict { setting, limit, seen, level: level.name().to_owned(), ..verdict(kind, message) }
+    }
+
+    /// As something that happened beside.
+    fn into_remark(self) -> Remark {
+        let Self { kind, level, limit, seen, setting, did } = self;
+        Remark { kind: kind.into(), message: did, limit, seen, setting, level: level.name().to_owned() }
     }
 }
 
-fn pids(scope: &Scope, bite: &Bite) -> Verdict {
-    let limit = bite.limit.map_or_else(|| "none".to_owned(), |limit| limit.to_string());
-    let message =
-        format!("the worker was refused a process or thread by {} limit of {limit}, and failed", whose(bite.level));
-    Verdict {
-        setting: scope.setting(bite.level, "pids_max"),
-        seen: bite.limit.map_or_else(|| "more".to_owned(), |limit| limit.saturating_add(1).to_string()),
-        limit,
-        level: bite.level.name().to_owned(),
-        ..verdict(VerdictKind::Pids, message)
-    }
-}
-
-fn disk(entry: &Entry, tmp: Option<TmpSpace>) -> Verdict {
-    let settings = &entry.settings;
-    let full_of_files = tmp.is_some_and(|tmp| tmp.inodes_free == 0 && tmp.bytes_free > 0);
-    if full_of_files {
-        let limit = settings.tmp_inodes;
-        let message = format!("the worker's /tmp had all the {limit} files it may have, and the call failed");
-        return with(entry, verdict(VerdictKind::Inodes, message), "tmp_inodes", limit, limit);
-    }
-    let limit = settings.tmp_size;
-    let message = format!("the worker's /tmp of {limit} was full, or one file reached that size, and the call failed");
-    with(entry, verdict(VerdictKind::Disk, message), "tmp_size", limit, limit)
-}
-
-fn descriptors(entry: &Entry) -> Verdict {
-    let limit = entry.settings.nofile;
-    let message = format!("a process of the worker had all the {limit} descriptors it may have, and the call failed");
-    with(entry, verdict(VerdictKind::Descriptors, message), "nofile", limit, limit)
-}
-
-fn refused_syscall(entry: &Entry, name: &str) -> Verdict {
+fn refused_syscall(entry: &Entry, refused: &[String]) -> Verdict {
+    // A filter ends a process by SIGSYS for one thing alone: a call by the numbers of another architecture, which has no
+    // name here. The others are announced, and have theirs.
+    let name = refused.last().map_or("one by another architecture's numbers", String::as_str);
     let message = format!("the worker was ended for the system call {name}, which it may not make");
     with(entry, verdict(VerdictKind::RefusedSyscall, message), "on_refused_syscall", "not allowed", name)
 }
@@ -148,59 +186,122 @@ pub fn or_cpu(scope: &Scope, of_deadline: Verdict, held: Option<HeldBack>) -> Ve
     }
 }
 
-/// How a process of the function ended, when no limit explains it.
-fn ended(entry: &Entry, code: Option<i32>, signal: Option<i32>) -> Verdict {
-    match (code, signal) {
-        (_, Some(signal)) => {
-            let name = signal_name(signal);
-            let verdict = verdict(VerdictKind::Crash, format!("the function was ended by {name}"));
-            Verdict { seen: name, setting: entry.setting("command"), ..verdict }
+/// How a process of the function ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Status(i32),
+    Signal(i32),
+    Unknown,
+}
+
+impl End {
+    fn of(code: Option<i32>, signal: Option<i32>) -> Self {
+        match (code, signal) {
+            (_, Some(signal)) => Self::Signal(signal),
+            (Some(code), None) => Self::Status(code),
+            (None, None) => Self::Unknown,
         }
-        (Some(code), None) => {
-            let message = format!("the function exited with status {code} without an answer");
-            Verdict {
-                seen: format!("status {code}"),
-                setting: entry.setting("command"),
-                ..verdict(VerdictKind::Exit, message)
-            }
+    }
+
+    fn is_signal(self, signal: Signal) -> bool {
+        self == Self::Signal(signal as i32)
+    }
+
+    /// The rest of a sentence that begins with "the function".
+    fn words(self) -> String {
+        match self {
+            Self::Signal(signal) => format!("was ended by {}", signal_name(signal)),
+            Self::Status(code) => format!("exited with status {code} without an answer"),
+            Self::Unknown => "ended without an answer".to_owned(),
         }
-        (None, None) => verdict(VerdictKind::Exit, "the worker ended without an answer"),
+    }
+
+    /// When neither a limit nor a filter explains it.
+    fn verdict(self, entry: &Entry) -> Verdict {
+        let (kind, seen) = match self {
+            Self::Signal(signal) => (VerdictKind::Crash, signal_name(signal)),
+            Self::Status(code) => (VerdictKind::Exit, format!("status {code}")),
+            Self::Unknown => return verdict(VerdictKind::Exit, "the worker ended without an answer"),
+        };
+        let verdict = verdict(kind, format!("the function {}", self.words()));
+        Verdict { seen, setting: entry.setting("command"), ..verdict }
     }
 }
 
-/// What was noticed while the call ran.
-#[derive(Clone, Copy, Debug)]
-pub struct Noticed<'a> {
-    /// System calls refused during the worker's life.
-    pub refused: &'a [String],
-    /// Whose limit of processes refused a fork since the last call that failed; none when none was.
-    pub forks_refused: Option<Bite>,
+/// A worker's /tmp at the end of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tmp {
+    /// What is left of it.
+    pub space: TmpSpace,
+    /// Whether it was full when the call came; none where nobody looked.
+    pub was_full: Option<bool>,
+}
+
+impl Tmp {
+    /// Whether it is known that this call has filled it.
+    fn was_filled(self) -> bool {
+        self.space.is_full() && self.was_full == Some(false)
+    }
+}
+
+/// What was noticed of a worker from the delivery of a call to its end. Nothing of an earlier call is in it.
+#[derive(Clone, Debug, Default)]
+pub struct Noticed {
+    /// System calls that were refused, in their order.
+    pub refused: Vec<String>,
+    /// Whose memory limit killed one of its processes, when one did.
+    pub memory: Option<Bite>,
+    /// Whose limit of processes refused it a fork, when one did.
+    pub forks: Option<Bite>,
+    /// Its /tmp, where it was looked at.
+    pub tmp: Option<Tmp>,
+    /// Whether one of its processes has all the descriptors it may have.
+    pub is_out_of_descriptors: bool,
+}
+
+impl Noticed {
+    /// Whether any limit was hit.
+    pub fn has_limits(&self) -> bool {
+        let is_full = self.tmp.is_some_and(|tmp| tmp.space.is_full());
+        self.memory.is_some() || self.forks.is_some() || is_full || self.is_out_of_descriptors
+    }
+}
+
+/// The limit, or the filter, that explains why a process of the function ended. Only one that is known to have been hit
+/// during the call does, and none explains a status of 0, by which a process says that all is well with it.
+fn explained(scope: &Scope, end: End, noticed: &Noticed) -> Option<Verdict> {
+    let entry = scope.entry();
+    if end == End::Status(0) {
+        return None;
+    }
+    if let Some(bite) = &noticed.memory {
+        return Some(LimitHit::memory(scope, bite).into_verdict(&end.words()));
+    }
+    if end.is_signal(Signal::SIGSYS) {
+        return Some(refused_syscall(entry, &noticed.refused));
+    }
+    if end.is_signal(Signal::SIGXFSZ) || noticed.tmp.is_some_and(Tmp::was_filled) {
+        return Some(LimitHit::tmp(entry, noticed.tmp).into_verdict(&end.words()));
+    }
+    let forks = noticed.forks.as_ref()?;
+    Some(LimitHit::pids(scope, forks).into_verdict(&end.words()))
 }
 
 /// Of a call whose worker died.
-pub fn of_death(scope: &Scope, post: &PostMortem, noticed: Noticed<'_>) -> Verdict {
+pub fn of_death(scope: &Scope, post: &PostMortem, noticed: &Noticed) -> Verdict {
     let entry = scope.entry();
-    let FunctionEnd { code, signal, tmp } =
-        post.function.unwrap_or(FunctionEnd { code: None, signal: post.init_signal, tmp: None });
-    if let Some(bite) = &post.memory_bite {
-        return memory(scope, bite);
-    }
-    if signal == Some(Signal::SIGSYS as i32) {
-        return refused_syscall(entry, noticed.refused.last().map_or("unknown", String::as_str));
-    }
-    if post.function.is_none()
+    let end = match post.function {
+        Some(FunctionEnd { code, signal, .. }) => End::of(code, signal),
+        None => End::of(None, post.init_signal),
+    };
+    let is_killed_for_call = post.function.is_none()
+        && noticed.memory.is_none()
         && entry.settings.on_refused_syscall == OnRefused::Kill
-        && let Some(name) = noticed.refused.last()
-    {
-        return refused_syscall(entry, name);
+        && !noticed.refused.is_empty();
+    if is_killed_for_call {
+        return refused_syscall(entry, &noticed.refused);
     }
-    if signal == Some(Signal::SIGXFSZ as i32) || tmp.is_some_and(TmpSpace::is_full) {
-        return disk(entry, tmp);
-    }
-    if let Some(bite) = &noticed.forks_refused {
-        return pids(scope, bite);
-    }
-    ended(entry, code, signal)
+    explained(scope, end, noticed).unwrap_or_else(|| end.verdict(entry))
 }
 
 /// How a call failed whose worker lives.
@@ -208,46 +309,36 @@ pub fn of_death(scope: &Scope, post: &PostMortem, noticed: Noticed<'_>) -> Verdi
 pub enum Failed {
     /// The handler said so.
     Handler(bytes::Bytes),
-    /// The process of an `exec` function exited with this status.
-    Status(i32),
-    /// The process of an `exec` function was ended by this signal.
-    Signal(i32),
+    /// The process of an `exec` function ended.
+    Process(ProcessEnd),
 }
 
 /// Of a call that failed while its worker goes on.
-pub fn of_failure(
-    scope: &Scope,
-    failed: &Failed,
-    left: Option<Left>,
-    memory_bite: Option<Bite>,
-    noticed: Noticed<'_>,
-) -> Verdict {
+pub fn of_failure(scope: &Scope, failed: &Failed, noticed: &Noticed) -> Verdict {
+    let end = match failed {
+        // Whatever limit it has met, it has gone on to say this.
+        Failed::Handler(what) => {
+            return Verdict {
+                function_error: what.clone(),
+                ..verdict(VerdictKind::FunctionError, "the function reported an error")
+            };
+        }
+        Failed::Process(ProcessEnd::Status(code)) => End::Status(*code),
+        Failed::Process(ProcessEnd::Signal(signal)) => End::Signal(*signal),
+    };
+    explained(scope, end, noticed).unwrap_or_else(|| end.verdict(scope.entry()))
+}
+
+/// The limits that were hit during a call and are not its verdict, which is of this kind; none: it ended well.
+pub fn remarks(scope: &Scope, noticed: &Noticed, verdict: Option<VerdictKind>) -> Vec<Remark> {
     let entry = scope.entry();
-    if let Some(bite) = &memory_bite {
-        return memory(scope, bite);
-    }
-    if matches!(failed, Failed::Signal(signal) if *signal == Signal::SIGSYS as i32) {
-        return refused_syscall(entry, noticed.refused.last().map_or("unknown", String::as_str));
-    }
-    let tmp = left.map(|left| left.tmp);
-    let too_large_file = matches!(failed, Failed::Signal(signal) if *signal == Signal::SIGXFSZ as i32);
-    if too_large_file || tmp.is_some_and(TmpSpace::is_full) {
-        return disk(entry, tmp);
-    }
-    if let Some(bite) = &noticed.forks_refused {
-        return pids(scope, bite);
-    }
-    if left.is_some_and(|left| left.is_out_of_descriptors) {
-        return descriptors(entry);
-    }
-    match failed {
-        Failed::Handler(what) => Verdict {
-            function_error: what.clone(),
-            ..verdict(VerdictKind::FunctionError, "the function reported an error")
-        },
-        Failed::Status(code) => ended(entry, Some(*code), None),
-        Failed::Signal(signal) => ended(entry, None, Some(*signal)),
-    }
+    let hits = [
+        noticed.memory.as_ref().map(|bite| LimitHit::memory(scope, bite)),
+        noticed.forks.as_ref().map(|bite| LimitHit::pids(scope, bite)),
+        noticed.tmp.filter(|tmp| tmp.space.is_full()).map(|tmp| LimitHit::tmp(entry, Some(tmp))),
+        noticed.is_out_of_descriptors.then(|| LimitHit::descriptors(entry)),
+    ];
+    hits.into_iter().flatten().filter(|hit| Some(hit.kind) != verdict).map(LimitHit::into_remark).collect()
 }
 
 /// Of a call whose worker broke the protocol.
@@ -288,13 +379,17 @@ pub fn start(entry: &Entry, message: &str, setting: &str) -> Verdict {
     Verdict { seen: message.to_owned(), setting: entry.setting(setting), ..verdict }
 }
 
-/// Of a call whose sub-tenant's token could not be had.
+/// Of a call whose sub-tenant's token could not be had. Why is the operator's business: it names programs and files of the
+/// host.
 pub fn token(entry: &Entry, error: &ProviderError) -> Verdict {
-    let message = format!("the sub-tenant's token could not be had: {error}");
-    Verdict { seen: error.what.clone(), setting: entry.setting(error.setting), ..verdict(VerdictKind::Token, message) }
+    let message = "the sub-tenant's token could not be had from its provider";
+    Verdict { setting: entry.setting(error.setting), ..verdict(VerdictKind::Token, message) }
 }
 
 /// Of a call whose worker was taken away.
 pub fn evicted() -> Verdict {
     verdict(VerdictKind::Evicted, "an operator took the worker away before it answered")
 }
+
+#[cfg(test)]
+mod tests;

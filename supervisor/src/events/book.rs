@@ -39,8 +39,10 @@ pub struct Seen {
     pub observed: String,
     /// The worker; empty where none was involved.
     pub worker: String,
-    /// In words.
+    /// In words, with what callers are not told.
     pub message: String,
+    /// What the caller of the last one was given to ask by; empty for calls that were not accepted.
+    pub error_id: String,
 }
 
 /// Equal faults.

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use prost::Message;
 use sublet_pool::Refusal;
-use sublet_proto::v1::{Verdict, VerdictKind};
+use sublet_proto::v1::{Remark, Verdict, VerdictKind};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -23,6 +23,10 @@ pub const DOMAIN: &str = "sublet";
 const WORDS_MAX_BYTES: usize = 3 * 1024;
 /// The sentence of a verdict, and what was seen.
 const SENTENCE_MAX_BYTES: usize = 256;
+/// In ErrorInfo's metadata: what operators find the failure by.
+const ERROR_ID: &str = "error_id";
+/// In ErrorInfo's metadata: the limits that were hit and are not the reason, such as "PIDS,DISK".
+const REMARKS: &str = "remarks";
 /// Type of our detail, as google.protobuf.Any names it.
 const VERDICT_TYPE: &str = "type.googleapis.com/sublet.v1.Verdict";
 
@@ -107,15 +111,24 @@ fn info(reason: &str, metadata: HashMap<String, String>) -> ErrorDetails {
 pub fn of_failure(failure: Failure) -> Status {
     match failure {
         Failure::Rejected(rejection) => of_rejection(&rejection),
-        Failure::Verdict(verdict) => of_verdict(&verdict),
-        Failure::Ours(message) => internal(message),
+        Failure::Verdict { verdict, .. } => of_verdict(&verdict),
+        Failure::Ours { error_id, .. } => {
+            let message = identified("the call was failed by sublet or its host, and not by the function", &error_id);
+            let metadata = HashMap::from([(ERROR_ID.to_owned(), error_id)]);
+            Status::with_error_details(Code::Internal, message, info("INTERNAL", metadata))
+        }
         Failure::Cancelled => {
             Status::with_error_details(Code::Cancelled, "the caller went away", info("CANCELLED", HashMap::new()))
         }
     }
 }
 
-/// Our own fault.
+/// A sentence for callers, who can name their failure to the operator by its end.
+fn identified(message: &str, error_id: &str) -> String {
+    format!("{message} (error id {error_id})")
+}
+
+/// Our own fault, of which no more is known. The message goes to callers: it names nothing of the host.
 pub fn internal(message: impl Into<String>) -> Status {
     Status::with_error_details(Code::Internal, message.into(), info("INTERNAL", HashMap::new()))
 }
@@ -126,15 +139,25 @@ fn cut(verdict: &Verdict) -> Verdict {
         let kept = |(at, c): &(usize, char)| at + c.len_utf8() <= SENTENCE_MAX_BYTES;
         text.char_indices().take_while(kept).map(|(_, c)| c).collect()
     };
-    let said = verdict.function_error.slice(..verdict.function_error.len().min(WORDS_MAX_BYTES));
+    let mut receipt = verdict.receipt.clone();
+    for remark in receipt.iter_mut().flat_map(|receipt| &mut receipt.remarks) {
+        remark.message = sentence(&remark.message);
+        remark.setting = sentence(&remark.setting);
+    }
+    // Remarks have their room from the words.
+    let remarks: usize = receipt.iter().flat_map(|receipt| &receipt.remarks).map(Remark::encoded_len).sum();
+    let room = WORDS_MAX_BYTES.saturating_sub(remarks);
+    let said = verdict.function_error.slice(..verdict.function_error.len().min(room));
     let log = Words { bytes: verdict.log_tail.clone(), platform_lines: verdict.platform_lines.clone() };
-    let Words { bytes: log_tail, platform_lines } = log.last(WORDS_MAX_BYTES - said.len());
+    let Words { bytes: log_tail, platform_lines } = log.last(room - said.len());
     Verdict {
         message: sentence(&verdict.message),
         seen: sentence(&verdict.seen),
+        setting: sentence(&verdict.setting),
         function_error: said,
         log_tail,
         platform_lines,
+        receipt,
         ..verdict.clone()
     }
 }
@@ -143,12 +166,19 @@ fn cut(verdict: &Verdict) -> Verdict {
 fn of_verdict(whole: &Verdict) -> Status {
     let found = &cut(whole);
     let (code, reason) = (code_of_verdict(found.kind()), reason::of_verdict(found.kind()));
-    let metadata = metadata([&found.limit, &found.seen, &found.level, &found.setting]);
-    let plain = Status::with_error_details(code, found.message.clone(), info(reason, metadata));
+    let mut metadata = metadata([&found.limit, &found.seen, &found.level, &found.setting]);
+    metadata.insert(ERROR_ID.to_owned(), found.error_id.clone());
+    let remarks = found.receipt.iter().flat_map(|receipt| &receipt.remarks);
+    let remarks = remarks.map(|remark| reason::of_verdict(remark.kind())).collect::<Vec<_>>().join(",");
+    if !remarks.is_empty() {
+        metadata.insert(REMARKS.to_owned(), remarks);
+    }
+    let message = identified(&found.message, &found.error_id);
+    let plain = Status::with_error_details(code, message.clone(), info(reason, metadata));
     // tonic-types knows Google's own details only; ours is added to the same google.rpc.Status.
     let Ok(mut status) = tonic_types::pb::Status::decode(plain.details()) else { return plain };
     status.details.push(prost_types::Any { type_url: VERDICT_TYPE.to_owned(), value: found.encode_to_vec() });
-    Status::with_details(code, found.message.clone(), Bytes::from(status.encode_to_vec()))
+    Status::with_details(code, message, Bytes::from(status.encode_to_vec()))
 }
 
 /// The reason in a status, for clients; empty when there is none.
@@ -173,6 +203,8 @@ pub fn verdict_of(status: &Status) -> Option<Verdict> {
 
 #[cfg(test)]
 mod tests {
+    use sublet_proto::v1::Receipt;
+
     use super::*;
 
     /// A verdict whose words are as long as they may get on the way.
@@ -183,6 +215,24 @@ mod tests {
             seen: "é".repeat(9000),
             refused_syscalls: vec!["io_uring_register".into(); 16],
             setting: format!("tenant.{}.function.{}.memory_max", "t".repeat(63), "f".repeat(63)),
+            error_id: "0123456789ab".into(),
+            receipt: Some(Receipt {
+                worker: "w-18446744073709551615".into(),
+                lease: "f".repeat(32),
+                exit: "signal 11 (SIGSEGV)".into(),
+                remarks: vec![
+                    Remark {
+                        kind: VerdictKind::Descriptors.into(),
+                        message: "é".repeat(9000),
+                        limit: "16777216".into(),
+                        seen: "16777216 bytes".into(),
+                        setting: format!("tenant.{}.function.{}.memory_max", "t".repeat(63), "f".repeat(63)),
+                        level: "sub-tenant".into(),
+                    };
+                    4
+                ],
+                ..Receipt::default()
+            }),
             function_error: vec![b'e'; 64 << 10].into(),
             log_tail: [vec![b'x'; 64 << 10], b"the end".to_vec()].concat().into(),
             platform_lines: (0..1000).map(|number| (64 << 10) - 1000 + number).collect(),
@@ -200,12 +250,32 @@ mod tests {
     }
 
     #[test]
+    fn every_failure_has_its_id_and_ours_tell_nothing_but_that() {
+        let told = |status: &Status| status.get_details_error_info().expect("an ErrorInfo").metadata;
+        let verdict = of_failure(Failure::Verdict { verdict: Box::new(wordy()), detail: "/srv/f is gone".into() });
+        assert!(verdict.message().ends_with(" (error id 0123456789ab)"), "{}", verdict.message());
+        assert_eq!(told(&verdict)[ERROR_ID], "0123456789ab");
+        assert_eq!(told(&verdict)[REMARKS], "DESCRIPTORS,DESCRIPTORS,DESCRIPTORS,DESCRIPTORS");
+        let ours = of_failure(Failure::Ours { error_id: "00ff00ff00ff".into(), what: "open /sys/fs/cgroup/x".into() });
+        assert_eq!((ours.code(), told(&ours)[ERROR_ID].as_str()), (Code::Internal, "00ff00ff00ff"));
+        for status in [&verdict, &ours] {
+            let details = String::from_utf8_lossy(status.details());
+            for word in ["/srv", "/sys"] {
+                assert!(!status.message().contains(word) && !details.contains(word), "{status:?}");
+            }
+        }
+    }
+
+    #[test]
     fn of_an_error_the_beginning_is_kept_and_of_a_log_the_end() {
         let told = |verdict: &Verdict| verdict_of(&of_verdict(verdict)).expect("a verdict");
-        let found = told(&wordy());
+        let plain = || Verdict { receipt: None, ..wordy() };
+        let found = told(&plain());
         assert_eq!((found.function_error.len(), found.log_tail.len()), (WORDS_MAX_BYTES, 0));
-        let found = told(&Verdict { function_error: "short".into(), ..wordy() });
+        let found = told(&Verdict { function_error: "short".into(), ..plain() });
         assert_eq!(&found.function_error[..], b"short");
         assert!(found.log_tail.len() == WORDS_MAX_BYTES - 5 && found.log_tail.ends_with(b"the end"));
+        // Four remarks as long as they may get leave more than a third of the room to the words.
+        assert!(told(&wordy()).function_error.len() > WORDS_MAX_BYTES / 3);
     }
 }

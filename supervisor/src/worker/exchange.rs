@@ -8,7 +8,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use sublet_proto::link::{
-    frame::{BAD_PAYLOAD, FLAG_IN_PIECES, Header, Kind},
+    frame::{FLAG_IN_PIECES, Header, Kind},
     sandbox::Protocol,
 };
 use tokio::sync::mpsc;
@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use super::{
     busy_poll::Pace,
     channel::{Channel, ChannelError},
+    reply::{self, ProcessEnd},
 };
 
 /// What identifies a delivery on the wire: made only for a call whose own pool key is that of the worker's owner.
@@ -36,12 +37,14 @@ impl Ticket {
 /// A reply that keeps the protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// The answer.
-    Answer {
-        /// As the function gave it.
-        payload: Bytes,
-        /// How the process of an `exec` function ended; 0 for `stream`.
-        status: u32,
+    /// The answer, as the function gave it.
+    Answer(Bytes),
+    /// The process of an `exec` function ended in another way than by status 0.
+    Ended {
+        /// In which.
+        how: ProcessEnd,
+        /// Whether the sandbox's /tmp was full before it was started.
+        tmp_was_full: bool,
     },
     /// The handler failed; the worker goes on.
     Error(Bytes),
@@ -261,9 +264,8 @@ pub async fn exchange(
             Kind::Response if header.length > answer_max_bytes => {
                 Err(Fault::TooLarge { seen: header.length, limit: answer_max_bytes })
             }
-            Kind::Response => Ok(Reply::Answer { payload, status: header.aux }),
-            Kind::Error if header.aux == BAD_PAYLOAD => Ok(Reply::BadPayload(payload)),
-            Kind::Error => Ok(Reply::Error(payload)),
+            Kind::Response => reply::of_response(ask.protocol, header.aux, payload),
+            Kind::Error => reply::of_error(ask.protocol, header.aux, payload),
             Kind::Confined | Kind::Start | Kind::Ready | Kind::Request | Kind::Piece | Kind::Idle => {
                 Err(Fault::BadFrame(format!("expected RESPONSE, got {:?}", header.kind)))
             }

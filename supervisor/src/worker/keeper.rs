@@ -347,7 +347,8 @@ fn said_so(said: Bytes) -> StartFailure {
     }
     match serde_json::from_slice(&said) {
         Ok(Said { error_type, error_message }) => {
-            StartFailure::Theirs { message: format!("{error_type}: {error_message}"), setting: "handler", said }
+            let message = format!("{error_type}: {error_message}");
+            StartFailure::Theirs { message, detail: String::new(), setting: "handler", said }
         }
         Err(_) => StartFailure::theirs("command", String::from_utf8_lossy(&said).into_owned()),
     }
@@ -423,9 +424,8 @@ async fn remove(
         })
         .await;
         worker.meter().close(leaf.reading(), worker.owner().is_some());
-        let (bites, tree) = (leaf.bites(), shop.quotas.tree());
+        let (bites, tree) = (worker.bites_in_call(), shop.quotas.tree());
         worker.end.send_replace(Some(Arc::new(PostMortem {
-            bites,
             memory_bite: (bites.oom_kills > 0).then(|| tree.memory_bite(leaf.name())),
             pids_bite: (bites.pids_refused > 0).then(|| tree.pids_bite(leaf.name())),
             memory_peak_bytes: leaf.memory_peak_bytes(),

@@ -9,6 +9,7 @@ pub mod groups;
 pub mod keeper;
 pub mod log;
 pub mod posture;
+pub mod reply;
 mod reports;
 pub mod share;
 mod shortage;
@@ -63,11 +64,9 @@ pub struct FunctionEnd {
     pub tmp: Option<TmpSpace>,
 }
 
-/// What is known of a worker when nothing of it is left.
+/// What is known of a worker when nothing of it is left. Bites are those since its last call was delivered.
 #[derive(Clone, Debug, Default)]
 pub struct PostMortem {
-    /// Limits that bit during its life.
-    pub bites: Bites,
     /// Whose memory limit killed one of its processes, when one did.
     pub memory_bite: Option<Bite>,
     /// Whose limit of processes refused it a fork, when one did.
@@ -103,8 +102,10 @@ impl PostMortem {
 pub enum StartFailure {
     /// The function is at fault: it is missing, not executable, ended early or was never ready.
     Theirs {
-        /// What happened.
+        /// What happened, in words for its callers: no path of the host is in them.
         message: String,
+        /// What only operators are told; empty when there is no more to tell.
+        detail: String,
         /// The setting to look at.
         setting: &'static str,
         /// What its runtime said of it; empty when nothing.
@@ -118,9 +119,12 @@ pub enum StartFailure {
 
 impl StartFailure {
     fn theirs(setting: &'static str, message: String) -> Self {
-        Self::Theirs { message, setting, said: bytes::Bytes::new() }
+        Self::Theirs { message, detail: String::new(), setting, said: bytes::Bytes::new() }
     }
 }
+
+/// Different refused system calls that are kept of a call and of a worker; init reports no more of a call.
+const REFUSED_TOLD_MAX: usize = 16;
 
 /// The setting to look at when a step has failed through the function's configuration; none when the host or sublet is at
 /// fault.
@@ -135,14 +139,18 @@ fn setting_at_fault(failed: StepId, layout: &Layout) -> Option<&'static str> {
 /// What was seen of a worker while it lives.
 #[derive(Debug, Default)]
 struct Seen {
-    /// Names of system calls its filter refused; init reports each once and at most 16.
+    /// Names of system calls its filter refused since its last call was delivered; init reports each once and 16 at most.
     refused: Vec<String>,
+    /// Those of its whole life, of which operators have been told.
+    refused_ever: Vec<String>,
     function: Option<FunctionEnd>,
     start_failure: Option<StartFailure>,
     /// How far its start has come, in words for a start that takes too long.
     start_stage: &'static str,
-    /// Forks refused, when last looked at.
-    pids_refused: u64,
+    /// Limits that had bitten when its last call was delivered.
+    bites_before: Bites,
+    /// Processes the kernel had killed for memory when its last call had ended.
+    oom_kills_known: u64,
 }
 
 /// Whose a worker is.
@@ -326,7 +334,40 @@ impl Worker {
         self.calls.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// System calls its filter refused so far.
+    /// A call is about to be delivered: what its verdict counts is counted from here on. Returns whether a process of it was
+    /// killed for memory since the last call ended.
+    pub fn begin_call(&self) -> bool {
+        self.reports.take_in(|report| self.note(report));
+        let bites = self.leaf.get().map(Leaf::bites).unwrap_or_default();
+        let mut seen = self.seen();
+        seen.bites_before = bites;
+        let was_killed = bites.oom_kills > seen.oom_kills_known;
+        seen.oom_kills_known = bites.oom_kills;
+        if !std::mem::take(&mut seen.refused).is_empty() {
+            drop(seen);
+            // An init that does not read is about to end, or full of words: then a refusal that it has told of before is
+            // not told again.
+            self.tell_init(&ToInit::CallBegins).ok();
+        }
+        was_killed
+    }
+
+    /// Limits that bit since its last call was delivered.
+    pub fn bites_in_call(&self) -> Bites {
+        let Some(leaf) = self.leaf.get() else { return Bites::default() };
+        let now = leaf.bites();
+        let mut seen = self.seen();
+        seen.oom_kills_known = seen.oom_kills_known.max(now.oom_kills);
+        now.since(seen.bites_before)
+    }
+
+    /// Whether [`Self::bites_in_call`] has found that a process of it was killed for memory since its last call was delivered.
+    pub fn has_lost_a_process(&self) -> bool {
+        let seen = self.seen();
+        seen.oom_kills_known > seen.bites_before.oom_kills
+    }
+
+    /// System calls its filter refused since its last call was delivered, or since its start.
     pub fn refused_calls(&self) -> Vec<String> {
         self.reports.take_in(|report| self.note(report));
         self.seen().refused.clone()
@@ -338,16 +379,29 @@ impl Worker {
         match report {
             InitReport::StepFailed { id, step, error } => {
                 let what = format!("{step}: {error}");
+                // The step names the directory on the host, which is the operator's business alone.
+                let theirs = |setting: &'static str, detail: String| StartFailure::Theirs {
+                    message: format!("the {setting} of its configuration cannot be used as it is now"),
+                    detail,
+                    setting,
+                    said: bytes::Bytes::new(),
+                };
                 let failure = match setting_at_fault(id, &self.entry.settings.layout) {
-                    Some(setting) => StartFailure::theirs(setting, what),
+                    Some(setting) => theirs(setting, what),
                     None => StartFailure::Ours(what),
                 };
                 seen.start_failure.get_or_insert(failure);
             }
             InitReport::SyscallRefused { name, .. } => {
-                let (tenant, function) = (&self.entry.tenant, &self.entry.name);
-                tracing::info!(worker = self.name(), %tenant, %function, call = name, "system call refused");
-                seen.refused.push(name);
+                // Told once: a function may make it in each of its calls.
+                if !seen.refused_ever.contains(&name) && seen.refused_ever.len() < REFUSED_TOLD_MAX {
+                    let (tenant, function) = (&self.entry.tenant, &self.entry.name);
+                    tracing::info!(worker = self.name(), %tenant, %function, call = name, "system call refused");
+                    seen.refused_ever.push(name.clone());
+                }
+                if !seen.refused.contains(&name) && seen.refused.len() < REFUSED_TOLD_MAX {
+                    seen.refused.push(name);
+                }
             }
             InitReport::FunctionEnded { code, signal, tmp } => seen.function = Some(FunctionEnd { code, signal, tmp }),
             InitReport::TokenWritten { number } => self.hear_of_token(number, None),
@@ -394,14 +448,6 @@ impl Worker {
             let message = format!("it was not ready within {limit}: {}", seen.start_stage);
             StartFailure::theirs("start_timeout", message)
         })
-    }
-
-    /// Whether forks were refused since the last time anybody asked.
-    pub fn was_refused_forks(&self) -> bool {
-        let Some(leaf) = self.leaf.get() else { return false };
-        let now = leaf.bites().pids_refused;
-        let before = std::mem::replace(&mut self.seen().pids_refused, now);
-        now > before
     }
 
     /// Its meter.

@@ -7,7 +7,10 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use nix::sys::socket::{MsgFlags, sendmsg};
+use nix::{
+    errno::Errno,
+    sys::socket::{MsgFlags, recv, sendmsg},
+};
 use sublet_proto::link::{nursery::InitReport, token::ToInit};
 use sublet_shim::link::{self, Received};
 use tokio::io::Interest;
@@ -73,6 +76,12 @@ impl Reports {
 
     /// Gives what has come so far to `note`.
     pub fn take_in(&self, note: impl Fn(InitReport)) {
+        // Every call asks, and there is nothing as a rule: a look costs less than the room for a whole message.
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        let is_empty = |socket: &OwnedFd| recv(socket.as_raw_fd(), &mut [0], flags) == Err(Errno::EAGAIN);
+        if self.socket().as_ref().is_none_or(is_empty) {
+            return;
+        }
         // What is wrong with the socket is told by `run`, which reads it as well.
         self.look(&note).ok();
     }

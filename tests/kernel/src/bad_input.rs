@@ -163,7 +163,9 @@ fn changed_root() -> Outcome {
     std::os::unix::fs::symlink("/usr", root.join("tmp")).map_err(|error| error.to_string())?;
     let call = request("probe", "after", "echo");
     let verdict = client.verdict_of(call, sublet_proto::v1::VerdictKind::Start, Code::FailedPrecondition)?;
-    ensure!(verdict.message.contains("plain directory") && verdict.setting.ends_with("root"), "{verdict:?}");
+    ensure!(verdict.setting.ends_with("root") && !verdict.message.contains("mount"), "{verdict:?}");
+    let told = supervisor.told_under(&verdict.error_id)?;
+    ensure!(told.contains(&root.display().to_string()) && told.contains("plain directory"), "{told}");
     supervisor.stop()
 }
 

@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use prost::Message;
 use sublet_proto::v1::{
-    InvokeRequest, InvokeResponse, InvokeStreamEnd, InvokeStreamResponse, Receipt, Verdict, VerdictKind,
+    InvokeRequest, InvokeResponse, InvokeStreamEnd, InvokeStreamResponse, Receipt, Remark, Verdict, VerdictKind,
     invoke_stream_response::Part, invoker_client::InvokerClient,
 };
 use tokio::runtime::Runtime;
@@ -20,6 +20,16 @@ use crate::supervisor::Supervisor;
 pub struct Client {
     runtime: Runtime,
     client: InvokerClient<Channel>,
+    /// What no caller may be told: where the supervisor keeps things on the host.
+    secrets: Vec<String>,
+}
+
+/// Of a case's supervisor.
+fn secrets(supervisor: &Supervisor) -> Vec<String> {
+    // Its state directory and the directories of its functions are below it.
+    let place = supervisor.place.dir.display().to_string();
+    // Instances are named in the paths of groups.
+    [place, supervisor.place.instance.clone(), "/sys/fs/cgroup".to_owned(), "/proc/self/fd".to_owned()].into()
 }
 
 /// Connects.
@@ -75,7 +85,7 @@ impl Client {
     pub fn new(supervisor: &Supervisor) -> Result<Self, String> {
         let runtime = Runtime::new().map_err(|error| error.to_string())?;
         let client = runtime.block_on(connect(&supervisor.socket()))?;
-        Ok(Self { runtime, client })
+        Ok(Self { runtime, client, secrets: secrets(supervisor) })
     }
 
     /// Connects as one that takes no more than so many bytes of an answer before somebody has read them.
@@ -84,19 +94,37 @@ impl Client {
         let endpoint = endpoint(&supervisor.socket())?;
         let endpoint = endpoint.initial_stream_window_size(bytes).initial_connection_window_size(bytes);
         let client = runtime.block_on(connect_by(endpoint))?;
-        Ok(Self { runtime, client })
+        Ok(Self { runtime, client, secrets: secrets(supervisor) })
+    }
+
+    /// Fails the case when an answer tells its caller anything of the host. Every status of every case passes here, with its
+    /// details and its metadata; and the receipt of an answer.
+    fn looked_through<T>(&self, answer: Result<T, Status>, told: impl Fn(&T) -> String) -> Result<T, Status> {
+        let text = match &answer {
+            Ok(answer) => told(answer),
+            Err(status) => {
+                let details = String::from_utf8_lossy(status.details());
+                format!("{} {details} {:?}", status.message(), status.metadata())
+            }
+        };
+        for secret in self.secrets.iter().filter(|secret| !secret.is_empty()) {
+            assert!(!text.contains(secret.as_str()), "a caller is told of {secret}: {text}");
+        }
+        answer
     }
 
     /// Calls once.
     pub fn call(&mut self, request: InvokeRequest) -> Result<InvokeResponse, Status> {
         let client = &mut self.client;
-        self.runtime.block_on(client.invoke(request)).map(tonic::Response::into_inner)
+        let answer = self.runtime.block_on(client.invoke(request)).map(tonic::Response::into_inner);
+        self.looked_through(answer, |answer| format!("{:?}", answer.receipt))
     }
 
     /// Calls once and takes the answer in chunks.
     pub fn begin_stream(&mut self, request: InvokeRequest) -> Result<Streaming<InvokeStreamResponse>, Status> {
         let client = &mut self.client;
-        self.runtime.block_on(client.invoke_stream(request)).map(tonic::Response::into_inner)
+        let begun = self.runtime.block_on(client.invoke_stream(request)).map(tonic::Response::into_inner);
+        self.looked_through(begun, |_| String::new())
     }
 
     /// The next message of such an answer.
@@ -104,7 +132,11 @@ impl Client {
         &mut self,
         stream: &mut Streaming<InvokeStreamResponse>,
     ) -> Result<Option<InvokeStreamResponse>, Status> {
-        self.runtime.block_on(stream.message())
+        let message = self.runtime.block_on(stream.message());
+        self.looked_through(message, |message| match message.as_ref().and_then(|message| message.part.as_ref()) {
+            Some(Part::End(end)) => format!("{:?}", end.receipt),
+            Some(Part::Chunk(_)) | None => String::new(),
+        })
     }
 
     /// All of an answer in chunks, to its end or to where it breaks off.
@@ -166,6 +198,13 @@ impl Client {
     pub fn rest(&self, time: Duration) {
         std::thread::sleep(time);
     }
+}
+
+/// A limit that was hit beside.
+pub fn remark(receipt: Option<&Receipt>, kind: VerdictKind) -> Result<Remark, String> {
+    let receipt = receipt.ok_or("no receipt")?;
+    let found = receipt.remarks.iter().find(|remark| remark.kind() == kind);
+    found.cloned().ok_or_else(|| format!("no remark on {kind:?}: {receipt:?}"))
 }
 
 /// The verdict in a status.

@@ -18,7 +18,7 @@ use tonic_types::StatusExt;
 
 use crate::{
     Case, Outcome, case,
-    client::{Client, request, verdict},
+    client::{Client, remark, request, verdict},
     configs::Place,
     ensure,
     ground::{Ground, Need},
@@ -168,13 +168,20 @@ fn settle(supervisor: &Supervisor) -> Outcome {
     Ok(())
 }
 
+/// What a call says of a limit that was hit and is not why it failed.
+fn beside(verdict: &Verdict, kind: VerdictKind, level: &str, setting: &str, limit: &str) -> Outcome {
+    let found = remark(verdict.receipt.as_ref(), kind)?;
+    ensure!(found.level == level && found.setting == setting && found.limit == limit, "{found:?}");
+    Ok(())
+}
+
 fn pids_levels() -> Outcome {
     let place = Place::new()?;
     let text = levels(&place, "", "pids_max = 20\nworkers_max = 4", "pids_max = 16\nfreeze_after = \"never\"");
     let supervisor = Supervisor::start(place, &text)?;
     let mut client = Client::new(&supervisor)?;
-    let own = client.verdict("probe", "fork 30", VerdictKind::Pids, Code::ResourceExhausted)?;
-    says(&own, "worker", "tenant.acme.function.probe.pids_max", "16")?;
+    let own = client.verdict("probe", "fork 30", VerdictKind::FunctionError, Code::Unknown)?;
+    beside(&own, VerdictKind::Pids, "worker", "tenant.acme.function.probe.pids_max", "16")?;
     supervisor.stop()?;
 
     // Each worker may have 16, both together 12: init, launcher and function are three each.
@@ -187,8 +194,8 @@ fn pids_levels() -> Outcome {
     });
     sleep(Duration::from_millis(500));
     let mut client = Client::new(&supervisor)?;
-    let of_sub = client.verdict("probe", "fork 9", VerdictKind::Pids, Code::ResourceExhausted)?;
-    says(&of_sub, "sub-tenant", "tenant.acme.sub_tenant.pids_max", "12")?;
+    let of_sub = client.verdict("probe", "fork 9", VerdictKind::FunctionError, Code::Unknown)?;
+    beside(&of_sub, VerdictKind::Pids, "sub-tenant", "tenant.acme.sub_tenant.pids_max", "12")?;
     busy.join().map_err(|_| "a call's thread failed")?.map_err(|status| format!("the neighbour failed: {status}"))?;
     supervisor.stop()
 }
@@ -232,8 +239,9 @@ fn descriptors() -> Outcome {
     let supervisor = Supervisor::simple("nofile = 40")?;
     let mut client = Client::new(&supervisor)?;
     client.probe("s1", "leak 10")?;
-    let verdict = client.verdict("probe", "leak 100", VerdictKind::Descriptors, Code::ResourceExhausted)?;
-    says(&verdict, "worker", "tenant.acme.function.probe.nofile", "40")?;
+    let verdict = client.verdict("probe", "leak 100", VerdictKind::FunctionError, Code::Unknown)?;
+    ensure!(!verdict.function_error.is_empty(), "its own words are lost: {verdict:?}");
+    beside(&verdict, VerdictKind::Descriptors, "worker", "tenant.acme.function.probe.nofile", "40")?;
     // Another failure of one that has some left is its own.
     client.verdict_of(request("probe", "s2", "error"), VerdictKind::FunctionError, Code::Unknown)?;
     supervisor.stop()

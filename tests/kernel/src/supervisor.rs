@@ -140,6 +140,15 @@ impl Supervisor {
             .map_err(|error| format!("{arguments:?}: {error}: {}", String::from_utf8_lossy(&output.stderr)))
     }
 
+    /// What operators find under the id that a caller was given.
+    pub fn told_under(&self, error_id: &str) -> Result<String, String> {
+        let faults = self.admin(&["faults"])?;
+        let all = faults["faults"].as_array().ok_or_else(|| format!("no faults: {faults}"))?;
+        let found = all.iter().find(|fault| !error_id.is_empty() && fault["error_id"] == error_id);
+        let found = found.ok_or_else(|| format!("nothing under {error_id:?}: {faults}"))?;
+        Ok(found["message"].as_str().unwrap_or_default().to_owned())
+    }
+
     /// Stops it by SIGTERM; it must end well.
     pub fn stop(self) -> Result<(), String> {
         kill(self.pid(), Signal::SIGTERM).map_err(|error| error.to_string())?;

@@ -113,7 +113,8 @@ fn own() -> Outcome {
     // Who has no file has no worker; who is given no token sees no place for one.
     let verdict = client.verdict_of(request("probe", "s2", "echo"), VerdictKind::Token, Code::Unavailable)?;
     ensure!(verdict.setting == "tenant.acme.function.probe.token.dir", "{verdict:?}");
-    ensure!(verdict.seen.ends_with("/tokens/s2 does not exist"), "{verdict:?}");
+    let told = supervisor.told_under(&verdict.error_id)?;
+    ensure!(told.ends_with("/tokens/s2 does not exist"), "{told}");
     let (environment, _) = client.ask("bare", "s1", "read /proc/self/environ")?;
     ensure!(!environment.contains("SUBLET_TOKEN"), "{environment:?}");
     let error = client.ask("bare", "s1", &format!("read {FILE}")).err().ok_or("there is one")?;
@@ -204,10 +205,8 @@ fn reread() -> Outcome {
     let (found, before) = client.probe("s1", &read)?;
     ensure!(found == "first", "{found}");
     let verdict = client.verdict_of(request("probe", "open", "echo"), VerdictKind::Token, Code::Unavailable)?;
-    ensure!(
-        verdict.seen.contains("everybody on this host may use") && !verdict.seen.contains("everybodys"),
-        "{verdict:?}"
-    );
+    let told = supervisor.told_under(&verdict.error_id)?;
+    ensure!(told.contains("everybody on this host may use") && !told.contains("everybodys"), "{told}");
     // Replaced as one replaces files that are read.
     let dir = supervisor.place.path("tokens");
     fs::write(dir.join("new"), "second").map_err(os)?;
@@ -369,7 +368,9 @@ fn down() -> Outcome {
     let setting = "tenant.acme.function.probe.token.command";
     for _ in 0..50 {
         let verdict = client.verdict("probe", "echo", VerdictKind::Token, Code::Unavailable)?;
-        ensure!(verdict.setting == setting && verdict.seen.ends_with("exit status: 7"), "{verdict:?}");
+        ensure!(verdict.setting == setting, "{verdict:?}");
+        let told = supervisor.told_under(&verdict.error_id)?;
+        ensure!(told.ends_with("exit status: 7"), "{told}");
     }
     ensure!(mint.asked("s1") < 10, "each call has asked: {}", mint.asked("s1"));
     let (_, after) = client.probe("s2", "echo")?;
@@ -396,6 +397,8 @@ fn down() -> Outcome {
     mint.set_down("s3", false)?;
     client.probe("s3", "echo")?;
     let verdict = client.verdict_of(call("slow"), VerdictKind::Token, Code::Unavailable)?;
-    ensure!(verdict.setting == setting && verdict.seen.ends_with("has not ended within 2s"), "{verdict:?}");
+    ensure!(verdict.setting == setting, "{verdict:?}");
+    let told = supervisor.told_under(&verdict.error_id)?;
+    ensure!(told.ends_with("has not ended within 2s"), "{told}");
     supervisor.stop()
 }

@@ -7,9 +7,10 @@ use tonic::Code;
 
 use crate::{
     Case, Outcome, case,
-    client::{Client, request},
+    client::{Client, remark, request},
     configs::Place,
     ensure,
+    ground::Ground,
     supervisor::Supervisor,
 };
 
@@ -28,6 +29,11 @@ pub const CASES: &[Case] = &[
     case("verdict::answer_too_large", answer_too_large),
     case("verdict::function_error_keeps_the_worker", function_error),
     case("verdict::exec_functions_give_the_same_verdicts", exec),
+    case("verdict::nothing_of_an_earlier_call_is_in_a_later_verdict", earlier),
+    case("verdict::handlers_last_words_are_kept_though_it_ends", last_words),
+    case("verdict::worker_that_speaks_unasked_is_the_functions_fault", chatty),
+    case("verdict::absent_system_calls_are_named_too", absent),
+    case("verdict::crash_that_opens_the_back_off_is_no_failed_start", backed_off),
     case("verdict::start_failures_are_named", start),
     case("verdict::evicted", evicted),
 ];
@@ -63,8 +69,11 @@ fn pids() -> Outcome {
     let mut client = Client::new(&supervisor)?;
     let (answer, _) = client.probe("s1", "fork 5")?;
     ensure!(answer == "forked 5", "{answer}");
-    let verdict = client.verdict("probe", "fork 100", VerdictKind::Pids, Code::ResourceExhausted)?;
-    named(&verdict, "16", "pids_max")?;
+    // Its handler has words of its own: they are the verdict, and the limit is told beside.
+    let verdict = client.verdict("probe", "fork 100", VerdictKind::FunctionError, Code::Unknown)?;
+    ensure!(verdict.function_error.starts_with(b"fork number"), "{verdict:?}");
+    let found = remark(verdict.receipt.as_ref(), VerdictKind::Pids)?;
+    ensure!(found.limit == "16" && found.setting == "tenant.acme.function.probe.pids_max", "{found:?}");
     let (answer, receipt) = client.probe("s1", "fork 5")?;
     ensure!(answer == "forked 5" && receipt.calls == 3, "the worker goes on: {answer} {receipt:?}");
     supervisor.stop()
@@ -74,11 +83,14 @@ fn disk() -> Outcome {
     let supervisor = Supervisor::simple("")?;
     let mut client = Client::new(&supervisor)?;
     client.probe("s1", "fill 3")?;
-    let verdict = client.verdict("probe", "fill 5", VerdictKind::Disk, Code::ResourceExhausted)?;
-    named(&verdict, "4MiB", "tmp_size")?;
+    let verdict = client.verdict("probe", "fill 5", VerdictKind::FunctionError, Code::Unknown)?;
+    ensure!(verdict.function_error.starts_with(b"write MiB"), "{verdict:?}");
+    let found = remark(verdict.receipt.as_ref(), VerdictKind::Disk)?;
+    ensure!(found.limit == "4MiB" && found.setting == "tenant.acme.function.probe.tmp_size", "{found:?}");
     let mut files = request("probe", "s2", "files 100");
-    let verdict = client.verdict_of(files.clone(), VerdictKind::Inodes, Code::ResourceExhausted)?;
-    named(&verdict, "64", "tmp_inodes")?;
+    let verdict = client.verdict_of(files.clone(), VerdictKind::FunctionError, Code::Unknown)?;
+    let found = remark(verdict.receipt.as_ref(), VerdictKind::Inodes)?;
+    ensure!(found.limit == "64" && found.setting == "tenant.acme.function.probe.tmp_inodes", "{found:?}");
     files.sub_tenant = "s3".into();
     files.payload = "files 40".into();
     client.call(files).map_err(|status| format!("40 files fit: {status}"))?;
@@ -148,7 +160,9 @@ fn refused_errno() -> Outcome {
 fn bad_frames() -> Outcome {
     let supervisor = Supervisor::simple("timeout = \"2s\"")?;
     let mut client = Client::new(&supervisor)?;
-    for how in ["garbage", "wrong-lease", "wrong-label", "wrong-kind", "together", "old-flag", "close"] {
+    let ways = ["garbage", "wrong-lease", "wrong-label", "wrong-kind", "together", "old-flag", "close"];
+    // What blames somebody else, the payload or a signal, is said by launchers alone.
+    for how in ways.into_iter().chain(["forged-crash", "forged-status", "forged-payload"]) {
         // A sub-tenant of its own each, so that none backs off for another.
         let call = request("probe", how, &format!("raw {how}"));
         let verdict = client.verdict_of(call, VerdictKind::BadFrame, Code::Unknown)?;
@@ -210,6 +224,8 @@ fn exec() -> Outcome {
         ("signal 11", VerdictKind::Crash, Code::Unknown, "signal 11 (SIGSEGV)"),
         ("fork 100", VerdictKind::Pids, Code::ResourceExhausted, "17"),
         ("alloc 200", VerdictKind::Memory, Code::ResourceExhausted, ""),
+        // Its processes have no words of their own: a limit that they have hit is the verdict.
+        ("fill 5", VerdictKind::Disk, Code::ResourceExhausted, "4MiB"),
         ("answer 102401", VerdictKind::AnswerTooLarge, Code::Unknown, ""),
         ("sleep 20000", VerdictKind::Deadline, Code::DeadlineExceeded, ""),
     ];
@@ -231,6 +247,125 @@ fn exec() -> Outcome {
     supervisor.stop()
 }
 
+/// In one worker: something meets a limit and answers well, then a call fails for a reason of its own.
+fn earlier() -> Outcome {
+    let is_hybrid = Ground::find().is_hybrid();
+    for (runtime, command) in [("stream", "[\"/function/probe\"]"), ("exec", "[\"/function/probe\", \"exec\"]")] {
+        let place = Place::new()?;
+        let text = place.simple(&format!("runtime = {runtime:?}\ncommand = {command}\nfreeze_after = \"never\""));
+        let supervisor = Supervisor::start(place, &text)?;
+        let mut client = Client::new(&supervisor)?;
+        let fails = |client: &mut Client, sub_tenant: &str| -> Result<Verdict, String> {
+            let verdict =
+                client.verdict_of(request("probe", sub_tenant, "exit 7"), VerdictKind::Exit, Code::Unknown)?;
+            ensure!(verdict.seen == "status 7", "{runtime}: {verdict:?}");
+            ensure!(verdict.refused_syscalls.is_empty(), "{runtime}: {verdict:?}");
+            Ok(verdict)
+        };
+        // A child is killed for memory. On v1 the rest goes on and answers: the answer stands, and the worker is ended.
+        if is_hybrid {
+            let (answer, receipt) = client.probe("memory", "lose-child 200")?;
+            ensure!(answer.contains("SIGKILL"), "{runtime}: {answer}");
+            let found = remark(Some(&receipt), VerdictKind::Memory)?;
+            ensure!(found.limit == "64MiB" && found.level == "worker", "{runtime}: {found:?}");
+            let (_, next) = client.probe("memory", "echo next")?;
+            ensure!(next.worker != receipt.worker && next.remarks.is_empty(), "{runtime}: {next:?}");
+        } else {
+            let call = request("probe", "memory", "lose-child 200");
+            client.verdict_of(call, VerdictKind::Memory, Code::ResourceExhausted)?;
+        }
+        let verdict = fails(&mut client, "memory")?;
+        ensure!(verdict.receipt.as_ref().is_some_and(|receipt| receipt.remarks.is_empty()), "{runtime}: {verdict:?}");
+
+        let (answer, receipt) = client.probe("pids", "caught 100")?;
+        ensure!(answer.contains("EAGAIN"), "{runtime}: {answer}");
+        remark(Some(&receipt), VerdictKind::Pids)?;
+        let verdict = fails(&mut client, "pids")?;
+        let after = verdict.receipt.as_ref().ok_or("no receipt")?;
+        ensure!(after.worker == receipt.worker && after.remarks.is_empty(), "{runtime}: {verdict:?}");
+
+        client.probe("tmp", "echo warm")?;
+        let (_, receipt) = client.probe("tmp", "stuff 4")?;
+        let verdict = fails(&mut client, "tmp")?;
+        let found = remark(verdict.receipt.as_ref(), VerdictKind::Disk)?;
+        let is_same = verdict.receipt.as_ref().is_some_and(|after| after.worker == receipt.worker);
+        ensure!(is_same && found.message.contains("is full, "), "{runtime}: {found:?}");
+
+        // Named in each call that makes it, and in no other.
+        let (kind, code) = if runtime == "exec" {
+            (VerdictKind::Exit, Code::Unknown)
+        } else {
+            (VerdictKind::FunctionError, Code::Unknown)
+        };
+        for _ in 0..2 {
+            let verdict = client.verdict_of(request("probe", "refused", "try mount"), kind, code)?;
+            ensure!(verdict.refused_syscalls == ["mount"], "{runtime}: {verdict:?}");
+        }
+        fails(&mut client, "refused")?;
+
+        // In one call: caught, and then words of its own.
+        if runtime == "stream" {
+            let call = request("probe", "words", "caught-error 100");
+            let verdict = client.verdict_of(call, VerdictKind::FunctionError, Code::Unknown)?;
+            ensure!(verdict.function_error.as_ref() == b"my own words", "{verdict:?}");
+            remark(verdict.receipt.as_ref(), VerdictKind::Pids)?;
+        }
+        supervisor.stop()?;
+    }
+    Ok(())
+}
+
+fn last_words() -> Outcome {
+    let supervisor = Supervisor::simple("")?;
+    let mut client = Client::new(&supervisor)?;
+    for number in 0..10 {
+        let call = request("probe", &format!("s{number}"), "raw error-exit");
+        let verdict = client.verdict_of(call, VerdictKind::FunctionError, Code::Unknown)?;
+        ensure!(verdict.function_error.as_ref() == b"last words", "{number}: {verdict:?}");
+    }
+    supervisor.stop()
+}
+
+fn chatty() -> Outcome {
+    let place = Place::new()?;
+    let text = format!("{}[tenant.acme.function.probe.env]\nPROBE_START = \"chatty\"\n", place.simple(""));
+    let supervisor = Supervisor::start(place, &text)?;
+    let mut client = Client::new(&supervisor)?;
+    let verdict = client.verdict("probe", "echo", VerdictKind::BadFrame, Code::Unknown)?;
+    ensure!(verdict.seen.contains("what nobody asked for"), "{verdict:?}");
+    supervisor.stop()
+}
+
+/// Each call is tried twice, so that the third death is in the middle of the second call.
+fn backed_off() -> Outcome {
+    let supervisor = Supervisor::simple("idempotent = true")?;
+    let mut client = Client::new(&supervisor)?;
+    for number in 1..=2 {
+        let verdict = client.verdict("probe", "exit 7", VerdictKind::Exit, Code::Unknown)?;
+        ensure!(verdict.seen == "status 7", "call {number}: {verdict:?}");
+    }
+    let refused = client.call(request("probe", "s1", "echo")).err().ok_or("it does not back off")?;
+    ensure!(crate::client::reason(&refused) == "CRASH_BACKOFF", "{refused:?}");
+    supervisor.stop()
+}
+
+/// What is answered as if the kernel did not have it is named as well, but for what programs ask for as a habit.
+fn absent() -> Outcome {
+    let supervisor = Supervisor::simple("")?;
+    let mut client = Client::new(&supervisor)?;
+    for (call, named) in [("keyctl", &["keyctl"][..]), ("userfaultfd", &["userfaultfd"]), ("io_uring", &[])] {
+        let verdict = client.verdict("probe", &format!("try {call}"), VerdictKind::FunctionError, Code::Unknown)?;
+        ensure!(verdict.function_error.as_ref() == format!("{call}: ENOSYS").as_bytes(), "{verdict:?}");
+        ensure!(verdict.refused_syscalls == named, "{call}: {verdict:?}");
+    }
+    supervisor.stop()?;
+    let supervisor = Supervisor::simple("on_refused_syscall = \"kill\"")?;
+    let mut client = Client::new(&supervisor)?;
+    let verdict = client.verdict("probe", "try keyctl", VerdictKind::RefusedSyscall, Code::Unknown)?;
+    ensure!(verdict.seen == "keyctl" && verdict.refused_syscalls == ["keyctl"], "{verdict:?}");
+    supervisor.stop()
+}
+
 fn start() -> Outcome {
     let place = Place::new()?;
     let functions: String = ["exit", "garbage", "segv", "eat"]
@@ -243,13 +378,21 @@ fn start() -> Outcome {
         place.function("hang", "start_timeout = \"1s\"") + "[tenant.acme.function.hang.env]\nPROBE_START = \"hang\"\n";
     let gone = place.function("gone", "command = [\"/function/gone\"]");
     let script = place.function("script", "command = [\"/function/script\"]");
-    let text = format!("{}[tenant.acme.sub_tenant]\n{functions}{hang}{gone}{script}", place.host(""));
+    let crlf: String = ["stream", "exec", "lambda"]
+        .map(|runtime| {
+            let settings = format!("runtime = {runtime:?}\ncommand = [\"/function/crlf\"]");
+            place.function(&format!("crlf-{runtime}"), &settings)
+        })
+        .concat();
+    let text = format!("{}[tenant.acme.sub_tenant]\n{functions}{hang}{gone}{script}{crlf}", place.host(""));
+    std::fs::copy(place.path("fn/probe"), place.path("fn/crlf")).map_err(|e| e.to_string())?;
     for name in ["gone", "script"] {
         std::fs::copy(place.path("fn/probe"), place.path(&format!("fn/{name}"))).map_err(|e| e.to_string())?;
     }
     let supervisor = Supervisor::start(place, &text)?;
     // Both were fine when the configuration was checked.
     std::fs::remove_file(supervisor.place.path("fn/gone")).map_err(|e| e.to_string())?;
+    std::fs::write(supervisor.place.path("fn/crlf"), "#!/bin/sh\r\necho\r\n").map_err(|e| e.to_string())?;
     let mode = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o644);
     std::fs::set_permissions(supervisor.place.path("fn/script"), mode).map_err(|e| e.to_string())?;
     let mut client = Client::new(&supervisor)?;
@@ -261,6 +404,9 @@ fn start() -> Outcome {
         ("hang", "not ready within 1s", "start_timeout"),
         ("gone", "No such file", "command"),
         ("script", "Permission denied", "command"),
+        ("crlf-stream", "CR LF", "command"),
+        ("crlf-exec", "CR LF", "command"),
+        ("crlf-lambda", "CR LF", "command"),
     ] {
         let verdict = client.verdict(name, "echo", VerdictKind::Start, Code::FailedPrecondition)?;
         ensure!(verdict.message.contains(says), "{name}: {:?} does not say {says:?}", verdict.message);

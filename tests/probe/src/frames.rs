@@ -9,7 +9,7 @@ use std::{
 
 use sublet_proto::link::{
     CHANNEL_FD,
-    frame::{FLAG_IN_PIECES, HEADER_LEN, Header, Kind},
+    frame::{BAD_PAYLOAD, ENDED_BY_SIGNAL, FLAG_IN_PIECES, HEADER_LEN, Header, Kind},
 };
 
 use crate::{descriptors, perform, pieces, state::State, sys};
@@ -42,6 +42,10 @@ pub fn garbage() {
 
 fn run(channel: &mut UnixStream) -> io::Result<()> {
     channel.write_all(&Header::bare(Kind::Ready).encode())?;
+    if std::env::var("PROBE_START").as_deref() == Ok("chatty") {
+        // What nobody asks for, before any call.
+        channel.write_all(&[0x55; 10])?;
+    }
     let mut state = State::default();
     loop {
         let mut head = [0; HEADER_LEN];
@@ -94,6 +98,15 @@ fn break_frames(channel: &mut UnixStream, request: &Header, how: &str) -> io::Re
         // To a caller that takes no pieces, or of another call.
         "piece" => send(channel, Header { kind: Kind::Piece, ..good }, b"unasked"),
         "piece-of-another" => send(channel, Header { kind: Kind::Piece, lease: [1; 16], ..good }, b"other's"),
+        // Says of itself what only a launcher may say: that a signal ended it, and that the payload is at fault.
+        "forged-crash" => send(channel, Header { aux: ENDED_BY_SIGNAL + 11, ..good }, b"hi"),
+        "forged-status" => send(channel, Header { aux: 3, ..good }, b"hi"),
+        "forged-payload" => send(channel, Header { kind: Kind::Error, aux: BAD_PAYLOAD, ..good }, b"blame"),
+        // Its own words, and then its end.
+        "error-exit" => {
+            send(channel, Header { kind: Kind::Error, ..good }, b"last words")?;
+            std::process::exit(5)
+        }
         "wrong-kind" => send(channel, Header { kind: Kind::Ready, ..good }, b""),
         "together" => channel.write_all(&[good.encode(), good.encode()].concat()),
         // The second answer comes when nobody asks: it must not be taken for the next call's.

@@ -57,6 +57,20 @@ pub fn tcp(mib: u64) -> Outcome {
     Ok((taken / MIB).to_string().into_bytes())
 }
 
+/// Forks a child that touches so many MiB, and tells how it ended.
+pub fn lose_child(mib: u64) -> Outcome {
+    match sys::fork().map_err(|e| e.to_string())? {
+        ForkResult::Child => {
+            drop(alloc(mib));
+            std::process::exit(0)
+        }
+        ForkResult::Parent { child } => {
+            let ended = nix::sys::wait::waitpid(child, None).map_err(|e| e.to_string())?;
+            Ok(format!("{ended:?}").into_bytes())
+        }
+    }
+}
+
 /// Forks so many children that wait for their end.
 pub fn fork(count: u64) -> Outcome {
     let mut children = Vec::new();

@@ -129,6 +129,10 @@ pub fn perform(state: &mut state::State, text: &str) -> Outcome {
         "leak" => state.leak(number(1)?),
         "let-go" => state.let_go(),
         "fork" => limits::fork(number(1)?),
+        // Three that meet a limit and go on: with an answer, with an answer, with an error of their own.
+        "lose-child" => limits::lose_child(number(1)?),
+        "caught" => Ok(format!("caught {:?}", limits::fork(number(1)?)).into_bytes()),
+        "caught-error" => limits::fork(number(1)?).and(Err(String::new())).or(Err("my own words".into())),
         "bomb" => {
             let generations = u32::try_from(number(1)?).map_err(|e| e.to_string())?;
             limits::bomb(generations.min(limits::GENERATIONS_MAX), Duration::from_millis(number(2)?))

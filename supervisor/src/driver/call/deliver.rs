@@ -6,15 +6,15 @@ use std::{
 };
 
 use sublet_pool::{End, Event, LeaseId, Start};
-use sublet_proto::link::{frame::ENDED_BY_SIGNAL, sandbox::Protocol};
+use sublet_proto::link::sandbox::Protocol;
 use tokio::{sync::mpsc, time::timeout};
 
-use super::{Call, Failure, Held, Outlet};
+use super::{Call, Held, Outlet};
 use crate::{
     cgroups::bite::Level,
     driver::{
         Note,
-        verdict::{self, Failed, Noticed},
+        verdict::{self, Failed, Noticed, Tmp},
         winding::{self, WindingDown},
     },
     worker::{
@@ -58,7 +58,7 @@ impl Call {
     ) -> Delivered {
         let worker = delivery.worker.clone();
         let answered = |clean| self.driver.step(Event::Answered { worker: worker.id, lease, clean });
-        let unfit = |what: String| Delivered::Not(worker.clone(), what);
+        let unfit = |what: String| Delivered::Not(worker.clone(), Unfit { what, is_theirs: false });
         if thaw {
             match worker.apply_freeze() {
                 Ok(frozen) => delivery.frozen = frozen,
@@ -77,6 +77,11 @@ impl Call {
         // What it wrote before is not this call's, nor what it used.
         delivery.mark = Some(worker.log.begin(delivery.lease, || self.entry.settings.short_revision()));
         worker.meter().begin(worker.reading());
+        if worker.begin_call() && delivery.calls > 1 {
+            // It is not what it was when it answered its last call. A new one is taken as it is: it is as its start left it.
+            worker.meter().end(worker.reading());
+            return unfit("a process of it was ended for memory between two calls".into());
+        }
         delivery.throttled_above = worker.throttled_above();
         if let Some(token) = &worker.token {
             // Only a call that finds it past two thirds of its life waits here.
@@ -120,7 +125,8 @@ impl Call {
                     }
                     // What it said before it ended is the caller's, who may be a little late to take it.
                     let held = match timeout(TAKING_PATIENCE, exchanging).await {
-                        Ok(Some(Ok(Reply::Answer { payload, status: 0 }))) => Some(Ok(self.answer(payload, &delivery))),
+                        Ok(Some(Ok(Reply::Answer(payload)))) => Some(Ok(self.answer(payload, &delivery))),
+                        Ok(Some(Ok(Reply::Error(what)))) => Some(self.failure(&Failed::Handler(what), None, &delivery).await),
                         Ok(_) | Err(_) => None,
                     };
                     return Delivered::Overtaken(delivery, held, note);
@@ -135,23 +141,19 @@ impl Call {
             return Delivered::Replied(delivery, held);
         };
         let (held, mut clean) = match outcome {
-            Ok(Reply::Answer { payload, status: 0 }) => (Ok(self.answer(payload, &delivery)), true),
-            Ok(Reply::Answer { status, .. }) => {
-                let failed = match status.checked_sub(ENDED_BY_SIGNAL) {
-                    Some(signal) => Failed::Signal(i32::try_from(signal).unwrap_or(i32::MAX)),
-                    None => Failed::Status(i32::try_from(status).unwrap_or(i32::MAX)),
-                };
-                self.failure(&failed, &delivery).await
+            Ok(Reply::Answer(payload)) => (Ok(self.answer(payload, &delivery)), true),
+            Ok(Reply::Ended { how, tmp_was_full }) => {
+                (self.failure(&Failed::Process(how), Some(tmp_was_full), &delivery).await, true)
             }
             Ok(Reply::BadPayload(why)) => {
                 let why = String::from_utf8_lossy(&why);
                 (self.failed(verdict::bad_payload(&self.entry, &why), Some(&delivery)), true)
             }
-            Ok(Reply::Error(what)) => self.failure(&Failed::Handler(what), &delivery).await,
+            Ok(Reply::Error(what)) => (self.failure(&Failed::Handler(what), None, &delivery).await, true),
             Err(Fault::NotDelivered(what)) => {
                 self.put_payload(payload);
                 worker.meter().end(worker.reading());
-                return unfit(what);
+                return Delivered::Not(worker.clone(), Unfit { what, is_theirs: true });
             }
             Err(Fault::TooLarge { seen, .. }) => {
                 (self.failed(verdict::answer_too_large(&self.entry, seen), Some(&delivery)), false)
@@ -160,7 +162,7 @@ impl Call {
                 (self.failed(verdict::stream_too_large(&self.entry, limit), Some(&delivery)), false)
             }
             Err(Fault::BadFrame(what)) => (self.failed(verdict::bad_frame(&what), Some(&delivery)), false),
-            Err(Fault::Os(error)) => (Err(Failure::Ours(format!("talk to the worker: {error}"))), false),
+            Err(Fault::Os(error)) => (Err(self.ours(format!("talk to the worker: {error}"))), false),
             Err(Fault::Closed) => {
                 // The end of its process is announced by its keeper, and the pool then says what becomes of the call.
                 if let Ok(note) = timeout(DEATH_PATIENCE, notes.recv()).await {
@@ -170,6 +172,9 @@ impl Call {
                 (self.failed(verdict::bad_frame(what), Some(&delivery)), false)
             }
         };
+        // Where the kernel ended one process of it for memory (v1 has no group kill) the rest is not what it was: the answer
+        // stands, and no other call meets this worker.
+        clean &= !worker.has_lost_a_process();
         let mut winding = None;
         if clean && protocol == Protocol::Lambda {
             // First: whoever has the answer may call again before we get any further.
@@ -192,19 +197,17 @@ impl Call {
         Delivered::Replied(delivery, held)
     }
 
-    /// The worker lives and the call failed. Also says whether the worker may go on.
-    async fn failure(&self, failed: &Failed, delivery: &Delivery) -> (Held, bool) {
-        let worker = &delivery.worker;
-        let left = self.driver.shop.nursery.left(worker.id.0).await;
-        let tree = self.driver.shop.quotas.tree();
-        let (oom_kills, name) = worker.leaf().map_or((0, ""), |leaf| (leaf.bites().oom_kills, leaf.name()));
-        let memory_bite = (oom_kills > 0).then(|| tree.memory_bite(name));
-        let refused = worker.refused_calls();
-        let forks_refused = worker.was_refused_forks().then(|| tree.pids_bite(name));
-        let noticed = Noticed { refused: &refused, forks_refused };
-        let verdict = verdict::of_failure(&self.scope(), failed, left, memory_bite, noticed);
-        // Where the kernel ended one process of it for memory (v1 has no group kill), the rest is not what it was.
-        (self.failed(verdict, Some(delivery)), oom_kills == 0)
+    /// The function said, or its process by its end, that the call failed. `tmp_was_full`: whether its /tmp was when the call
+    /// came, where our launcher has looked.
+    async fn failure(&self, failed: &Failed, tmp_was_full: Option<bool>, delivery: &Delivery) -> Held {
+        let left = self.driver.shop.nursery.left(delivery.worker.id.0).await;
+        let noticed = Noticed {
+            tmp: left.map(|left| Tmp { space: left.tmp, was_full: tmp_was_full }),
+            is_out_of_descriptors: left.is_some_and(|left| left.is_out_of_descriptors),
+            refused: delivery.worker.refused_calls(),
+            ..self.noticed(&delivery.worker)
+        };
+        self.failed_after(verdict::of_failure(&self.scope(), failed, &noticed), delivery, &noticed)
     }
 }
 
@@ -237,5 +240,13 @@ pub(super) enum Delivered {
     /// The pool has said what becomes of the call before there was a reply, or before its worker was free again.
     Overtaken(Delivery, Option<Held>, Option<Note>),
     /// The worker cannot have read it.
-    Not(Arc<Worker>, String),
+    Not(Arc<Worker>, Unfit),
+}
+
+/// Why a worker was not given a call.
+#[derive(Debug)]
+pub(super) struct Unfit {
+    pub(super) what: String,
+    /// Whether the function has made it so.
+    pub(super) is_theirs: bool,
 }

@@ -20,8 +20,8 @@ use sublet_pool::{CallId, Event, PoolKey, Refusal, SubTenant};
 use sublet_proto::v1::{Receipt, Verdict};
 use tokio::sync::{mpsc, oneshot};
 
-use self::deliver::{Delivered, Delivery};
-use super::{Driver, Note, catalogue::Entry, hit::Hit, reason, rejection::Rejection};
+use self::deliver::{Delivered, Delivery, Unfit};
+use super::{Driver, Note, catalogue::Entry, hit::Hit, reason, rejection::Rejection, verdict};
 use crate::{
     config::Isolation,
     events::book::{Kind, Seen},
@@ -66,9 +66,19 @@ pub enum Failure {
     /// It was not accepted.
     Rejected(Rejection),
     /// It was accepted and did not end well: theirs.
-    Verdict(Box<Verdict>),
-    /// The host or sublet failed it: ours.
-    Ours(String),
+    Verdict {
+        /// What the caller is told.
+        verdict: Box<Verdict>,
+        /// What only operators are told; empty when there is no more to tell.
+        detail: String,
+    },
+    /// The host or sublet failed it: ours. The caller is told the id and no more.
+    Ours {
+        /// By which operators find the rest.
+        error_id: String,
+        /// What happened, for operators.
+        what: String,
+    },
     /// Its caller went away.
     Cancelled,
 }
@@ -235,7 +245,7 @@ impl Call {
         let counter = match &result {
             Ok(_) => &counters.answered,
             Err(Failure::Rejected(_)) => &counters.refused,
-            Err(Failure::Verdict(_) | Failure::Ours(_) | Failure::Cancelled) => &counters.failed,
+            Err(Failure::Verdict { .. } | Failure::Ours { .. } | Failure::Cancelled) => &counters.failed,
         };
         counter.fetch_add(1, Ordering::Relaxed);
         if let (Some(recorder), Some(ticket)) = (&self.driver.recorder, recording) {
@@ -243,9 +253,6 @@ impl Call {
         }
         if let Err(failure) = &result {
             self.note(failure);
-        }
-        if let Err(Failure::Ours(what)) = &result {
-            tracing::error!(tenant = %self.entry.tenant, function = %self.entry.name, what, "a call was failed by sublet");
         }
         outlet.give(result);
     }
@@ -259,17 +266,41 @@ impl Call {
                 let of = if let Rejection::Refused(_, of) = rejection { of.as_deref() } else { None };
                 (reason::of_rejection(rejection), hit(of), String::new(), rejection.to_string())
             }
-            Failure::Ours(what) => ("INTERNAL", Hit::default(), String::new(), what.clone()),
-            Failure::Verdict(verdict) => {
-                let Verdict { setting, limit, seen, level, message, .. } = &**verdict;
+            Failure::Ours { error_id, what } => {
+                let Entry { tenant, name, .. } = &*self.entry;
+                tracing::error!(error_id, %tenant, function = %name, what, "a call was failed by sublet");
+                let seen = Seen { message: what.clone(), error_id: error_id.clone(), ..Seen::default() };
+                return self.driver.hub.fault(self.kind("INTERNAL", "", ""), seen);
+            }
+            Failure::Verdict { verdict, detail } => {
+                let Verdict { setting, limit, seen, level, message, error_id, .. } = &**verdict;
+                let reason = reason::of_verdict(verdict.kind());
                 let worker = verdict.receipt.as_ref().map(|receipt| receipt.worker.clone()).unwrap_or_default();
-                let seen = Seen { limit: limit.clone(), observed: seen.clone(), worker, message: message.clone() };
-                let kind = self.kind(reason::of_verdict(verdict.kind()), level, setting);
-                return self.driver.hub.fault(kind, seen);
+                let mut message = message.clone();
+                if !detail.is_empty() {
+                    let Entry { tenant, name, .. } = &*self.entry;
+                    // The one place where each of them is told: equal faults are folded, and keep the last.
+                    tracing::warn!(error_id, %tenant, function = %name, reason, detail, "a call failed, and its caller was not told all");
+                    message = format!("{message}: {detail}");
+                }
+                let (limit, observed, error_id) = (limit.clone(), seen.clone(), error_id.clone());
+                let kind = self.kind(reason, level, setting);
+                return self.driver.hub.fault(kind, Seen { limit, observed, worker, message, error_id });
             }
         };
         let kind = self.kind(reason, hit.level, &hit.setting);
-        self.driver.hub.fault(kind, Seen { limit: hit.limit, observed: hit.observed, worker, message });
+        let Hit { limit, observed, .. } = hit;
+        self.driver.hub.fault(kind, Seen { limit, observed, worker, message, error_id: String::new() });
+    }
+
+    /// By which this call's failure is found.
+    fn error_id(&self) -> String {
+        self.driver.shop.labels.error_id(CallId(self.wanted.call.load(Ordering::SeqCst)))
+    }
+
+    /// The host or sublet has failed it.
+    fn ours(&self, what: impl Into<String>) -> Failure {
+        Failure::Ours { error_id: self.error_id(), what: what.into() }
     }
 
     fn kind(&self, reason: &'static str, level: &str, setting: &str) -> Kind {
@@ -329,6 +360,8 @@ impl Call {
         let (call, mut notes) = self.register();
         let mut last: Option<(Delivery, Option<Held>)> = None;
         let mut unfit = 0;
+        // What the last one that was unfit had done, when its function had made it so.
+        let mut broken: Option<String> = None;
         let mut ahead = None;
         loop {
             let note = match ahead.take() {
@@ -336,11 +369,15 @@ impl Call {
                 None => notes.recv().await,
             };
             match note {
-                None => return Err(Failure::Ours("the call was lost by the driver".into())),
+                None => return Err(self.ours("the call was lost by the driver")),
                 Some(Note::Settle { end, worker }) => {
                     let (delivery, held) = last.map_or((None, None), |(delivery, held)| (Some(delivery), held));
                     if unfit >= DELIVERIES_MAX {
-                        return Err(Failure::Ours(format!("{unfit} workers in a row were unfit when the call came")));
+                        return match broken {
+                            // Each of its workers has said what nobody asked for: the function is so, and not the host.
+                            Some(what) => self.failed(verdict::bad_frame(&what), None),
+                            None => Err(self.ours(format!("{unfit} workers in a row were unfit when the call came"))),
+                        };
                     }
                     let result = match held {
                         // Whatever has become of its worker since: this is what the caller has got.
@@ -356,7 +393,7 @@ impl Call {
                     self.driver.step(Event::Cancel { call });
                     let result = match &last {
                         Some((delivery, _)) => self.died(&delivery.worker, Some(delivery)).await,
-                        None => Err(Failure::Ours("an answer was begun by no worker".into())),
+                        None => Err(self.ours("an answer was begun by no worker")),
                     };
                     self.count(&result, last.as_ref().map(|(delivery, _)| delivery));
                     return result;
@@ -379,8 +416,9 @@ impl Call {
                             last = Some((delivery, held));
                             ahead = note;
                         }
-                        Delivered::Not(worker, what) => {
+                        Delivered::Not(worker, Unfit { what, is_theirs }) => {
                             unfit += 1;
+                            broken = is_theirs.then(|| what.clone());
                             let (tenant, function) = (&self.entry.tenant, &self.entry.name);
                             tracing::warn!(worker = worker.name(), %tenant, %function, what, "a worker was unfit when its next call came");
                             last = None;

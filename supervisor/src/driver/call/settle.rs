@@ -6,18 +6,18 @@ use std::{
 };
 
 use bytes::Bytes;
-use sublet_pool::{End, Refusal, Stage, Start};
+use sublet_pool::{BACKOFF_FIRST, End, Refusal, Stage, Start};
 use sublet_proto::v1::{self, Receipt, Verdict, VerdictKind};
 use tokio::time::sleep;
 
 use super::{Answer, Call, Failure, Held, deliver::Delivery};
 use crate::{
-    cgroups::bite::Level,
+    cgroups::{bite::Level, leaf::Bites},
     driver::{
         hit::Scope,
         reason,
         rejection::Rejection,
-        verdict::{self, HeldBack, Noticed},
+        verdict::{self, HeldBack, Noticed, Tmp},
     },
     hex::hex,
     logs::{report::Report, words::Words},
@@ -31,6 +31,14 @@ const POST_MORTEM_PATIENCE: Duration = Duration::from_secs(2);
 /// Of a call's log, what goes with its answer or verdict, in bytes: the end of it.
 const LOG_TAIL_MAX_BYTES: usize = 4096;
 
+/// A verdict of which operators are told more than the caller.
+pub(super) fn with_detail(held: Held, more: String) -> Held {
+    match held {
+        Err(Failure::Verdict { verdict, .. }) => Err(Failure::Verdict { verdict, detail: more }),
+        other => other,
+    }
+}
+
 fn log_tail(delivery: &Delivery, mark: Mark) -> Words {
     delivery.worker.log.since(mark).last(LOG_TAIL_MAX_BYTES)
 }
@@ -38,7 +46,11 @@ fn log_tail(delivery: &Delivery, mark: Mark) -> Words {
 impl Call {
     pub(super) fn answer(&self, payload: Bytes, delivery: &Delivery) -> Answer {
         let used = delivery.worker.meter().end(delivery.worker.reading());
-        let receipt = self.receipt(Some(delivery), used);
+        let mut receipt = self.receipt(Some(delivery), used);
+        let noticed = self.noticed(&delivery.worker);
+        if noticed.has_limits() {
+            receipt.remarks = verdict::remarks(&self.scope(), &noticed, None);
+        }
         self.report(delivery, &receipt, None);
         let log = match delivery.mark.filter(|_| self.want_log) {
             Some(mark) => log_tail(delivery, mark),
@@ -67,7 +79,7 @@ impl Call {
             // It goes on with the next revision.
             Err(Failure::Rejected(Rejection::Refused(Refusal::UnknownFunction, _))) => return,
             Err(Failure::Rejected(_)) => CallEnd::Refused,
-            Err(Failure::Verdict(_) | Failure::Ours(_) | Failure::Cancelled) => CallEnd::Failed,
+            Err(Failure::Verdict { .. } | Failure::Ours { .. } | Failure::Cancelled) => CallEnd::Failed,
         };
         match delivery {
             Some(delivery) => {
@@ -103,7 +115,7 @@ impl Call {
             limit_millis: quota(level),
         });
         let verdict = verdict::or_cpu(&self.scope(), of_deadline, held);
-        self.failed_with(verdict, Some(delivery), used, None)
+        self.failed_with(verdict, Some(delivery), used, &self.noticed(worker), None)
     }
 
     /// What the quotas of the levels above held back since the delivery.
@@ -113,10 +125,29 @@ impl Call {
         pairs.map(|((level, now), (_, before))| (level, now.saturating_sub(*before))).collect()
     }
 
+    /// What the counters of a worker that is there say of its current call. Costs two reads of open files.
+    pub(super) fn noticed(&self, worker: &Worker) -> Noticed {
+        let Bites { oom_kills, pids_refused } = worker.bites_in_call();
+        let leaf = worker.leaf().map_or("", |leaf| leaf.name());
+        let tree = self.driver.shop.quotas.tree();
+        Noticed {
+            memory: (oom_kills > 0).then(|| tree.memory_bite(leaf)),
+            forks: (pids_refused > 0).then(|| tree.pids_bite(leaf)),
+            ..Noticed::default()
+        }
+    }
+
     /// Adds to a verdict what every verdict carries.
     pub(super) fn failed(&self, verdict: Verdict, delivery: Option<&Delivery>) -> Held {
+        let noticed = delivery.map(|delivery| self.noticed(&delivery.worker)).unwrap_or_default();
         let used = delivery.map(|delivery| delivery.worker.meter().end(delivery.worker.reading()));
-        self.failed_with(verdict, delivery, used.unwrap_or_default(), None)
+        self.failed_with(verdict, delivery, used.unwrap_or_default(), &noticed, None)
+    }
+
+    /// The same, of a call of which more was noticed than counters say.
+    pub(super) fn failed_after(&self, verdict: Verdict, delivery: &Delivery, noticed: &Noticed) -> Held {
+        let used = delivery.worker.meter().end(delivery.worker.reading());
+        self.failed_with(verdict, Some(delivery), used, noticed, None)
     }
 
     fn failed_with(
@@ -124,6 +155,7 @@ impl Call {
         verdict: Verdict,
         delivery: Option<&Delivery>,
         used: Reading,
+        noticed: &Noticed,
         post: Option<&PostMortem>,
     ) -> Held {
         let worker = delivery.map(|delivery| &delivery.worker);
@@ -131,6 +163,9 @@ impl Call {
         if let Some(post) = post {
             receipt.memory_peak_bytes = post.memory_peak_bytes;
             receipt.exit = post.exit();
+        }
+        if noticed.has_limits() {
+            receipt.remarks = verdict::remarks(&self.scope(), noticed, Some(verdict.kind()));
         }
         if let Some(delivery) = delivery {
             let kind = verdict.kind();
@@ -148,15 +183,10 @@ impl Call {
             Some(worker) => worker.refused_calls(),
             None => verdict.refused_syscalls,
         };
-        let receipt = Some(receipt);
-        Err(Failure::Verdict(Box::new(Verdict {
-            receipt,
-            log_tail,
-            platform_lines,
-            log_reaches_back,
-            refused_syscalls,
-            ..verdict
-        })))
+        let (receipt, error_id) = (Some(receipt), self.error_id());
+        let verdict =
+            Verdict { receipt, log_tail, platform_lines, log_reaches_back, refused_syscalls, error_id, ..verdict };
+        Err(Failure::Verdict { verdict: Box::new(verdict), detail: String::new() })
     }
 
     pub(super) async fn settled(
@@ -167,9 +197,7 @@ impl Call {
         held: Option<Held>,
     ) -> Held {
         match end {
-            End::Answered { .. } => {
-                held.unwrap_or_else(|| Err(Failure::Ours("the call was answered without an answer".into())))
-            }
+            End::Answered { .. } => held.unwrap_or_else(|| Err(self.ours("the call was answered without an answer"))),
             End::Deadline { at, .. } => self.deadline_passed(at, delivery),
             End::Cancelled { .. } => {
                 if let Some(delivery) = delivery {
@@ -177,25 +205,36 @@ impl Call {
                 }
                 Err(Failure::Cancelled)
             }
-            // It ended after it had answered, in full and in time.
-            End::WorkerDied { .. } if matches!(held, Some(Ok(_))) => {
-                held.unwrap_or_else(|| Err(Failure::Ours("the call was answered without an answer".into())))
-            }
-            End::WorkerDied { .. } => match worker {
-                Some(worker) => self.died(&worker, delivery).await,
-                None => Err(Failure::Ours("the worker is gone and nothing is known of it".into())),
+            End::WorkerDied { .. } => match (held, worker) {
+                // It ended after it had answered, or said why it does not, in full and in time.
+                (Some(held), _) => held,
+                (None, Some(worker)) => self.died(&worker, delivery).await,
+                (None, None) => Err(self.ours("the worker is gone and nothing is known of it")),
             },
+            // The worker had been started and died of a call: its key backs off, and calls that wait are answered for that. One
+            // that it was to be given again has an end of its own to tell.
+            End::StartFailed { .. } if worker.as_ref().is_some_and(|worker| worker.starting().is_some()) => {
+                match delivery {
+                    Some(delivery) => self.died(&delivery.worker, Some(delivery)).await,
+                    None => {
+                        let refusal = Refusal::CrashBackoff { retry_after: BACKOFF_FIRST };
+                        Err(Failure::Rejected(Rejection::Refused(refusal, None)))
+                    }
+                }
+            }
             End::StartFailed { .. } => match worker.as_deref().map(Worker::start_failure) {
-                Some(StartFailure::Theirs { message, setting, said }) => {
+                Some(StartFailure::Theirs { message, detail, setting, said }) => {
                     let verdict = verdict::start(&self.entry, &message, setting);
                     let verdict = Verdict { function_error: said, ..verdict };
                     let log_tail = worker.as_ref().map(|worker| worker.log.all().bytes).unwrap_or_default();
                     let refused_syscalls = worker.as_ref().map(|worker| worker.refused_calls()).unwrap_or_default();
-                    self.failed(Verdict { log_tail, refused_syscalls, ..verdict }, None)
+                    with_detail(self.failed(Verdict { log_tail, refused_syscalls, ..verdict }, None), detail)
                 }
-                Some(StartFailure::Token(error)) => self.failed(verdict::token(&self.entry, &error), None),
-                Some(StartFailure::Ours(message)) => Err(Failure::Ours(format!("make a worker: {message}"))),
-                None => Err(Failure::Ours("the worker is gone and nothing is known of it".into())),
+                Some(StartFailure::Token(error)) => {
+                    with_detail(self.failed(verdict::token(&self.entry, &error), None), error.what)
+                }
+                Some(StartFailure::Ours(message)) => Err(self.ours(format!("make a worker: {message}"))),
+                None => Err(self.ours("the worker is gone and nothing is known of it")),
             },
             End::Refused(Refusal::DeadlinePast) => Err(Failure::Rejected(Rejection::DeadlinePast)),
             End::Refused(refusal) => {
@@ -220,21 +259,27 @@ impl Call {
     }
 
     pub(super) async fn died(&self, worker: &Worker, delivery: Option<&Delivery>) -> Held {
-        let forks_refused = worker.was_refused_forks();
-        let leaf = worker.leaf().map_or("", |leaf| leaf.name());
-        let forks_refused = forks_refused.then(|| self.driver.shop.quotas.tree().pids_bite(leaf));
+        // Asked before its group is gone: the level of a limit is found by what is in use.
+        let alive = self.noticed(worker);
         let post = tokio::select! {
             post = worker.post_mortem() => post,
             () = sleep(POST_MORTEM_PATIENCE) => None,
         };
         let Some(post) = post else {
-            return Err(Failure::Ours("the worker died and cannot be examined".into()));
+            return Err(self.ours("the worker died and cannot be examined"));
         };
-        let refused = worker.refused_calls();
-        let noticed = Noticed { refused: &refused, forks_refused: forks_refused.or(post.pids_bite) };
-        let verdict = verdict::of_death(&self.scope(), &post, noticed);
+        // Nobody has looked at its /tmp when the call came. That of its first call was empty, but for what its start left.
+        let was_full = delivery.is_some_and(|delivery| delivery.calls == 1).then_some(false);
+        let noticed = Noticed {
+            refused: worker.refused_calls(),
+            memory: alive.memory.or(post.memory_bite),
+            forks: alive.forks.or(post.pids_bite),
+            tmp: post.function.and_then(|end| end.tmp).map(|space| Tmp { space, was_full }),
+            is_out_of_descriptors: false,
+        };
+        let verdict = verdict::of_death(&self.scope(), &post, &noticed);
         let used = delivery.map(|delivery| delivery.worker.meter().end(delivery.worker.reading()));
-        self.failed_with(verdict, delivery, used.unwrap_or_default(), Some(&post))
+        self.failed_with(verdict, delivery, used.unwrap_or_default(), &noticed, Some(&post))
     }
 
     fn receipt(&self, delivery: Option<&Delivery>, used: Reading) -> Receipt {
@@ -270,6 +315,7 @@ impl Call {
             calls: delivery.calls,
             supervisor_time: wire(delivery.read.0),
             answer_read_bytes: delivery.read.1,
+            remarks: Vec::new(),
         }
     }
 }

@@ -3,8 +3,9 @@
 use sublet_pool::{Event, LeaseId};
 
 use super::{
-    Call, Failure,
+    Call,
     deliver::{Delivered, Delivery},
+    settle::with_detail,
 };
 use crate::{driver::verdict, token::hold::TokenError, worker::Loan};
 
@@ -12,8 +13,10 @@ impl Call {
     /// The worker has not seen the call, and is as fit as it was: the next one may find the provider well again.
     pub(super) fn without_token(&self, error: TokenError, loan: Loan, delivery: Delivery, lease: LeaseId) -> Delivered {
         let held = match error {
-            TokenError::Provider(error) => self.failed(verdict::token(&self.entry, &error), Some(&delivery)),
-            TokenError::Ours(_) => Err(Failure::Ours(error.to_string())),
+            TokenError::Provider(error) => {
+                with_detail(self.failed(verdict::token(&self.entry, &error), Some(&delivery)), error.what)
+            }
+            TokenError::Ours(_) => Err(self.ours(error.to_string())),
         };
         let worker = &delivery.worker;
         worker.log.end();

@@ -28,6 +28,7 @@ fn fault(folded: &Folded, driver: &Driver) -> Fault {
         last: Some((*last).into()),
         worker: seen.worker.clone(),
         message: seen.message.clone(),
+        error_id: seen.error_id.clone(),
     }
 }
 
