@@ -21,7 +21,6 @@ const PYTHON_END: &str = "# ---- the function ";
 const PYTHON_EXAMPLE: &str = of_rootfs!("examples/sqlite-report/sqlite_report.py");
 const PYTHON_HEAD: &str = r#""""The protocol of sublet's `stream` functions. Give `serve` a handler; it returns when the worker is to end."""
 
-import fcntl
 import os
 import socket
 import struct
@@ -38,7 +37,7 @@ SUB_TENANT = os.environ.get("SUBLET_SUB_TENANT", "")
 const LINK: &str = "//! What a function and sublet say to each other.\n\n/// See [`frame`].\npub mod link {\n    pub mod frame;\n\n    \
                     /// The descriptor on which a function finds its channel.\n    pub const CHANNEL_FD: i32 = 3;\n}\n";
 const FUNCTION_MANIFEST: &str = "[package]\nname = \"sublet-function\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n[dependencies]\nnix \
-                                 = { version = \"0.31.3\", features = [\"fs\", \"resource\", \"socket\", \"uio\"] }\nsublet-proto = { \
+                                 = { version = \"0.31.3\", features = [\"fs\", \"socket\", \"uio\"] }\nsublet-proto = { \
                                  path = \"proto\" }\n";
 const LINK_MANIFEST: &str = "[package]\nname = \"sublet-proto\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n[dependencies]\nthiserror = \"2.0.21\"\n";
 
@@ -110,7 +109,7 @@ mod tests {
     #[test]
     fn python_gets_the_whole_protocol_and_nothing_of_the_example() {
         let text = &python()[1].text;
-        for part in ["def serve(handler):", "def _receive(channel):", "def _sealed_file(content):"] {
+        for part in ["def serve(handler):", "def _receive(channel):", "def _read(channel, length):"] {
             assert!(text.contains(part), "{part}");
         }
         assert!(!text.contains("sqlite") && !text.contains("----"), "{text}");
