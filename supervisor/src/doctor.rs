@@ -1,6 +1,8 @@
 //! What this host can enforce and what not, found by looking, each with its remedy. `serve` refuses by it, `sublet doctor`
 //! prints it, Health repeats it.
 
+mod advice;
+
 use std::{collections::BTreeSet, fs, path::Path};
 
 use caps::{CapSet, Capability};
@@ -43,6 +45,8 @@ pub enum Outcome {
     Degraded(Degradation),
     /// There is no form of it here, and only a configuration that asks for it is refused, unless it accepts that.
     Absent(Degradation),
+    /// Nothing of ours is missing, but the host could be set up so that functions reach less of it. `serve` goes on.
+    Advice,
     /// `serve` cannot go on.
     Missing,
 }
@@ -61,6 +65,11 @@ pub struct Check {
 }
 
 impl Check {
+    /// Whether it is enforced, however the host could be set up better.
+    pub fn is_enforced(&self) -> bool {
+        matches!(self.outcome, Outcome::Ok | Outcome::Advice)
+    }
+
     /// Whether it is as it should be.
     pub fn is_ok(&self) -> bool {
         self.outcome == Outcome::Ok
@@ -90,6 +99,7 @@ impl Report {
         report.cgroups();
         report.filters();
         report.supervisor();
+        report.host(&advice::Host::new(Path::new("/")));
         report
     }
 
@@ -105,6 +115,11 @@ impl Report {
     fn prefer(&mut self, name: &'static str, value: impl Into<String>, ok: bool, or: Degradation, remedy: &str) {
         let accept = format!("{remedy}, or accept it: host.accept_degraded = [\"{or}\"]");
         self.push(name, value, if ok { Outcome::Ok } else { Outcome::Degraded(or) }, &accept);
+    }
+
+    /// Something of the host that `serve` does not ask for.
+    fn advise(&mut self, name: &'static str, value: impl Into<String>, ok: bool, remedy: &str) {
+        self.push(name, value, if ok { Outcome::Ok } else { Outcome::Advice }, remedy);
     }
 
     /// Something that only some configurations ask for.
@@ -229,6 +244,8 @@ impl Report {
             can_kill || is_root,
             "boot Linux 5.14 or later",
         );
+        let value = if found.nsdelegate { "on" } else { "off" };
+        self.advise("nsdelegate", value, found.nsdelegate, advice::NSDELEGATE);
         self.own_group(&found);
         self.swap(&found);
         self.more_limits(&found);
@@ -257,7 +274,7 @@ impl Report {
             Outcome::Absent(degradation) if !config.host.accept_degraded.contains(&degradation) => {
                 Some((check, degradation))
             }
-            Outcome::Absent(_) | Outcome::Ok | Outcome::Degraded(_) | Outcome::Missing => None,
+            Outcome::Absent(_) | Outcome::Ok | Outcome::Advice | Outcome::Degraded(_) | Outcome::Missing => None,
         });
         let asked = |key: &'static str| config.written.iter().filter(move |name| name.ends_with(&format!(".{key}")));
         absent
@@ -274,7 +291,7 @@ impl Report {
     pub fn absent(&self) -> impl Iterator<Item = Degradation> {
         self.checks.iter().filter_map(|check| match check.outcome {
             Outcome::Absent(degradation) => Some(degradation),
-            Outcome::Ok | Outcome::Degraded(_) | Outcome::Missing => None,
+            Outcome::Ok | Outcome::Advice | Outcome::Degraded(_) | Outcome::Missing => None,
         })
     }
 
@@ -338,7 +355,7 @@ impl Report {
     pub fn degraded(&self) -> impl Iterator<Item = Degradation> {
         self.checks.iter().filter_map(|check| match check.outcome {
             Outcome::Degraded(degradation) => Some(degradation),
-            Outcome::Ok | Outcome::Absent(_) | Outcome::Missing => None,
+            Outcome::Ok | Outcome::Advice | Outcome::Absent(_) | Outcome::Missing => None,
         })
     }
 
@@ -353,7 +370,7 @@ impl Report {
     /// One line for each check that stands in the way.
     pub fn refuse(&self, accepted: &BTreeSet<Degradation>) -> Result<(), String> {
         let in_the_way = |check: &&Check| match check.outcome {
-            Outcome::Ok | Outcome::Absent(_) => false,
+            Outcome::Ok | Outcome::Advice | Outcome::Absent(_) => false,
             Outcome::Degraded(degradation) => !accepted.contains(&degradation),
             Outcome::Missing => true,
         };

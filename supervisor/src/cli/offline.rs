@@ -106,6 +106,7 @@ pub fn doctor(path: Option<&Path>, json: bool) -> Result<(), Failed> {
                     Outcome::Ok => "ok",
                     Outcome::Degraded(_) => "degraded",
                     Outcome::Absent(_) => "absent",
+                    Outcome::Advice => "advice",
                     Outcome::Missing => "missing",
                 };
                 json!({ "name": check.name, "value": check.value, "state": state, "remedy": check.remedy })
@@ -120,6 +121,7 @@ pub fn doctor(path: Option<&Path>, json: bool) -> Result<(), Failed> {
                     Outcome::Degraded(degradation) if accepted.contains(&degradation) => "accepted",
                     Outcome::Degraded(_) => "DEGRADED",
                     Outcome::Absent(_) => "absent",
+                    Outcome::Advice => "advice",
                     Outcome::Missing => "MISSING",
                 };
                 vec![check.name.to_owned(), word.to_owned(), check.value.clone()]

@@ -374,7 +374,7 @@ async fn run(
     let facts = report.checks.iter().filter(|check| check.name != jail::OUTLOOK).map(|check| Fact {
         name: check.name.to_owned(),
         value: check.value.clone(),
-        ok: check.is_ok(),
+        ok: check.is_enforced(),
     });
     let facts: Vec<Fact> = facts.chain(jail.facts(own_memory)).collect();
     let descriptors = descriptors::allowed();
