@@ -1,11 +1,39 @@
 //! The end: nothing of this supervisor's run stays on the host.
 
-use std::{fs, os::unix::fs::FileTypeExt, path::Path};
+use std::{
+    fs,
+    os::unix::fs::FileTypeExt,
+    path::Path,
+    thread::sleep,
+    time::{Duration, Instant},
+};
 
-use nix::sys::wait::waitpid;
+use nix::{
+    errno::Errno,
+    sys::wait::{WaitPidFlag, WaitStatus, waitpid},
+};
 use sublet_proto::link::sandbox::{CGROUP_POOL, CGROUP_RUNNER, NurseryConfig};
 
 use crate::cgroups;
+
+/// How long children that were killed may take to end. One that somebody has moved out of the pool was not killed, and one
+/// that waits for a broken disk does not end; neither may hold everything else up.
+const REAP_TIMEOUT: Duration = Duration::from_secs(5);
+const REAP_INTERVAL: Duration = Duration::from_millis(1);
+
+/// Takes in every child that has ended, until there is none any more. False when the time is over before that.
+fn reap_all(patience: Duration) -> bool {
+    let end = Instant::now() + patience;
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) if Instant::now() >= end => return false,
+            Ok(WaitStatus::StillAlive) => sleep(REAP_INTERVAL),
+            Ok(_) | Err(Errno::EINTR) => {}
+            // ECHILD: nobody is left.
+            Err(_) => return true,
+        }
+    }
+}
 
 /// Kills everything in the pool and in the runner's group, reaps it, gives supervisor and nursery back to where they came from and removes every
 /// cgroup and the sockets. Returns what would not go.
@@ -21,7 +49,10 @@ pub fn remove(config: &NurseryConfig) -> Vec<String> {
         }
     }
     // Zombies hold their cgroup; all killed processes are our children or theirs.
-    while waitpid(None, None).is_ok() {}
+    if !reap_all(REAP_TIMEOUT) {
+        // Ended by the end of this process, which is what they die with; but it is told.
+        left.push("processes that are no longer in their group, or that the kernel cannot end".into());
+    }
     for dir in [&pool, &runner] {
         if !cgroups::wait_empty(dir) {
             left.push(format!("{} still has processes", dir.display()));
@@ -53,4 +84,25 @@ pub fn remove(config: &NurseryConfig) -> Vec<String> {
         }
     }
     left
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    // No other test of this crate has children: all of this process's are waited for.
+    #[expect(clippy::zombie_processes, reason = "reap_all waits for it, which is what is tested")]
+    #[test]
+    fn child_that_does_not_end_holds_nothing_up_and_one_that_has_is_taken_in() {
+        let mut child = Command::new("sleep").arg("600").spawn().unwrap();
+        let begin = Instant::now();
+        assert!(!reap_all(Duration::from_millis(50)));
+        assert!(begin.elapsed() < Duration::from_secs(5));
+        child.kill().unwrap();
+        assert!(reap_all(Duration::from_secs(5)));
+        let is_there = fs::exists(format!("/proc/{}", child.id())).unwrap();
+        assert!(!is_there, "its zombie is left");
+    }
 }
