@@ -42,5 +42,6 @@ pub mod serve;
 mod socket;
 mod sys;
 pub mod token;
+pub mod trust;
 pub mod usage;
 pub mod worker;

@@ -86,16 +86,17 @@ pub fn shim(name: &str) -> io::Result<(Command, std::fs::File)> {
     Ok((command, file))
 }
 
-/// Starts the nursery from memory and tells it its bounds. `lock` is the lock of the state directory, which it holds on
-/// to until everything is cleaned up.
+/// Starts the nursery from memory and tells it its bounds. `locks` are those of the state directory and of the cgroups,
+/// which it holds on to until everything is cleaned up.
 ///
 /// # Errors
 /// When it cannot be started, or cannot work on this host.
-pub fn start_nursery(config: NurseryConfig, lock: &OwnedFd) -> Result<Started, NurseryError> {
+pub fn start_nursery(config: NurseryConfig, locks: &[&OwnedFd]) -> Result<Started, NurseryError> {
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
         .map_err(|e| start("make a socket pair")(e.into()))?;
     let (mut command, file) = shim("sublet-nursery").map_err(start("write the shim to memory"))?;
-    crate::sys::pass_descriptors(&mut command, &theirs, lock);
+    let passed: Vec<_> = std::iter::once(&theirs).chain(locks.iter().copied()).map(AsFd::as_fd).collect();
+    crate::sys::pass_descriptors(&mut command, &passed).map_err(start("pass its descriptors"))?;
     let child = command.spawn().map_err(start("run the shim from memory"))?;
     drop((theirs, file));
     let started = Started { child, socket: ours };

@@ -20,7 +20,10 @@ use std::{
 use sublet_proto::v1::{Verdict, VerdictKind};
 use sublet_what_if::{InOrder, Outcome, Row, Ticket, Token, Writer};
 
-use crate::driver::call::{Answer, Failure};
+use crate::{
+    driver::call::{Answer, Failure},
+    trust::Trusted,
+};
 
 /// Rows between the calls and the disk: some seconds of a busy host.
 const QUEUE_ROWS: usize = 1 << 16;
@@ -44,8 +47,11 @@ struct State {
 /// Makes the file, which must not be there yet. Called while we may still write where the operator says.
 ///
 /// # Errors
-/// When it is there, or cannot be made.
+/// When it is there, cannot be made, or somebody else decides where it would be.
 pub fn create(path: &Path) -> io::Result<File> {
+    let path = std::path::absolute(path)?;
+    let us = [nix::unistd::geteuid().as_raw()];
+    Trusted::root_and(&us).parent(path.parent().unwrap_or(&path)).map_err(io::Error::other)?;
     OpenOptions::new().write(true).create_new(true).mode(0o640).open(path)
 }
 

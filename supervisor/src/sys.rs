@@ -2,30 +2,44 @@
 
 use std::{
     io,
-    os::fd::{AsRawFd, OwnedFd, RawFd},
+    os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd},
     os::unix::process::CommandExt,
     process::Command,
 };
 
 use tokio::io::{Interest, unix::AsyncFd};
 
-/// Makes the child of `command` start with `socket` as descriptor 3 and `lock` as descriptor 4.
-pub fn pass_descriptors(command: &mut Command, socket: &OwnedFd, lock: &OwnedFd) {
-    let (socket, lock) = (socket.as_raw_fd(), lock.as_raw_fd());
+/// Descriptors that a child can be started with, beside the three standard ones.
+pub const PASSED_MAX: usize = 7;
+
+/// Makes the child of `command` start with `descriptors` as its descriptors 3, 4 and so on, in this order.
+///
+/// # Errors
+/// More than [`PASSED_MAX`] of them.
+pub fn pass_descriptors(command: &mut Command, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    if descriptors.len() > PASSED_MAX {
+        return Err(io::Error::other(format!("{} descriptors, and {PASSED_MAX} can be passed on", descriptors.len())));
+    }
+    let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
     let place = move || -> io::Result<()> {
-        // Out of the way first: either may stand where the other belongs.
-        for (from, to) in [(lift(socket)?, 3), (lift(lock)?, 4)] {
+        let mut lifted = [0; PASSED_MAX];
+        // Out of the way first: any may stand where another belongs.
+        for (at, from) in lifted.iter_mut().zip(&raw) {
+            *at = lift(*from)?;
+        }
+        for (from, to) in lifted.iter().take(raw.len()).zip(3..) {
             // WHY UNSAFE: dup2 works on numbers.
             // SAFETY: only async-signal-safe calls between fork and exec; the child owns nothing yet.
-            if unsafe { libc::dup2(from, to) } < 0 {
+            if unsafe { libc::dup2(*from, to) } < 0 {
                 return Err(io::Error::last_os_error());
             }
         }
         Ok(())
     };
     // WHY UNSAFE: code between fork and exec must be async-signal-safe.
-    // SAFETY: it makes two system calls and allocates nothing.
+    // SAFETY: it makes system calls on numbers and allocates nothing.
     unsafe { command.pre_exec(place) };
+    Ok(())
 }
 
 /// Makes the child of `command` start with `socket` as descriptor 3.

@@ -2,7 +2,8 @@
 //!
 //! One thread, one poll loop, one client: the supervisor, on descriptor 3. It is told its bounds once (`Configure`), then
 //! takes `Spawn` and `Inspect`. When the supervisor ends, however it ends, the nursery kills what is left, removes the
-//! cgroups and ends too; descriptor 4 is the lock of the state directory, which it holds until that is done.
+//! cgroups and ends too; descriptors from 4 on are locks, of the state directory and of the cgroups, which it holds until
+//! that is done.
 
 mod born;
 pub(crate) mod posture;
@@ -38,8 +39,8 @@ use crate::{check, link, seccomp::Filters, sys};
 
 /// The supervisor's socket.
 const SUPERVISOR_FD: i32 = 3;
-/// The lock of the state directory.
-const LOCK_FD: i32 = 4;
+/// The first of the locks.
+const FIRST_LOCK_FD: i32 = 4;
 /// How long last words wait for whoever reads standard error.
 const LAST_WORDS_PATIENCE_SECONDS: u32 = 1;
 
@@ -94,8 +95,8 @@ pub fn run() -> Result<(), NurseryError> {
     let socket = sys::inherited_fd(SUPERVISOR_FD).map_err(os("take the supervisor's socket"))?;
     // A supervisor that was taken over could send one whose closing takes as long as it likes, and hold the clean-up up.
     link::refuse_descriptors(socket.as_fd()).map_err(os("refuse the supervisor's descriptors"))?;
-    // Absent in tests; held for as long as this process lives.
-    let _lock = sys::inherited_fd(LOCK_FD);
+    // The supervisor passes nothing else on. Held for as long as this process lives.
+    let _locks: Vec<OwnedFd> = (FIRST_LOCK_FD..).map_while(|raw| sys::inherited_fd(raw).ok()).collect();
     // Ctrl-C in a terminal goes to the whole group; the supervisor decides when we end.
     nix::unistd::setsid().map_err(|e| os("start a session")(e.into()))?;
     prctl::set_name(c"sublet-nursery").map_err(|e| os("set the process name")(e.into()))?;

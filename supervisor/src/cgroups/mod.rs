@@ -10,10 +10,11 @@
 //! ```
 //! On a pure v2 host one tree does everything. On a hybrid host the v2 tree keeps membership, freezing and killing, and
 //! trees of the same shape in the v1 hierarchies carry the limits. [`host`] finds out which; [`tree`] makes, changes
-//! and removes groups, each with its [`owner`]; [`leaf`] is one worker's; [`limits`] says how each limit is written; [`oom`]
+//! and removes groups, each with its [`owner`], in directories that it has a [`claim`] on; [`leaf`] is one worker's; [`limits`] says how each limit is written; [`oom`]
 //! and [`bite`] tell whose limit it was; [`counters`] what was used.
 
 pub mod bite;
+pub mod claim;
 pub mod counters;
 pub mod host;
 pub mod leaf;
@@ -47,6 +48,17 @@ pub enum CgroupError {
         /// What to do, when we know.
         remedy: Option<String>,
     },
+    /// Another supervisor has the directories of this instance.
+    #[error(
+        "another supervisor{} has the cgroup {path}; stop it, or write another host.instance and host.state_dir",
+        pids(processes)
+    )]
+    Living {
+        /// The directory.
+        path: String,
+        /// Processes in its supervisor group; 0 stands for one outside of our pid namespace.
+        processes: Vec<u32>,
+    },
     /// A memory limit below what is in use, and cannot be given back.
     #[error("{path}: {used} bytes are in use, above the new limit of {limit}")]
     Above {
@@ -74,6 +86,11 @@ impl CgroupError {
         let (action, path) = (action.into(), path.display().to_string());
         move |error| Self::Os { action, path, error, remedy: None }
     }
+}
+
+fn pids(processes: &[u32]) -> String {
+    let pids: Vec<String> = processes.iter().map(u32::to_string).collect();
+    if pids.is_empty() { String::new() } else { format!(" (pid {})", pids.join(", ")) }
 }
 
 fn write(path: &Path, value: &str) -> Result<(), CgroupError> {

@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use super::{Failed, signals};
-use crate::{cgroups::host::HostCgroups, doctor::Report};
+use crate::{cgroups::host::HostCgroups, doctor::Report, trust::Trusted};
 
 /// How long the supervisor may take to come and to go.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -65,7 +65,12 @@ impl Stage {
         prepare: impl FnOnce(&Host<'_>) -> Result<String, Failed>,
     ) -> Result<Self, Failed> {
         let instance = format!("{what}-{}", std::process::id());
-        let path = std::env::temp_dir().join(format!("sublet-{instance}"));
+        let temporary = std::env::temp_dir();
+        // Made by root, and used by a supervisor that begins as root: nobody may move it away and put another there.
+        Trusted::root_and(&[])
+            .parent(&temporary)
+            .map_err(|error| Failed::new(format!("$TMPDIR is not used: {error}")))?;
+        let path = temporary.join(format!("sublet-{instance}"));
         make_dir(&path)?;
         let dir = Dir(path.clone());
         let host = Host { dir: &path, text: host(&path, &instance, report) };

@@ -17,12 +17,31 @@ pub const ADMIN_SOCKET_FILE: &str = "admin.sock";
 pub const SOCKET_MODE: SocketMode = SocketMode::OWNER_ONLY;
 /// Most hosts run one.
 pub const INSTANCE: &str = "main";
-/// 0x7000_0000: above systemd's ranges for users, dynamic users and containers (up to 0x6FFF_FFFF), and below 2^31,
-/// from where on some tools take a uid for a negative number.
+/// The workers' first id of the instance [`INSTANCE`], 0x7000_0000: above systemd's ranges for users, dynamic users and
+/// containers (up to 0x6FFF_FFFF), and below 2^31, from where on some tools take a uid for a negative number.
 pub const UID_BASE: u32 = 0x7000_0000;
+/// From one instance's first id to the next one's: [`UID_COUNT`], and as much again, in which the next one's supervisor has
+/// its own.
+const UID_STRIDE: u32 = 0x2_0000;
+// A supervisor's id is no worker's of the block below.
+const _: () = assert!(UID_STRIDE - SUPERVISOR_UID_BELOW_BASE > UID_COUNT);
+/// Blocks of ids below 2^31. The first is that of [`INSTANCE`].
+const UID_BLOCKS: u32 = (0x8000_0000 - UID_BASE) / UID_STRIDE;
+
+/// The workers' first id of an instance. Two daemons on one host have different ids without a word in their
+/// configurations, but for one pair of names in two thousand; who must be sure writes `uid_base`.
+pub fn uid_base(instance: &str) -> u32 {
+    if instance == INSTANCE {
+        return UID_BASE;
+    }
+    // FNV-1a: the same in every version and on every host.
+    let hash = instance.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    UID_BASE + (1 + hash % (UID_BLOCKS - 1)) * UID_STRIDE
+}
+
 /// Two for each of 32768 workers: more than one host runs, and still one round 16-bit range.
 pub const UID_COUNT: u32 = 0x1_0000;
-/// How far below the workers' range the supervisor's own uid lies: by default 0x6FFF_FFFE, the "nobody" (65534) of the
+/// How far below the workers' range the supervisor's own uid lies: for [`INSTANCE`] 0x6FFF_FFFE, the "nobody" (65534) of the
 /// last block that systemd gives to containers, and so an id that nobody logs in with or owns files by.
 pub const SUPERVISOR_UID_BELOW_BASE: u32 = 2;
 /// At the default function memory of 128 MiB this is 25 GiB of limits: the size of an ordinary server.
@@ -122,3 +141,18 @@ pub const TOKEN_TTL: Duration = Duration::from_secs(5 * 60);
 pub const TOKEN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Runtimes probe for calls they can do without; EPERM lets them, and the verdict names the call all the same.
 pub const ON_REFUSED: OnRefused = OnRefused::Errno;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_block_of_ids_is_below_the_negative_ones_and_apart_from_the_next() {
+        assert_eq!(uid_base(INSTANCE), UID_BASE);
+        let last = UID_BASE + (UID_BLOCKS - 1) * UID_STRIDE;
+        assert!(last + UID_COUNT < 1 << 31);
+        let bases: std::collections::BTreeSet<u32> = ["main", "a", "b", "blue", "green"].map(uid_base).into();
+        assert_eq!(bases.len(), 5);
+        assert!(bases.iter().all(|base| (base - UID_BASE).is_multiple_of(UID_STRIDE) && *base <= last));
+    }
+}

@@ -207,7 +207,12 @@ struct Ids {
 }
 
 fn ids(raw: &RawHost, r: &Reader<'_>, workers_max: &Setting<u32>) -> Ids {
-    let base = r.or("uid_base", raw.uid_base.as_ref(), &bounds::UID_BASE, defaults::UID_BASE);
+    // An instance that is no text is refused where it is read.
+    let instance = match &raw.instance {
+        Some(Scalar::Text(text)) => text.as_str(),
+        Some(Scalar::Integer(_) | Scalar::Float(_) | Scalar::Bool(_)) | None => defaults::INSTANCE,
+    };
+    let base = r.or("uid_base", raw.uid_base.as_ref(), &bounds::UID_BASE, defaults::uid_base(instance));
     let count = r.or("uid_count", raw.uid_count.as_ref(), &bounds::UID_COUNT, defaults::UID_COUNT);
     let below_base = base.value.saturating_sub(defaults::SUPERVISOR_UID_BELOW_BASE);
     let supervisor = r.or("supervisor_uid", raw.supervisor_uid.as_ref(), &bounds::SUPERVISOR_UID, below_base);

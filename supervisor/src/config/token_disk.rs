@@ -12,8 +12,10 @@ use super::{
     problem::Problem,
     token::{Token, TokenProvider},
 };
+use crate::trust::Trusted;
 
 const EXECUTE: u32 = 0o1;
+const OTHERS_WRITE: u32 = 0o2;
 
 /// What keeps a function of this prefix from its tokens, when the supervisor has this uid and gid.
 pub fn check(prefix: &str, token: &Token, supervisor: u32) -> Option<Problem> {
@@ -37,6 +39,21 @@ pub fn check(prefix: &str, token: &Token, supervisor: u32) -> Option<Problem> {
     };
     if metadata.is_dir() != is_dir || !(is_dir || metadata.is_file()) {
         return refuse(key, path, format!("it is not a {kind}"), format!("write the path of a {kind}"));
+    }
+    let us = [nix::unistd::geteuid().as_raw()];
+    let trusted = Trusted::root_and(&us);
+    // A program is run as the supervisor, and whoever writes it or puts another in its place is the supervisor. A directory
+    // of tokens is written by whoever the operator gave it to; nobody else may put another in its place.
+    let way = match path.parent() {
+        Some(parent) if is_dir => trusted.parent(parent),
+        _ => trusted.file(path),
+    };
+    if let Err(error) = way {
+        return refuse(key, path, format!("others decide what is there: {error}"), "then try again".into());
+    }
+    if is_dir && metadata.permissions().mode() & OTHERS_WRITE != 0 {
+        let remedy = format!("run: chmod o-w {}", path.display());
+        return refuse(key, path, "everybody on this host may write to it".into(), remedy);
     }
     if !may_execute(&metadata, supervisor) {
         let what = format!("closed to uid {supervisor}, which the supervisor is once it has started");

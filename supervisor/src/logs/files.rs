@@ -15,8 +15,10 @@ use nix::{
     errno::Errno,
     fcntl::{OFlag, open, openat, renameat},
     sys::stat::Mode,
-    unistd::{Gid, Uid, UnlinkatFlags, fchown, unlinkat},
+    unistd::{Gid, Uid, UnlinkatFlags, fchown, geteuid, unlinkat},
 };
+
+use crate::trust::{Trusted, Untrusted};
 
 /// The one that is written.
 const NAME: &str = "functions.log";
@@ -33,6 +35,14 @@ pub enum DirError {
         path: String,
         /// Why it failed.
         error: io::Error,
+    },
+    /// Somebody else decides what the way to it leads to.
+    #[error("host.log_dir = \"{path}\" is not used: {error}")]
+    Untrusted {
+        /// Where.
+        path: String,
+        /// Which part, and what to do.
+        error: Untrusted,
     },
     /// It is somebody else's, and may hold anything.
     #[error(
@@ -61,6 +71,10 @@ impl Dir {
     pub fn open(path: &Path, uid: u32) -> Result<Self, DirError> {
         let shown = || path.display().to_string();
         let os = |what| move |error: io::Error| DirError::Os { what, path: path.display().to_string(), error };
+        // Where a group, such as the system logger's in /var/log, may replace it, what is opened is still looked at below.
+        let us = [geteuid().as_raw()];
+        let way = Trusted::root_and(&us).with_groups();
+        way.parent(path.parent().unwrap_or(path)).map_err(|error| DirError::Untrusted { path: shown(), error })?;
         let made = match DirBuilder::new().mode(0o750).create(path) {
             Ok(()) => true,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
@@ -68,17 +82,19 @@ impl Dir {
         };
         let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let dir = open(path, flags, Mode::empty()).map_err(|error| os("open")(error.into()))?;
-        if made {
+        let dir = File::from(dir);
+        let owner = dir.metadata().map_err(os("look at"))?.uid();
+        // One of another owner has taken the place of the one that was made.
+        if made && owner == us[0] {
             let (owner, group) = (Uid::from_raw(uid), Gid::from_raw(uid));
             fchown(&dir, Some(owner), Some(group)).map_err(|error| os("give away")(error.into()))?;
         }
-        let file = File::from(dir);
-        let owner = file.metadata().map_err(os("look at"))?.uid();
+        let owner = dir.metadata().map_err(os("look at"))?.uid();
         // Never chown what we have not made: the path could be /var/log.
         if owner != uid {
             return Err(DirError::Foreign { path: shown(), owner, uid });
         }
-        Ok(Self(file.into()))
+        Ok(Self(dir.into()))
     }
 
     fn append(&self) -> io::Result<(File, u64)> {
@@ -219,6 +235,17 @@ mod tests {
         let error = Dir::open(&place.0, uid() + 1).unwrap_err().to_string();
         assert!(error.contains("belongs to uid") && error.contains("chown"), "{error}");
         assert_eq!(std::fs::metadata(&place.0).unwrap().uid(), uid());
+    }
+
+    #[test]
+    fn directory_below_one_that_everybody_may_change_is_refused() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let place = Place::new("open");
+        std::fs::create_dir(&place.0).unwrap();
+        std::fs::set_permissions(&place.0, std::fs::Permissions::from_mode(0o777)).unwrap();
+        let error = Dir::open(&place.0.join("logs"), uid()).unwrap_err().to_string();
+        assert!(error.contains("host.log_dir") && error.contains("chmod go-w"), "{error}");
+        assert!(!place.0.join("logs").exists());
     }
 
     #[test]

@@ -34,6 +34,7 @@ use crate::{
     jail::Jail,
     quota::{Above, Refused, table::Table},
     token::Keys,
+    trust::Trusted,
 };
 
 /// How often a group that is above a lowered limit is emptied of workers before the change is given up.
@@ -154,7 +155,7 @@ impl Reloader {
     }
 
     fn read_again(&self, state: &mut State, end: bool) -> Result<Vec<String>, ReloadError> {
-        let source = Source::read(&self.path)?;
+        let source = read_source(&self.path)?;
         let temporaries = state.temporaries.clone();
         self.put(state, source, temporaries, end)
     }
@@ -453,9 +454,20 @@ fn level_of(owner: &Owner) -> LevelPath {
 /// The configuration at the start, with the text it was read from.
 ///
 /// # Errors
-/// What [`Source::read`] and [`Source::check`] refuse.
+/// What [`Source::read`] and [`Source::check`] refuse, or a file that others than root can change.
 pub fn read(path: &Path) -> Result<(Source, Config), ConfigError> {
-    let source = Source::read(path)?;
+    let source = read_source(path)?;
     let config = source.check(&[])?;
     Ok((source, config))
+}
+
+/// Whoever writes the configuration says what root makes and what workers see. So it must be root's, at a reload too: the
+/// supervisor's own id, which reads it then, is not trusted with it.
+fn read_source(path: &Path) -> Result<Source, ConfigError> {
+    Trusted::root_and(&[]).file(path).map_err(|error| {
+        let (setting, what) = (path.display().to_string(), format!("others decide what it says: {error}"));
+        let remedy = "or keep it where it is root's, such as /etc/sublet/sublet.toml";
+        ConfigError { problems: vec![Problem::new(setting, None, what, remedy)] }
+    })?;
+    Source::read(path)
 }

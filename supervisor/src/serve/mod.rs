@@ -215,6 +215,7 @@ fn prepare(source: Source, config: Config, path: &Path, record: Option<&Path>) -
         &quota::table::pool(&config),
         config::memory_of_host().map(|bytes| bytes / jail::limits::MEMORY_SHARE),
         host.supervisor_uid,
+        host.uid_count / 2,
     )?;
     let missing_layers: Vec<Layer> = report.missing_layers();
     let created = record.map(|path| recorder::create(path).map_err(record_failed(path))).transpose();
@@ -293,7 +294,8 @@ fn begin(
         forbid_store_bypass: host.forbid_store_bypass,
         remove_at_end: sockets.into(),
     };
-    match nursery::start_nursery(nursery_config, state.lock_fd()) {
+    let locks: Vec<_> = std::iter::once(state.lock_fd()).chain(tree.claim().locks()).collect();
+    match nursery::start_nursery(nursery_config, &locks) {
         Ok(started) => Ok((Bound { call, admin, tcp }, started)),
         Err(error) => {
             state::remove_sockets(host);

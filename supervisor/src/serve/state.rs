@@ -1,12 +1,14 @@
 //! The state directory: one supervisor at a time, its sockets, and the nursery's scratch place.
 
+mod old_socket;
+
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions, Permissions},
+    fs::{self, File, OpenOptions, Permissions},
     io::{self, Read, Seek, SeekFrom, Write},
     os::{
         fd::OwnedFd,
         unix::{
-            fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt, PermissionsExt, chown},
+            fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown},
             net::UnixListener,
         },
     },
@@ -16,7 +18,10 @@ use std::{
 
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::config::Host;
+use crate::{
+    config::Host,
+    trust::{Trusted, Untrusted},
+};
 
 /// How long to wait for the nursery of an earlier run, which holds the lock while it cleans up.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
@@ -50,6 +55,34 @@ pub enum StateError {
         /// Who holds it, as far as it says.
         pid: Option<u32>,
     },
+    /// Somebody else decides what one of our paths leads to.
+    #[error("host.{setting} = \"{value}\" is not used: {error}")]
+    Untrusted {
+        /// The key in `[host]`.
+        setting: &'static str,
+        /// Its value.
+        value: String,
+        /// Which part, and what to do.
+        error: Untrusted,
+    },
+    /// A file of ours is something else.
+    #[error("{path} is {what}, and was not made by sublet; remove it, or write another host.state_dir")]
+    NotOurs {
+        /// Where.
+        path: String,
+        /// What it is.
+        what: String,
+    },
+    /// A living process takes what comes to a socket's path.
+    #[error(
+        "host.{setting} = \"{path}\": a living process listens there; stop it, or write another path for the socket"
+    )]
+    Listening {
+        /// The key in `[host]`.
+        setting: &'static str,
+        /// Where.
+        path: String,
+    },
     /// Something else is where a socket should be.
     #[error("{path} is there and is no socket; move it away, or write another path for the socket")]
     NotASocket {
@@ -62,6 +95,14 @@ fn os(what: &'static str, path: &Path, remedy: &'static str) -> impl FnOnce(io::
     let path = path.display().to_string();
     move |error| StateError::Os { what, path, error, remedy }
 }
+
+fn untrusted(setting: &'static str, path: &Path) -> impl FnOnce(Untrusted) -> StateError {
+    let value = path.display().to_string();
+    move |error| StateError::Untrusted { setting, value, error }
+}
+
+/// Root writes there.
+const OURS: Trusted<'_> = Trusted::root_and(&[]);
 
 const DISK: &str = "check that its disk is writable and not full, or write another host.state_dir";
 
@@ -76,19 +117,12 @@ impl State {
     /// Makes the directory if it is not there and locks it.
     ///
     /// # Errors
-    /// Another supervisor holds it, or a file operation fails.
+    /// Another supervisor holds it, somebody else decides what it is, or a file operation fails.
     pub fn lock(dir: &Path) -> Result<Self, StateError> {
         // Callers pass through to the sockets; what they may do there is the sockets' modes.
-        DirBuilder::new().recursive(true).mode(0o755).create(dir).map_err(os("make the state directory", dir, DISK))?;
+        OURS.make_directory(dir, 0o755).map_err(untrusted("state_dir", dir))?;
         let path = dir.join("lock");
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(os("open the lock", &path, DISK))?;
+        let file = open_lock(&path)?;
         let end = Instant::now() + LOCK_PATIENCE;
         let mut file = file;
         let mut locked = loop {
@@ -114,10 +148,10 @@ impl State {
             .and_then(|_| locked.write_all(pid.as_bytes()));
         written.map_err(os("write our pid to", &path, DISK))?;
         let scratch = dir.join("scratch");
-        match DirBuilder::new().mode(0o700).create(&scratch) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            result => result.map_err(os("make", &scratch, DISK))?,
+        if fs::symlink_metadata(&scratch).is_ok_and(|found| found.is_symlink()) {
+            return Err(StateError::NotOurs { path: scratch.display().to_string(), what: "a symbolic link".into() });
         }
+        OURS.make_directory(&scratch, 0o700).map_err(untrusted("state_dir", dir))?;
         let lock = locked.try_clone().map_err(os("copy the lock of", &path, DISK))?;
         // The lock belongs to the open file, not to the number: it lasts as long as any copy, ours or the nursery's.
         std::mem::forget(locked);
@@ -135,16 +169,43 @@ impl State {
     }
 }
 
+/// Opens or makes the lock. Nobody else can put a name into the directory any more; what was put there before it became
+/// ours is not written to.
+fn open_lock(path: &Path) -> Result<File, StateError> {
+    let not_ours = |what: String| StateError::NotOurs { path: path.display().to_string(), what };
+    let opened = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        // A pipe must not be waited for.
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path);
+    let file = match opened {
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => return Err(not_ours("a symbolic link".into())),
+        opened => opened.map_err(os("open the lock", path, DISK))?,
+    };
+    let found = file.metadata().map_err(os("look at the lock", path, DISK))?;
+    match () {
+        () if !found.is_file() => Err(not_ours("not a plain file".into())),
+        () if found.uid() != 0 => Err(not_ours(format!("a file of uid {}", found.uid()))),
+        () if found.nlink() != 1 => Err(not_ours(format!("a file with {} names", found.nlink()))),
+        () => Ok(file),
+    }
+}
+
 /// Binds both UNIX sockets, with the modes of the configuration. What a killed run left in their place is removed.
 ///
 /// # Errors
-/// When one cannot be bound; then none is left.
+/// A living process listens at one, or it cannot be bound. Then none of ours is left.
 pub fn bind_unix(host: &Host) -> Result<(UnixListener, UnixListener), StateError> {
-    let call = bind(host.socket.as_path(), host.socket_mode.bits(), host.socket_gid)?;
-    match bind(host.admin_socket.as_path(), 0o600, None) {
+    let call = bind("socket", host.socket.as_path(), host.socket_mode.bits(), host.socket_gid)?;
+    match bind("admin_socket", host.admin_socket.as_path(), 0o600, None) {
         Ok(admin) => Ok((call, admin)),
         Err(error) => {
-            remove_sockets(host);
+            // Ours alone: what is at the other path is not.
+            fs::remove_file(host.socket.as_path()).ok();
             Err(error)
         }
     }
@@ -158,15 +219,12 @@ pub fn remove_sockets(host: &Host) {
     }
 }
 
-fn bind(path: &Path, mode: u32, gid: Option<u32>) -> Result<UnixListener, StateError> {
+fn bind(setting: &'static str, path: &Path, mode: u32, gid: Option<u32>) -> Result<UnixListener, StateError> {
     const SOCKET: &str = "check the directory of host.socket and host.admin_socket";
-    match fs::symlink_metadata(path) {
-        Ok(found) if found.file_type().is_socket() => {
-            fs::remove_file(path).map_err(os("remove the old socket", path, SOCKET))?;
-        }
-        Ok(_) => return Err(StateError::NotASocket { path: path.display().to_string() }),
-        Err(_) => {}
+    if let Some(parent) = path.parent() {
+        OURS.parent(parent).map_err(untrusted(setting, path))?;
     }
+    old_socket::remove(setting, path)?;
     // Nobody may connect before the mode is what the operator wants.
     let old = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o177));
     let bound = listen(path);

@@ -11,7 +11,10 @@ use std::{
 use zeroize::Zeroizing;
 
 use super::jwt::Signer;
-use crate::config::{Config, HostPath, Problem, TokenProvider};
+use crate::{
+    config::{Config, HostPath, Problem, TokenProvider},
+    trust::{Trusted, Untrusted},
+};
 
 /// Largest key file in bytes; one of a curve has a few hundred.
 const KEY_MAX_BYTES: u64 = 64 * 1024;
@@ -36,7 +39,7 @@ impl Keys {
             if keys.contains_key(key) {
                 continue;
             }
-            match read(key) {
+            match read(key, config.host.supervisor_uid) {
                 Ok(signer) => drop(keys.insert(key.clone(), Arc::new(signer))),
                 Err((what, remedy)) => {
                     let setting = format!("tenant.{tenant}.function.{name}.token.key");
@@ -53,7 +56,10 @@ impl Keys {
     }
 }
 
-fn read(path: &HostPath) -> Result<Signer, (String, String)> {
+fn read(path: &HostPath, supervisor: u32) -> Result<Signer, (String, String)> {
+    // Whoever can replace the key signs tokens in the provider's name. At a reload we are the supervisor's id ourselves.
+    let owners = [supervisor, nix::unistd::geteuid().as_raw()];
+    Trusted::root_and(&owners).file(path.as_path()).map_err(|error| untrusted(path, error))?;
     // A link may lead elsewhere the next time, and a pipe that nobody writes to is not waited for.
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     let plain = || ("not a plain file".to_owned(), "write the path of a PEM file with a private key".to_owned());
@@ -83,6 +89,14 @@ fn read(path: &HostPath) -> Result<Signer, (String, String)> {
                       -algorithm ec -pkeyopt ec_paramgen_curve:P-256)";
         ("not a private key that tokens can be signed with".to_owned(), remedy.to_owned())
     })
+}
+
+fn untrusted(path: &HostPath, error: Untrusted) -> (String, String) {
+    match error {
+        // Told in the words for a file that cannot be opened: the way to it is closed to us.
+        Untrusted::Os { error, .. } => not_opened(path, &error),
+        error => (format!("others decide what is in it: {error}"), "then reload or start again".into()),
+    }
 }
 
 fn not_opened(path: &HostPath, error: &io::Error) -> (String, String) {

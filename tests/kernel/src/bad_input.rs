@@ -243,7 +243,8 @@ fn full_disk() -> Outcome {
     let text = place.simple("");
     // In a mount namespace of its own: a file system of one inode, full from the start.
     let state = place.path("state").display().to_string();
-    let script = format!("mkdir -p {state} && mount -t tmpfs -o size=4k,nr_inodes=1 none {state} && exec \"$@\"");
+    let script =
+        format!("mkdir -p {state} && mount -t tmpfs -o size=4k,nr_inodes=1,mode=0755 none {state} && exec \"$@\"");
     let output = serve(&place, &text, &["unshare", "-m", "sh", "-c", &script, "sh"])?;
     let told = said(&output);
     ensure!(!output.status.success() && told.contains("No space left") && told.contains("state_dir"), "{told}");

@@ -22,6 +22,7 @@ mod litter;
 mod load;
 mod logs;
 mod mixed;
+mod neighbours;
 mod pool;
 mod quotas;
 mod reload;
@@ -80,6 +81,7 @@ fn main() {
         mixed::CASES,
         history::CASES,
         jail::CASES,
+        neighbours::CASES,
     ]
     .concat();
     let trials = all.into_iter().map(|case| {

@@ -40,7 +40,7 @@ pub const CASES: &[Case] = &[
     case("tokens::jwt_says_whose_it_is_and_keys_are_changed_by_reload", jwt::signed),
 ];
 
-/// Who the supervisor is once it has started, unless configured otherwise.
+/// Who the supervisor is once it has started: by default it is another id for each instance.
 const SUPERVISOR: u32 = 1_879_048_190;
 /// Where functions find it.
 const FILE: &str = "/run/sublet/token";
@@ -69,7 +69,7 @@ fn files(place: &Place, tokens: &[(&str, &str)]) -> Result<String, String> {
 }
 
 fn config(place: &Place, functions: &[String]) -> String {
-    format!("{}[tenant.acme.sub_tenant]\n{}", place.host(""), functions.concat())
+    format!("{}[tenant.acme.sub_tenant]\n{}", place.host(&format!("supervisor_uid = {SUPERVISOR}")), functions.concat())
 }
 
 fn own() -> Outcome {

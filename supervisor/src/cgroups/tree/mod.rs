@@ -21,16 +21,24 @@ pub use self::{
 };
 use super::{
     CgroupError,
+    claim::Claim,
     host::{Controller, HostCgroups, Place},
     limits::{self, Directories, Knob, Limits},
     oom::OomCount,
     write,
 };
 
+/// Levels of groups below the pool: tenant, sub-tenant, worker.
+const DEPTH: u32 = 3;
+/// Groups below the pool for each worker, at the most: its own and its levels'.
+const GROUPS_PER_WORKER: u64 = DEPTH as u64;
+
 /// All directories of one supervisor.
 #[derive(Debug)]
 pub struct Tree {
     dirs: CgroupDirs,
+    /// Nobody else makes or removes these directories while we live.
+    claim: Claim,
     /// Controllers, with the pool's directory in their hierarchy and whether it is v2.
     controllers: Vec<(Controller, PathBuf, bool)>,
     /// Every group below the pool, by its path relative to it. Held for looking up only: tasks that serve calls wait for it.
@@ -48,10 +56,12 @@ pub struct Tree {
 
 impl Tree {
     /// Removes what an earlier run of this instance left, makes the tree below our own group and moves this process in. The
-    /// supervisor itself may use `own_max` bytes of memory.
+    /// supervisor itself may use `own_max` bytes of memory. `owner` may make groups in the pool afterwards, for at most
+    /// `workers` workers.
     ///
     /// # Errors
-    /// When the host does not allow it; the remedy is in the message.
+    /// When the host does not allow it, or another supervisor has the directories, which are then left alone; the remedy is
+    /// in the message.
     pub fn create(
         host: &HostCgroups,
         instance: &str,
@@ -59,6 +69,7 @@ impl Tree {
         pool: &Limits,
         own_max: Option<u64>,
         owner: u32,
+        workers: u32,
     ) -> Result<Self, CgroupError> {
         let name = format!("sublet-{instance}");
         let parent = match parent {
@@ -87,8 +98,10 @@ impl Tree {
             enabled: Vec::new(),
             v1: v1.iter().map(|path| text(path)).collect(),
         };
+        let claim = Claim::take(&unified, v1.iter().map(PathBuf::as_path))?;
         let mut tree = Self {
             dirs,
+            claim,
             controllers,
             groups: Mutex::default(),
             shape: Mutex::default(),
@@ -97,8 +110,7 @@ impl Tree {
             pool_ooms: None,
             own: None,
         };
-        tree.sweep()?;
-        match tree.build(pool, own_max, owner) {
+        match tree.build(pool, own_max, owner, workers) {
             Ok(()) => Ok(tree),
             Err(error) => {
                 // Nothing half-made stays.
@@ -108,12 +120,12 @@ impl Tree {
         }
     }
 
-    fn build(&mut self, pool: &Limits, own_max: Option<u64>, owner: u32) -> Result<(), CgroupError> {
+    fn build(&mut self, pool: &Limits, own_max: Option<u64>, owner: u32, workers: u32) -> Result<(), CgroupError> {
         let (unified, parent) = (PathBuf::from(&self.dirs.unified), PathBuf::from(&self.dirs.unified_parent));
         let unified = unified.as_path();
         let own = unified.join(CGROUP_SUPERVISOR);
         let unified_pool = unified.join(CGROUP_POOL);
-        for dir in [unified, &own, &unified_pool] {
+        for dir in [&own, &unified_pool] {
             make(dir)?;
         }
         write(&own.join("cgroup.procs"), "0")?;
@@ -126,12 +138,15 @@ impl Tree {
             enable(dir, &names)?;
         }
         for dir in self.dirs.v1.iter().map(Path::new) {
-            make(dir)?;
             make(&dir.join(CGROUP_POOL))?;
         }
         limits::apply(&self.controllers, pool, false)?;
         self.limit_own(own_max)?;
         self.pool_ooms = Some(Arc::new(OomCount::of_level(&self.controllers, None)));
+        // A hijacked supervisor could make groups until the host has no memory for more. These files stay root's.
+        let groups = u64::from(workers) * GROUPS_PER_WORKER;
+        write(&unified_pool.join("cgroup.max.descendants"), &groups.to_string())?;
+        write(&unified_pool.join("cgroup.max.depth"), &DEPTH.to_string())?;
         // From here on the supervisor extends the pool without root; the pool's own limits stay root's.
         for pool in self.dirs.v1.iter().map(|dir| Path::new(dir).join(CGROUP_POOL)).chain([unified_pool.clone()]) {
             chown(&pool, Some(owner), Some(owner)).map_err(CgroupError::os(format!("give to uid {owner}"), &pool))?;
@@ -157,23 +172,9 @@ impl Tree {
         &self.dirs
     }
 
-    /// Ends and removes what an earlier run left under the same name.
-    fn sweep(&self) -> Result<(), CgroupError> {
-        let unified = Path::new(&self.dirs.unified);
-        for dir in [CGROUP_POOL, CGROUP_RUNNER].map(|name| unified.join(name)) {
-            if dir.exists() {
-                kill(&dir).map_err(CgroupError::os("kill what an earlier run left in", &dir))?;
-                wait_empty(&dir);
-            }
-        }
-        let left = self.remove_trees();
-        if left.is_empty() {
-            return Ok(());
-        }
-        Err(CgroupError::Unsupported {
-            missing: format!("what an earlier run left cannot be removed: {}", left.join(", ")),
-            remedy: "end the processes listed in its cgroup.procs files, or choose another host.instance".into(),
-        })
+    /// The claim on these directories, for the nursery to hold on to.
+    pub fn claim(&self) -> &Claim {
+        &self.claim
     }
 
     /// Removes all of it. Returns what would not go.
@@ -254,7 +255,7 @@ impl Tree {
     }
 }
 
-fn make(dir: &Path) -> Result<(), CgroupError> {
+pub(super) fn make(dir: &Path) -> Result<(), CgroupError> {
     match fs::create_dir(dir) {
         Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) => {
             Err(CgroupError::Os {
