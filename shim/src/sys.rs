@@ -523,6 +523,28 @@ pub fn default_signal(signal: nix::sys::signal::Signal) {
     let _previous = unsafe { set(signal, SigHandler::SigDfl) };
 }
 
+/// Ignores the signal of this number, or restores its default action.
+///
+/// # Errors
+/// `EINVAL` for a number whose action cannot be set.
+pub fn set_action(number: i32, ignored: bool) -> io::Result<()> {
+    /// The kernel's own `struct sigaction` on x86_64.
+    #[repr(C)]
+    struct Action {
+        handler: libc::sighandler_t,
+        flags: libc::c_ulong,
+        restorer: usize,
+        mask: u64,
+    }
+    let handler = if ignored { libc::SIG_IGN } else { libc::SIG_DFL };
+    let action = Action { handler, flags: 0, restorer: 0, mask: 0 };
+    let none = std::ptr::null_mut::<Action>();
+    // WHY UNSAFE: signal handlers can be arbitrary code. Not libc's wrapper, which refuses the signals that it uses itself,
+    // and they are inherited like the others.
+    // SAFETY: neither action is code of ours; `action` is complete and outlives the call, and its mask's size is passed.
+    check(unsafe { libc::syscall(libc::SYS_rt_sigaction, number, &raw const action, none, size_of::<u64>()) }).map(drop)
+}
+
 /// Version of the kernel's landlock interface; 0 where it has none or it is switched off.
 pub fn landlock_abi() -> i64 {
     const CREATE_RULESET_VERSION: libc::c_ulong = 1;

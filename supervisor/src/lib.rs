@@ -34,6 +34,7 @@ pub mod logs;
 pub mod nursery;
 pub mod own_log;
 pub mod printable;
+pub mod process;
 pub mod quota;
 pub mod recorder;
 pub mod reload;

@@ -42,6 +42,14 @@ pub fn pass_descriptors(command: &mut Command, descriptors: &[BorrowedFd<'_>]) -
     Ok(())
 }
 
+/// Makes the child of `command` the leader of a session of its own, without a terminal.
+pub fn own_session(command: &mut Command) {
+    let new_session = || nix::unistd::setsid().map(drop).map_err(io::Error::from);
+    // WHY UNSAFE: code between fork and exec must be async-signal-safe.
+    // SAFETY: it makes one system call and allocates nothing.
+    unsafe { command.pre_exec(new_session) };
+}
+
 /// Makes the child of `command` start with `socket` as descriptor 3.
 pub fn pass_socket(command: &mut Command, socket: &OwnedFd) {
     let socket = socket.as_raw_fd();

@@ -14,7 +14,7 @@ use std::{
 use nix::{
     sys::{
         prctl,
-        signal::{SigSet, Signal},
+        signal::Signal,
         stat::{Mode, umask},
     },
     unistd::{AccessFlags, access, chdir, execve},
@@ -31,7 +31,7 @@ use super::{Birth, channel::Channel, confine, exec, lambda, prove, relay};
 use crate::{
     link,
     plan::{FUNCTION_UID, LauncherStep},
-    program,
+    program, signals,
     sys::{self, Speculation},
 };
 
@@ -191,20 +191,16 @@ fn run_function(
     let program = arguments.first().ok_or_else(|| io::Error::other("the command is empty"))?;
     access(program.as_c_str(), AccessFlags::X_OK)?;
     program::check(Path::new(OsStr::from_bytes(program.to_bytes())))?;
-    reset_signals()?;
+    // The nursery blocks signals, and a launcher that stays writes to pipes; a function starts with nothing blocked.
+    signals::reset(&[Signal::SIGPIPE])?;
     match protocol {
         Protocol::Stream if relayed => relay::serve(&arguments, &environment),
         Protocol::Stream => {
-            // The Rust runtime of the nursery ignores SIGPIPE; a function expects the default.
+            // A function expects the default.
             sys::default_signal(Signal::SIGPIPE);
             match execve(program, &arguments, &environment)? {}
         }
         Protocol::Exec => exec::serve(spec, &arguments, &environment),
         Protocol::Lambda => lambda::serve(spec, &arguments, &environment),
     }
-}
-
-/// The nursery blocks SIGCHLD; a function starts with nothing blocked.
-fn reset_signals() -> io::Result<()> {
-    Ok(SigSet::empty().thread_set_mask()?)
 }

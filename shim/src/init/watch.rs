@@ -121,12 +121,25 @@ fn answer(listener: BorrowedFd<'_>, control: BorrowedFd<'_>, reported: &mut Vec<
         report(control, &InitReport::SyscallRefused { number: call.number, name });
     }
     if kill {
-        // Before any answer: the call never returns.
-        sys::exit_now(0);
+        await_kill(control);
     }
     if sys::refuse_call(listener, call.id).is_err() {
         // Without an answer the function would hang until its deadline for no stated reason.
         sys::exit_now(1);
+    }
+}
+
+/// Waits for the supervisor, which has been told, to kill the group. The refused call has no answer and waits meanwhile. Init
+/// must not end first: its end closes the listener, and before the kernel has killed the others the call could return ENOSYS
+/// and the function go on.
+fn await_kill(control: BorrowedFd<'_>) -> ! {
+    loop {
+        let mut watched = [PollFd::new(control, PollFlags::empty())];
+        let polled = poll(&mut watched, PollTimeout::NONE);
+        if polled.is_ok() && watched[0].any().unwrap_or(true) {
+            // Nobody is left who would.
+            sys::exit_now(0);
+        }
     }
 }
 

@@ -35,7 +35,7 @@ use sublet_proto::link::{
 
 pub use self::posture::status;
 use self::skeleton::Skeleton;
-use crate::{check, link, seccomp::Filters, sys};
+use crate::{check, link, seccomp::Filters, signals, sys};
 
 /// The supervisor's socket.
 const SUPERVISOR_FD: i32 = 3;
@@ -92,6 +92,8 @@ struct Sandbox {
 /// # Errors
 /// When the host refuses something it cannot do without.
 pub fn run() -> Result<(), NurseryError> {
+    // SIGPIPE as the Rust runtime has it: writing to a supervisor that is gone is an error, not the end.
+    signals::reset(&[Signal::SIGPIPE]).map_err(os("reset signals"))?;
     let socket = sys::inherited_fd(SUPERVISOR_FD).map_err(os("take the supervisor's socket"))?;
     // A supervisor that was taken over could send one whose closing takes as long as it likes, and hold the clean-up up.
     link::refuse_descriptors(socket.as_fd()).map_err(os("refuse the supervisor's descriptors"))?;

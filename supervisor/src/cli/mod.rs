@@ -11,6 +11,7 @@ mod output;
 mod quotas;
 mod signals;
 mod stage;
+mod terminal;
 mod top;
 mod watch;
 mod what_if;
@@ -23,6 +24,7 @@ use crate::{
     config,
     own_log::{self, OwnLog},
     printable,
+    process::session,
 };
 
 /// Configuration when none is named.
@@ -307,6 +309,12 @@ pub fn main() -> ExitCode {
         Command::Top(args) => args.is_live(json),
         _ => false,
     };
+    if matches!(command, Command::Serve { .. } | Command::Demo | Command::RunLocal(_))
+        && let Err(error) = crate::process::reset_signals()
+    {
+        output::tell(format_args!("reset signals: {error}"));
+        return ExitCode::from(STATUS_FAILED);
+    }
     if !outlives_its_peers {
         // As every other tool: `sublet ps | head` ends with head, and says nothing.
         crate::sys::end_on_broken_pipe();
@@ -376,7 +384,20 @@ fn run(command: Command, json: bool) -> Result<(), Failed> {
 const READY_PATIENCE: Duration = Duration::from_millis(100);
 
 fn serve(path: &std::path::Path, options: crate::serve::Options, json: bool) -> Result<(), Failed> {
+    if session::has_terminal() {
+        let status = terminal::stay(options.while_stdin_is_open);
+        let status = status.map_err(|error| Failed::new(format!("start the supervisor: {error}")))?;
+        return if status == 0 { Ok(()) } else { Err(Failed { message: String::new(), status }) };
+    }
+    // Before anything is opened: what is open now is not ours.
+    let inherited = session::leave(options.while_stdin_is_open);
+    let inherited =
+        inherited.map_err(|error| Failed::new(format!("leave the session of whoever started us: {error}")))?;
     let log = OwnLog::start(json)?;
+    if !inherited.is_empty() {
+        let inherited: Vec<String> = inherited.iter().map(ToString::to_string).collect();
+        tracing::warn!("closed descriptors that came from whoever started us: {}", inherited.join(", "));
+    }
     let served = crate::serve::serve(
         path,
         options,

@@ -4,7 +4,7 @@
 use std::{
     fs::{self, Permissions},
     io::Read,
-    os::unix::{fs::PermissionsExt, process::CommandExt},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -246,8 +246,8 @@ fn start(config: &Path) -> Result<Child, Failed> {
     command.args(["serve", "--while-stdin-is-open", "--config"]).arg(config).env("RUST_LOG", "error");
     // Our end closes with us, however we end, and then it stops.
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    // Ctrl-C is for us, who then stop it.
-    command.process_group(0);
+    // Ctrl-C is for us, who then stop it; and without our terminal it needs nobody in front of it.
+    crate::sys::own_session(&mut command);
     Ok(command.spawn()?)
 }
 

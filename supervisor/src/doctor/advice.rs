@@ -121,7 +121,7 @@ mod tests {
         }
 
         fn report(&self) -> Vec<(&'static str, String, bool)> {
-            let mut report = Report { checks: Vec::new(), own_filters: 0 };
+            let mut report = Report { checks: Vec::new(), own_filters: 0, relays_streams: false };
             report.host(&Host::new(&self.0));
             let checks = report.checks.into_iter();
             checks.map(|check| (check.name, check.value, check.outcome == Outcome::Advice)).collect()
@@ -162,7 +162,7 @@ mod tests {
                 ("hardware threads", value("threads share cores, and open are l1tf, mds"), true),
             ]
         );
-        let mut report = Report { checks: Vec::new(), own_filters: 0 };
+        let mut report = Report { checks: Vec::new(), own_filters: 0, relays_streams: false };
         report.host(&Host::new(&place.0));
         assert_eq!(report.refuse(&std::collections::BTreeSet::new()), Ok(()));
         assert!(report.checks.iter().all(|check| check.remedy.is_some() && check.is_enforced()));

@@ -31,7 +31,7 @@ use crate::{
     cgroups::{
         CgroupError,
         host::{HostCgroups, Place},
-        tree::Tree,
+        tree::{Tree, Wanted},
     },
     config::{self, Config, ConfigError, Source},
     descriptors,
@@ -46,6 +46,10 @@ use crate::{
         sink::{self, Sink},
     },
     nursery::{self, Nursery, NurseryError, Started},
+    process::{
+        limits::{self, LimitError},
+        session,
+    },
     quota::{self, Quotas, table::Table},
     recorder::{self, Recorder},
     reload::{self, Reloader},
@@ -87,6 +91,9 @@ pub enum ServeError {
     /// It could not be confined.
     #[error(transparent)]
     Jail(#[from] JailError),
+    /// A limit of the process.
+    #[error(transparent)]
+    Limit(#[from] LimitError),
     /// Rights could not be given up.
     #[error("give up rights: {0}")]
     Rights(#[from] rights::RightsError),
@@ -205,18 +212,20 @@ fn prepare(source: Source, config: Config, path: &Path, record: Option<&Path>) -
         return Err(ServeError::Disk(ConfigError { problems }));
     }
     let host = &config.host;
+    limits::take_off()?;
     descriptors::allow(descriptors::needed(host)).map_err(ServeError::Host)?;
     let state = State::lock(host.state_dir.as_path())?;
     let found = HostCgroups::discover()?;
-    let tree = Tree::create(
-        &found,
-        host.instance.as_str(),
-        host.cgroup_parent.as_ref().map(|path| path.as_str()),
-        &quota::table::pool(&config),
-        config::memory_of_host().map(|bytes| bytes / jail::limits::MEMORY_SHARE),
-        host.supervisor_uid,
-        host.uid_count / 2,
-    )?;
+    let wanted = Wanted {
+        instance: host.instance.as_str(),
+        parent: host.cgroup_parent.as_ref().map(|path| path.as_str()),
+        pool: &quota::table::pool(&config),
+        own_max: config::memory_of_host().map(|bytes| bytes / jail::limits::MEMORY_SHARE),
+        owner: host.supervisor_uid,
+        workers: host.uid_count / 2,
+        beside: session::in_front(),
+    };
+    let tree = Tree::create(&found, &wanted)?;
     let missing_layers: Vec<Layer> = report.missing_layers();
     let created = record.map(|path| recorder::create(path).map_err(record_failed(path))).transpose();
     let begun = created.and_then(|file| {

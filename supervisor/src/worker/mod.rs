@@ -27,6 +27,7 @@ use nix::sys::signal::Signal;
 use sublet_pool::{KillReason, SubTenant, WorkerId};
 use sublet_proto::link::{
     nursery::{InitReport, TmpSpace},
+    sandbox::OnRefused,
     step::StepId,
     token::ToInit,
 };
@@ -401,6 +402,13 @@ impl Worker {
                 }
                 if !seen.refused.contains(&name) && seen.refused.len() < REFUSED_TOLD_MAX {
                     seen.refused.push(name);
+                }
+                if self.entry.settings.on_refused_syscall == OnRefused::Kill
+                    && let Some(leaf) = self.leaf()
+                    && let Err(error) = leaf.kill()
+                {
+                    // Init waits for it, and the function for init: it is ended at the deadline of its call then.
+                    tracing::error!(worker = self.name(), %error, "a worker that made a refused call cannot be killed");
                 }
             }
             InitReport::FunctionEnded { code, signal, tmp } => seen.function = Some(FunctionEnd { code, signal, tmp }),

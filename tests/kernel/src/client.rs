@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use prost::Message;
+use prost::{Message, bytes::Bytes};
 use sublet_proto::v1::{
     InvokeRequest, InvokeResponse, InvokeStreamEnd, InvokeStreamResponse, Receipt, Remark, Verdict, VerdictKind,
     invoke_stream_response::Part, invoker_client::InvokerClient,
@@ -97,15 +97,12 @@ impl Client {
         Ok(Self { runtime, client, secrets: secrets(supervisor) })
     }
 
-    /// Fails the case when an answer tells its caller anything of the host. Every status of every case passes here, with its
-    /// details and its metadata; and the receipt of an answer.
+    /// Fails the case when an answer tells its caller anything of the host. Every status of every case that calls by this client
+    /// passes here, with its details; and the receipt of an answer.
     fn looked_through<T>(&self, answer: Result<T, Status>, told: impl Fn(&T) -> String) -> Result<T, Status> {
         let text = match &answer {
             Ok(answer) => told(answer),
-            Err(status) => {
-                let details = String::from_utf8_lossy(status.details());
-                format!("{} {details} {:?}", status.message(), status.metadata())
-            }
+            Err(status) => said_by_us(status),
         };
         for secret in self.secrets.iter().filter(|secret| !secret.is_empty()) {
             assert!(!text.contains(secret.as_str()), "a caller is told of {secret}: {text}");
@@ -198,6 +195,19 @@ impl Client {
     pub fn rest(&self, time: Duration) {
         std::thread::sleep(time);
     }
+}
+
+/// All of a status but the words of the function itself, which may have been asked for a path by its payload.
+fn said_by_us(status: &Status) -> String {
+    let details = tonic_types::pb::Status::decode(status.details()).map(|status| status.details).unwrap_or_default();
+    let detail = |any: &prost_types::Any| match Verdict::decode(any.value.as_slice()) {
+        Ok(verdict) if any.type_url.ends_with("/sublet.v1.Verdict") => {
+            format!("{:?}", Verdict { function_error: Bytes::new(), log_tail: Bytes::new(), ..verdict })
+        }
+        Ok(_) | Err(_) => String::from_utf8_lossy(&any.value).into_owned(),
+    };
+    let details: Vec<String> = details.iter().map(detail).collect();
+    format!("{:?} {} {}", status.code(), status.message(), details.join(" "))
 }
 
 /// A limit that was hit beside.

@@ -5,6 +5,7 @@
 
 mod authors;
 mod bad_input;
+mod beginnings;
 mod cage;
 mod calls;
 mod cells;
@@ -82,6 +83,7 @@ fn main() {
         history::CASES,
         jail::CASES,
         neighbours::CASES,
+        beginnings::CASES,
     ]
     .concat();
     let trials = all.into_iter().map(|case| {

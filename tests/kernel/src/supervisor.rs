@@ -29,6 +29,14 @@ pub fn program() -> PathBuf {
     beside_us("SUBLET", "sublet")
 }
 
+/// The program without our terminal, if we have one: with one, another process would stay in front of it, and the child
+/// would not be the supervisor. `setsid` becomes the program, as this child leads no process group.
+fn daemon() -> Command {
+    let mut command = Command::new("setsid");
+    command.arg(program());
+    command
+}
+
 /// The probe, statically linked, so that it runs in every layout.
 pub fn probe() -> PathBuf {
     beside_us("SUBLET_PROBE", "sublet-probe")
@@ -59,12 +67,12 @@ impl Supervisor {
 
     /// The same, with more arguments of `sublet serve`.
     pub fn start_with(place: Place, config: &str, arguments: &[&str]) -> Result<Self, String> {
-        Self::start_command(place, config, Command::new(program()), arguments)
+        Self::start_command(place, config, daemon(), arguments)
     }
 
     /// The same, with a log of these levels, as RUST_LOG has them.
     pub fn start_logging(place: Place, config: &str, levels: &str) -> Result<Self, String> {
-        let mut command = Command::new(program());
+        let mut command = daemon();
         command.env("RUST_LOG", levels);
         Self::start_command(place, config, command, &[])
     }
@@ -81,7 +89,8 @@ impl Supervisor {
         Self::start_file(place, path, Command::new(program()), &[])
     }
 
-    fn start_command(place: Place, config: &str, command: Command, arguments: &[&str]) -> Result<Self, String> {
+    /// The same, by a command that becomes the supervisor with the arguments it is given.
+    pub fn start_command(place: Place, config: &str, command: Command, arguments: &[&str]) -> Result<Self, String> {
         let path = place.write(config)?;
         Self::start_file(place, &path, command, arguments)
     }

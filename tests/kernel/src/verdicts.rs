@@ -32,7 +32,6 @@ pub const CASES: &[Case] = &[
     case("verdict::nothing_of_an_earlier_call_is_in_a_later_verdict", earlier),
     case("verdict::handlers_last_words_are_kept_though_it_ends", last_words),
     case("verdict::worker_that_speaks_unasked_is_the_functions_fault", chatty),
-    case("verdict::absent_system_calls_are_named_too", absent),
     case("verdict::crash_that_opens_the_back_off_is_no_failed_start", backed_off),
     case("verdict::start_failures_are_named", start),
     case("verdict::evicted", evicted),
@@ -350,22 +349,6 @@ fn backed_off() -> Outcome {
 }
 
 /// What is answered as if the kernel did not have it is named as well, but for what programs ask for as a habit.
-fn absent() -> Outcome {
-    let supervisor = Supervisor::simple("")?;
-    let mut client = Client::new(&supervisor)?;
-    for (call, named) in [("keyctl", &["keyctl"][..]), ("userfaultfd", &["userfaultfd"]), ("io_uring", &[])] {
-        let verdict = client.verdict("probe", &format!("try {call}"), VerdictKind::FunctionError, Code::Unknown)?;
-        ensure!(verdict.function_error.as_ref() == format!("{call}: ENOSYS").as_bytes(), "{verdict:?}");
-        ensure!(verdict.refused_syscalls == named, "{call}: {verdict:?}");
-    }
-    supervisor.stop()?;
-    let supervisor = Supervisor::simple("on_refused_syscall = \"kill\"")?;
-    let mut client = Client::new(&supervisor)?;
-    let verdict = client.verdict("probe", "try keyctl", VerdictKind::RefusedSyscall, Code::Unknown)?;
-    ensure!(verdict.seen == "keyctl" && verdict.refused_syscalls == ["keyctl"], "{verdict:?}");
-    supervisor.stop()
-}
-
 fn start() -> Outcome {
     let place = Place::new()?;
     let functions: String = ["exit", "garbage", "segv", "eat"]

@@ -12,6 +12,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use nix::unistd::Pid;
 use sublet_proto::link::sandbox::{CGROUP_POOL, CGROUP_RUNNER, CGROUP_SUPERVISOR, CgroupDirs};
 use sublet_shim::cgroups::{kill, move_processes, remove_tree, wait_empty};
 
@@ -54,23 +55,33 @@ pub struct Tree {
     own: Option<OwnMemory>,
 }
 
+/// What a tree is made for.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// Name of the supervisor among those of this host.
+    pub instance: &'a str,
+    /// Group below which it is made, as a path from the root of the hierarchy; none: that of this process.
+    pub parent: Option<&'a str>,
+    /// Limits of all workers together.
+    pub pool: &'a Limits,
+    /// Bytes of memory that the supervisor itself may use.
+    pub own_max: Option<u64>,
+    /// Uid that may make groups in the pool afterwards.
+    pub owner: u32,
+    /// Workers that there are at the most at one time.
+    pub workers: u32,
+    /// A process that is moved with this one: v2 hands no controllers down from a group that still has processes.
+    pub beside: Option<Pid>,
+}
+
 impl Tree {
-    /// Removes what an earlier run of this instance left, makes the tree below our own group and moves this process in. The
-    /// supervisor itself may use `own_max` bytes of memory. `owner` may make groups in the pool afterwards, for at most
-    /// `workers` workers.
+    /// Removes what an earlier run of this instance left, makes the tree below our own group and moves this process in.
     ///
     /// # Errors
     /// When the host does not allow it, or another supervisor has the directories, which are then left alone; the remedy is
     /// in the message.
-    pub fn create(
-        host: &HostCgroups,
-        instance: &str,
-        parent: Option<&str>,
-        pool: &Limits,
-        own_max: Option<u64>,
-        owner: u32,
-        workers: u32,
-    ) -> Result<Self, CgroupError> {
+    pub fn create(host: &HostCgroups, wanted: &Wanted<'_>) -> Result<Self, CgroupError> {
+        let Wanted { instance, parent, pool, .. } = *wanted;
         let name = format!("sublet-{instance}");
         let parent = match parent {
             Some(path) => host.mount.join(path.trim_start_matches('/')),
@@ -110,7 +121,7 @@ impl Tree {
             pool_ooms: None,
             own: None,
         };
-        match tree.build(pool, own_max, owner, workers) {
+        match tree.build(wanted) {
             Ok(()) => Ok(tree),
             Err(error) => {
                 // Nothing half-made stays.
@@ -120,7 +131,8 @@ impl Tree {
         }
     }
 
-    fn build(&mut self, pool: &Limits, own_max: Option<u64>, owner: u32, workers: u32) -> Result<(), CgroupError> {
+    fn build(&mut self, wanted: &Wanted<'_>) -> Result<(), CgroupError> {
+        let Wanted { pool, own_max, owner, workers, beside, .. } = *wanted;
         let (unified, parent) = (PathBuf::from(&self.dirs.unified), PathBuf::from(&self.dirs.unified_parent));
         let unified = unified.as_path();
         let own = unified.join(CGROUP_SUPERVISOR);
@@ -129,6 +141,9 @@ impl Tree {
             make(dir)?;
         }
         write(&own.join("cgroup.procs"), "0")?;
+        if let Some(beside) = beside {
+            write(&own.join("cgroup.procs"), &beside.to_string())?;
+        }
         let names: BTreeSet<&str> = (self.controllers.iter())
             .filter(|(controller, _, is_unified)| *is_unified && *controller != Controller::CpuAcct)
             .map(|(controller, ..)| controller.name())
