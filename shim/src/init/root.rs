@@ -5,7 +5,7 @@ use std::{
     ffi::CString,
     io,
     os::{
-        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
     path::Path,
@@ -39,8 +39,7 @@ fn own_tree(skeleton: &Skeleton, source: BorrowedFd<'_>) -> io::Result<OwnedFd> 
         sys::set_mount_attributes(tree.as_fd(), attributes)?;
         return Ok(tree);
     }
-    let lower = skeleton.lower_directories(&format!("/proc/self/fd/{}", source.as_raw_fd()))?;
-    sys::new_mount(c"overlay", &[(c"lowerdir", &lower)], attributes)
+    skeleton.overlay(source, attributes)
 }
 
 /// A root under construction: a mount of this namespace, not yet `/`.

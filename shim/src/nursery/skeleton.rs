@@ -5,7 +5,7 @@ use std::{
     ffi::CString,
     fs, io,
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::fs::{PermissionsExt, symlink},
     },
     path::{Path, PathBuf},
@@ -44,16 +44,15 @@ pub struct Skeleton {
 }
 
 impl Skeleton {
-    /// The option `lowerdir` for an overlay that shows `directory` and cannot be written.
+    /// `directory` as a detached, read-only mount with inodes of its own: an overlay of it and an empty directory. Both are
+    /// named by descriptor, so that the mount's options tell whoever reads /proc/self/mountinfo no path of the host.
     ///
     /// # Errors
-    /// For a path that cannot stand in the option.
-    pub fn lower_directories(&self, directory: &str) -> io::Result<CString> {
-        let empty = self.empty.to_str().ok_or_else(|| io::Error::other("the scratch directory is not UTF-8"))?;
-        if [directory, empty].iter().any(|path| path.contains([':', ',', '\\'])) {
-            return Err(io::Error::other(format!("{directory} or {empty} contains ':', ',' or '\\'")));
-        }
-        CString::new(format!("{directory}:{empty}")).map_err(io::Error::from)
+    /// What mounting says.
+    pub fn overlay(&self, directory: BorrowedFd<'_>, attributes: u64) -> io::Result<OwnedFd> {
+        let empty = super::born::open_directory(&self.empty)?;
+        let lower = format!("/proc/self/fd/{}:/proc/self/fd/{}", directory.as_raw_fd(), empty.as_raw_fd());
+        sys::new_mount(c"overlay", &[(c"lowerdir", &CString::new(lower)?)], attributes)
     }
 
     /// /dev for one worker, as a detached mount with inodes of its own. Made by the nursery: devices open only on a file system
@@ -63,13 +62,13 @@ impl Skeleton {
     /// What mounting says.
     pub fn new_dev(&self) -> io::Result<OwnedFd> {
         let attributes = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
-        if !self.own_inodes {
-            let dev = sys::clone_mount(super::born::open_directory(&self.dev)?.as_fd(), c"")?;
-            sys::set_mount_attributes(dev.as_fd(), attributes)?;
-            return Ok(dev);
+        let dev = super::born::open_directory(&self.dev)?;
+        if self.own_inodes {
+            return self.overlay(dev.as_fd(), attributes);
         }
-        let dev = self.dev.to_str().ok_or_else(|| io::Error::other("the scratch directory is not UTF-8"))?;
-        sys::new_mount(c"overlay", &[(c"lowerdir", &self.lower_directories(dev)?)], attributes)
+        let dev = sys::clone_mount(dev.as_fd(), c"")?;
+        sys::set_mount_attributes(dev.as_fd(), attributes)?;
+        Ok(dev)
     }
 }
 

@@ -123,6 +123,12 @@ fn files() -> Outcome {
     ensure!(etc.lines().all(|name| known.contains(&name)), "/etc has {etc:?}");
     let (own, _) = client.probe("s1", "read /proc/self/cgroup")?;
     ensure!(own.lines().all(|line| line.ends_with(":/")), "the cgroup path tells of the host: {own:?}");
+    if Ground::find().degraded().iter().all(|name| name != "inodes") {
+        // Neither the function's directory nor the supervisor's own.
+        let (mounts, _) = client.probe("s1", "read /proc/self/mountinfo")?;
+        let place = supervisor.place.dir.display().to_string();
+        ensure!(!mounts.contains(&place), "mountinfo tells of the host: {mounts}");
+    }
     supervisor.stop()
 }
 
