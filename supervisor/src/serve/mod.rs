@@ -17,6 +17,7 @@ use std::{
     time::Duration,
 };
 
+use nix::sys::stat::{Mode, umask};
 use sublet_proto::{
     link::sandbox::{Layer, NurseryConfig},
     v1::Fact,
@@ -199,6 +200,9 @@ pub fn serve(
 }
 
 fn prepare(source: Source, config: Config, path: &Path, record: Option<&Path>) -> Result<Prepared, ServeError> {
+    // Whoever starts us may have one that keeps all others out. The control groups that we make as root must let the
+    // supervisor's own id in.
+    umask(Mode::from_bits_truncate(0o022));
     let report = Report::of_host();
     report.refuse(&config.host.accept_degraded).map_err(ServeError::Host)?;
     let mut problems = report.unenforced(&config);

@@ -29,7 +29,7 @@ pub const CASES: &[Case] = &[
 ];
 
 /// Runs the probe as it is: root, no sandbox.
-fn outside(words: &[&str]) -> Result<String, String> {
+pub fn outside(words: &[&str]) -> Result<String, String> {
     run(Command::new(supervisor::probe()).args(words))
 }
 
@@ -41,7 +41,7 @@ pub fn apart(words: &[&str]) -> Result<String, String> {
         .args(words))
 }
 
-fn run(command: &mut Command) -> Result<String, String> {
+pub fn run(command: &mut Command) -> Result<String, String> {
     let output = command.stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
     if output.status.success() {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())

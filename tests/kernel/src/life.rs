@@ -63,7 +63,8 @@ fn frozen() -> Outcome {
     supervisor.stop()
 }
 
-fn no_workers(supervisor: &Supervisor) -> Outcome {
+/// Waits until there is no worker.
+pub fn no_workers(supervisor: &Supervisor) -> Outcome {
     let end = Instant::now() + Duration::from_secs(20);
     loop {
         let listed = supervisor.admin(&["ps"])?;

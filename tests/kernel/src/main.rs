@@ -15,6 +15,7 @@ mod configs;
 mod counters;
 mod ground;
 mod history;
+mod hostile;
 mod isolation;
 mod jail;
 mod lambda;
@@ -84,6 +85,7 @@ fn main() {
         jail::CASES,
         neighbours::CASES,
         beginnings::CASES,
+        hostile::CASES,
     ]
     .concat();
     let trials = all.into_iter().map(|case| {

@@ -156,6 +156,38 @@ fn break_frames(channel: &mut UnixStream, request: &Header, how: &str) -> io::Re
             std::thread::sleep(Duration::from_secs(3600));
             Ok(())
         }
+        // One byte after the other, faster than any limit of the kernel's would notice and slower than any deadline.
+        "drip" => {
+            for byte in good.encode() {
+                channel.write_all(&[byte])?;
+                std::thread::sleep(Duration::from_millis(200));
+            }
+            Ok(())
+        }
+        "close-write" => {
+            channel.shutdown(std::net::Shutdown::Write)?;
+            std::thread::sleep(Duration::from_secs(3600));
+            Ok(())
+        }
+        "close-read" => {
+            channel.shutdown(std::net::Shutdown::Read)?;
+            std::thread::sleep(Duration::from_secs(3600));
+            Ok(())
+        }
+        // Answers this call and reads nothing any more: the next one's payload stays in the socket.
+        "deaf" => {
+            send(channel, good, b"answered")?;
+            std::thread::sleep(Duration::from_secs(3600));
+            Ok(())
+        }
+        // Ends well while a child holds the channel open.
+        "heir" => match sys::fork().map_err(io::Error::from)? {
+            nix::unistd::ForkResult::Child => {
+                std::thread::sleep(Duration::from_secs(3600));
+                std::process::exit(0)
+            }
+            nix::unistd::ForkResult::Parent { .. } => std::process::exit(0),
+        },
         other => Err(io::Error::other(format!("unknown way {other:?}"))),
     }
 }

@@ -8,6 +8,7 @@ mod attack;
 mod counters;
 mod descriptors;
 mod frames;
+mod hostile;
 mod limits;
 mod pieces;
 mod shared;
@@ -178,6 +179,7 @@ pub fn perform(state: &mut state::State, text: &str) -> Outcome {
         "watched" => shared::watched(),
         "mark-stdin" => shared::mark_stdin(),
         "stdin-flags" => shared::stdin_flags(),
+        "hostile" => hostile::perform(words.get(1..).unwrap_or_default()),
         other => Err(format!("unknown verb {other:?}")),
     }
 }
