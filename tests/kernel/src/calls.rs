@@ -5,14 +5,17 @@ use std::fs;
 
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::{Case, Outcome, cage::apart, case, client::Client, configs::Place, ensure, supervisor::Supervisor};
+use crate::{
+    Case, Outcome, cage::apart, case, client::Client, configs::Place, ensure, ground::Need, supervisor::Supervisor,
+};
 
 /// The cases.
 pub const CASES: &[Case] = &[
     case("calls::arguments_that_work_outside_are_refused_inside", refused),
     case("calls::what_would_reach_the_disks_succeeds_and_is_not_done", not_done),
     case("calls::harmless_neighbours_of_what_is_refused_work", allowed),
-    case("calls::stock_programs_find_nothing_missing", stock),
+    // Among what they do is flock.
+    Case { needs: &[Need::Inodes], ..case("calls::stock_programs_find_nothing_missing", stock) },
     case("calls::locks_of_the_host_and_of_neighbours_are_not_met", locks),
     case("calls::use_of_files_by_the_host_and_by_neighbours_is_not_seen", watches),
     case("calls::open_files_are_not_shared_with_neighbours", open_files),
@@ -34,7 +37,6 @@ const REFUSED: &[(&str, &str)] = &[
     ("set-owner", "EPERM"),
     ("write-hint", "EPERM"),
     ("futex-pi", "ENOSYS"),
-    ("rwf-nowait", "EOPNOTSUPP"),
     ("mincore", "ENOSYS"),
     ("madvise-pageout", "EINVAL"),
     ("membarrier-global", "EINVAL"),
@@ -45,6 +47,8 @@ const REFUSED: &[(&str, &str)] = &[
 /// The same, of which some kernels know nothing: there they cannot be shown to work outside.
 const REFUSED_WHERE_KNOWN: &[(&str, &str)] = &[
     ("peer-pidfd", "ENOPROTOOPT"),
+    // A matter of the file system.
+    ("rwf-nowait", "EOPNOTSUPP"),
     ("arch-cpuid", "EINVAL"),
     ("huge-pages", "EINVAL"),
     ("huge-memfd", "EINVAL"),

@@ -6,16 +6,19 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::{Case, Outcome, case, client::Client, ensure, supervisor, supervisor::Supervisor};
+use crate::{Case, Outcome, case, client::Client, ensure, ground::Need, supervisor, supervisor::Supervisor};
 
 /// The cases.
 pub const CASES: &[Case] = &[
-    case("counters::worker_with_all_inotify_instances_leaves_root_and_others_theirs", instances),
-    case("counters::inotify_watches_of_a_worker_are_bounded", watches),
+    Case {
+        needs: &[Need::Inodes],
+        ..case("counters::worker_with_all_inotify_instances_leaves_root_and_others_theirs", instances)
+    },
+    Case { needs: &[Need::Inodes], ..case("counters::inotify_watches_of_a_worker_are_bounded", watches) },
     case("counters::worker_with_all_pending_signals_leaves_root_and_others_theirs", signals),
     case("counters::namespaces_of_workers_are_counted_for_their_own_uids", owners),
     case("counters::every_maximum_of_the_kernel_is_set_by_the_plan", maxima),
-    case("counters::clocks_of_a_worker_tell_nothing_of_the_host_or_of_others", clocks),
+    Case { needs: &[Need::Time], ..case("counters::clocks_of_a_worker_tell_nothing_of_the_host_or_of_others", clocks) },
 ];
 
 /// Runs the probe as root, with at most so many pending signals.

@@ -9,6 +9,10 @@ use crate::{lambda, supervisor};
 pub enum Need {
     /// Landlock of version 5 (Linux 6.10) or later, which knows the ioctls of devices.
     LandlockDevices,
+    /// Inodes of a worker's own, by overlays. Without them the filters take flock and inotify away.
+    Inodes,
+    /// Time namespaces.
+    Time,
     /// CPU quotas.
     Cpu,
     /// A stock client of the Lambda Runtime API, by its directory's name.
@@ -68,6 +72,8 @@ impl Ground {
     pub fn lacks(&self, need: Need) -> Option<&'static str> {
         match need {
             Need::LandlockDevices if self.landlock < 5 => Some("no landlock for devices"),
+            Need::Inodes if self.degraded.iter().any(|name| name == "inodes") => Some("no overlay in a user namespace"),
+            Need::Time if self.degraded.iter().any(|name| name == "time") => Some("no time namespaces"),
             Need::Cpu if self.degraded.iter().any(|name| name == "cpu") => Some("no CPU limit"),
             Need::Client("python") if !lambda::clients().join("python/awslambdaric").is_dir() => {
                 Some("no awslambdaric")
@@ -75,7 +81,7 @@ impl Ground {
             Need::Client("node") if !lambda::clients().join("node/node_modules").is_dir() => Some("no aws-lambda-ric"),
             Need::Client("shell") if !lambda::clients().join("shell").is_dir() => Some("no curl"),
             Need::Speed if self.is_slow => Some("emulated"),
-            Need::LandlockDevices | Need::Cpu | Need::Client(_) | Need::Speed => None,
+            Need::LandlockDevices | Need::Inodes | Need::Time | Need::Cpu | Need::Client(_) | Need::Speed => None,
         }
     }
 }

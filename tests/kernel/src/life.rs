@@ -97,9 +97,15 @@ fn calls_max() -> Outcome {
 fn daemon() -> Outcome {
     let supervisor = Supervisor::simple("")?;
     let mut client = Client::new(&supervisor)?;
+    // Init, the function, and where it relays its frames the launcher.
+    let processes = |worker: &str| -> Result<u64, String> {
+        supervisor.admin(&["describe", worker])?["processes"].as_u64().ok_or_else(|| "no number of processes".into())
+    };
+    let (_, receipt) = client.probe("s1", "echo here")?;
+    let before = processes(&receipt.worker)?;
     let (_, receipt) = client.probe("s1", "daemon")?;
-    let described = supervisor.admin(&["describe", &receipt.worker])?;
-    ensure!(described["processes"].as_u64() == Some(3), "{}", described["processes"]);
+    let after = processes(&receipt.worker)?;
+    ensure!((2..=3).contains(&before) && after == before + 1, "{before} processes, then {after}");
     supervisor.admin(&["evict", &receipt.worker])?;
     no_workers(&supervisor)?;
     let left: Vec<String> = litter::found().into_iter().filter(|what| what.contains("/function/probe")).collect();

@@ -331,7 +331,8 @@ fn chatty() -> Outcome {
     let supervisor = Supervisor::start(place, &text)?;
     let mut client = Client::new(&supervisor)?;
     let verdict = client.verdict("probe", "echo", VerdictKind::BadFrame, Code::Unknown)?;
-    ensure!(verdict.seen.contains("what nobody asked for"), "{verdict:?}");
+    // Found before the call is given to it, or behind the call in the place of its answer: which, is chance.
+    ensure!(["what nobody asked for", "magic"].iter().any(|text| verdict.seen.contains(text)), "{verdict:?}");
     supervisor.stop()
 }
 
@@ -348,7 +349,6 @@ fn backed_off() -> Outcome {
     supervisor.stop()
 }
 
-/// What is answered as if the kernel did not have it is named as well, but for what programs ask for as a habit.
 fn start() -> Outcome {
     let place = Place::new()?;
     let functions: String = ["exit", "garbage", "segv", "eat"]
