@@ -311,7 +311,7 @@ fn refused() -> Outcome {
     let host = place.host(&format!("log = \"files\"\nlog_dir = {:?}", place.path("fn").display().to_string()));
     let text = format!(
         "{host}[tenant.acme.sub_tenant]\n{}",
-        place.function("probe", "dir = \"/usr\"\nlayout = \"static\"\ncommand = [\"/function/bin/true\"]")
+        place.function("probe", "dir = \"/usr\"\nlayout = \"host\"\ncommand = [\"/function/bin/true\"]")
     );
     let Err(error) = Supervisor::start(place, &text) else { return Err("root's directory was taken".into()) };
     ensure!(error.contains("host.log_dir") && error.contains("chown"), "{error}");
