@@ -7,7 +7,6 @@ use std::{
 };
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use sublet_proto::link::frame::PAYLOAD_LIMIT;
 
 use crate::config::{Config, LogTo};
 
@@ -35,8 +34,7 @@ pub fn of(config: &Config, grows: bool) -> Vec<Limit> {
         LogTo::Files { size, .. } => size.bytes(),
         LogTo::None | LogTo::Stdout => 0,
     };
-    // A payload or an answer may be a file in memory.
-    let file = if grows { u64::MAX } else { u64::from(PAYLOAD_LIMIT).max(logs) + FILE_SLACK_BYTES };
+    let file = if grows { u64::MAX } else { logs + FILE_SLACK_BYTES };
     vec![
         (Resource::RLIMIT_CORE, 0),
         (Resource::RLIMIT_FSIZE, file),
@@ -96,8 +94,8 @@ mod tests {
     }
 
     #[test]
-    fn files_may_grow_as_large_as_logs_and_payloads_are_and_no_larger_unless_one_has_no_end() {
-        assert_eq!(file_size("", false), u64::from(PAYLOAD_LIMIT) + FILE_SLACK_BYTES);
+    fn files_may_grow_as_large_as_logs_do_and_no_larger_unless_one_has_no_end() {
+        assert_eq!(file_size("", false), FILE_SLACK_BYTES);
         let logs = "log = \"files\"\nlog_dir = \"/var/log/sublet\"\nlog_file_size = \"1GiB\"";
         assert_eq!(file_size(logs, false), (1 << 30) + FILE_SLACK_BYTES);
         assert_eq!(file_size(logs, true), u64::MAX);

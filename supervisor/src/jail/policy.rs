@@ -90,7 +90,6 @@ pub const ALLOWED: &[(&[&str], &str)] = &[
     (&["mkdir", "mkdirat", "rmdir", "unlink", "unlinkat"], "groups of workers; the oldest log file"),
     (&["rename", "renameat", "renameat2"], "log files move on"),
     (&["ftruncate", "fsync", "fdatasync"], "half a line is taken back; a trace is finished"),
-    (&["memfd_create"], "large payloads"),
     (&["munmap", "mremap", "brk"], "memory"),
     (
         &["clock_gettime", "clock_getres", "clock_nanosleep", "nanosleep", "gettimeofday", "time"],

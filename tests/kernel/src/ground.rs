@@ -19,6 +19,8 @@ pub enum Need {
     Client(&'static str),
     /// More time than an emulated machine gives.
     Speed,
+    /// Addresses that differ from one program to the next.
+    Addresses,
 }
 
 /// This ground.
@@ -81,7 +83,9 @@ impl Ground {
             Need::Client("node") if !lambda::clients().join("node/node_modules").is_dir() => Some("no aws-lambda-ric"),
             Need::Client("shell") if !lambda::clients().join("shell").is_dir() => Some("no curl"),
             Need::Speed if self.is_slow => Some("emulated"),
-            Need::LandlockDevices | Need::Inodes | Need::Time | Need::Cpu | Need::Client(_) | Need::Speed => None,
+            Need::Addresses if self.is_slow => Some("User Mode Linux does not randomise addresses"),
+            Need::LandlockDevices | Need::Inodes | Need::Time | Need::Cpu => None,
+            Need::Client(_) | Need::Speed | Need::Addresses => None,
         }
     }
 }

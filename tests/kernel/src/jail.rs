@@ -30,7 +30,7 @@ pub const CASES: &[Case] = &[
     case("jail::doctor_says_what_a_supervisor_would_be_confined_by", doctor),
 ];
 
-/// Who the supervisor is once it has started, unless configured otherwise.
+/// Who the supervisor of [`config`] is once it has started.
 const SUPERVISOR: u32 = 1_879_048_190;
 /// Filters of the supervisor's own.
 const FILTERS: u32 = 3;
@@ -68,7 +68,7 @@ fn write_program(path: &Path, script: &str) -> Result<String, String> {
 }
 
 fn config(place: &Place, functions: &[String]) -> String {
-    format!("{}[tenant.acme.sub_tenant]\n{}", place.host(""), functions.concat())
+    format!("{}[tenant.acme.sub_tenant]\n{}", place.host(&format!("supervisor_uid = {SUPERVISOR}")), functions.concat())
 }
 
 fn facts(supervisor: &Supervisor) -> Result<Vec<Value>, String> {
