@@ -81,7 +81,7 @@ fn limits() -> Outcome {
     ensure!(cpu.starts_with("unlimited"), "cpu: {cpu}");
     // Of files it sets one of its own, by what it writes.
     let size = line(&limits, "Max file size")?;
-    let soft: u64 = size.split_whitespace().next().and_then(|word| word.parse().ok()).ok_or(&*size)?;
+    let soft: u64 = size.split_whitespace().next().and_then(|word| word.parse().ok()).ok_or(size)?;
     ensure!(soft > 0, "file size: {size}");
     supervisor.stop()
 }
