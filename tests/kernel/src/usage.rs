@@ -42,14 +42,21 @@ fn receipt() -> Outcome {
     let supervisor = Supervisor::start(place, &text)?;
     let mut client = Client::new(&supervisor)?;
     client.probe("s1", "echo")?;
-    client.rest(Duration::from_millis(500));
-    let (_, spun) = client.probe("s1", "spin 400")?;
-    // 200m of a CPU for 400 ms.
+    // 200m of a CPU for 400 ms. A busy machine may give it less than its quota; then nothing is throttled, and it is asked again.
+    let mut asked = 0;
+    let spun = loop {
+        client.rest(Duration::from_millis(500));
+        let (_, spun) = client.probe("s1", "spin 400")?;
+        asked += 1;
+        if asked == 10 || seconds(spun.throttled) > 0.1 {
+            break spun;
+        }
+    };
     let (cpu, throttled, frozen) = (seconds(spun.cpu), seconds(spun.throttled), seconds(spun.frozen));
     ensure!(cpu > 0.02 && cpu < 0.25, "{spun:?}");
     ensure!(throttled > 0.1 && throttled <= seconds(spun.running), "{spun:?}");
     ensure!(frozen > 0.2, "{spun:?}");
-    ensure!(spun.exit.is_empty() && spun.memory_peak_bytes > 0 && spun.calls == 2, "{spun:?}");
+    ensure!(spun.exit.is_empty() && spun.memory_peak_bytes > 0 && spun.calls == 1 + asked, "{spun:?}");
     let status = client.call(request("probe", "s1", "signal 9")).err().ok_or("it lives")?;
     let died = verdict(&status).and_then(|verdict| verdict.receipt).ok_or("no receipt")?;
     ensure!(died.exit == "signal 9 (SIGKILL)", "{died:?}");
