@@ -51,7 +51,8 @@ fn is_ascii_text(text: &str) -> bool {
     text.as_bytes().iter().all(|byte| matches!(byte, b' '..=b'~'))
 }
 
-fn escaped(text: &str, stays: impl Fn(char) -> bool) -> Cow<'_, str> {
+/// `text` with what is neither plain nor in `stays` as `escape` writes it.
+fn escaped(text: &str, stays: impl Fn(char) -> bool, escape: impl Fn(char, &mut String)) -> Cow<'_, str> {
     let is_shown = |character: char| is_plain(character) || stays(character);
     if is_ascii_text(text) || text.chars().all(is_shown) {
         return text.into();
@@ -61,26 +62,36 @@ fn escaped(text: &str, stays: impl Fn(char) -> bool) -> Cow<'_, str> {
         if is_shown(character) {
             out.push(character);
         } else {
-            out.extend(character.escape_default());
+            escape(character, &mut out);
         }
     }
     out.into()
 }
 
+/// As Rust writes it: `\n`, `\u{1b}`.
+fn as_rust(character: char, out: &mut String) {
+    out.extend(character.escape_default());
+}
+
+/// As JSON writes it, in units of UTF-16: `\u001b`.
+fn as_json(character: char, out: &mut String) {
+    out.extend(character.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")));
+}
+
 /// One line, or a cell of a table: line ends and tabs are escaped too.
 pub fn line(text: &str) -> Cow<'_, str> {
-    escaped(text, |_| false)
+    escaped(text, |_| false, as_rust)
 }
 
 /// One line of a log, in which tabs stay: REPORT has them.
 pub fn log_line(text: &str) -> Cow<'_, str> {
-    escaped(text, |character| character == '\t')
+    escaped(text, |character| character == '\t', as_rust)
 }
 
 /// Our own text of several lines. A last guard, for what nobody thought of: others' text in it should have passed
 /// [`line`] or [`block`] before, which also keep it from looking like ours.
 pub fn own(text: &str) -> Cow<'_, str> {
-    escaped(text, |character| matches!(character, '\t' | '\n'))
+    escaped(text, |character| matches!(character, '\t' | '\n'), as_rust)
 }
 
 /// Bytes as text; those that are not UTF-8 are written out.
@@ -123,20 +134,7 @@ pub fn json(value: &Value) -> String {
 /// The same for JSON that has been written out already. Outside of strings JSON has plain characters only, and line ends,
 /// which stay.
 pub fn json_text(text: &str) -> Cow<'_, str> {
-    let is_shown = |character: char| is_plain(character) || character == '\n';
-    if is_ascii_text(text) || text.chars().all(is_shown) {
-        return text.into();
-    }
-    let mut out = String::with_capacity(text.len() + 16);
-    for character in text.chars() {
-        if is_shown(character) {
-            out.push(character);
-        } else {
-            let units = character.encode_utf16(&mut [0; 2]).to_vec();
-            out.extend(units.into_iter().map(|unit| format!("\\u{unit:04x}")));
-        }
-    }
-    out.into()
+    escaped(text, |character| character == '\n', as_json)
 }
 
 /// An answer on its way to a terminal, in pieces that may end anywhere. Line ends stay. A line that begins as our own lines
