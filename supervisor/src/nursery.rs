@@ -1,6 +1,6 @@
 //! The supervisor's side of the nursery: start it, tell it its bounds, ask for sandboxes, hear what became of them.
 //!
-//! Started and configured while the process is still single-threaded and root ([`Nursery::start`]); then [`Nursery::run`]
+//! Started and configured while the process is still single-threaded and root ([`start_nursery`]); then [`Nursery::run`]
 //! turns its socket into futures.
 
 use std::{

@@ -1,4 +1,4 @@
-//! Checks what was written about logs in [host].
+//! Checks what was written about logs in `[host]`.
 
 use serde::Serialize;
 

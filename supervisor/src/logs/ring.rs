@@ -14,7 +14,7 @@ use std::{
 
 use super::record::{Record, Source};
 
-/// All costs are held against a counting allocator by tests/log_memory.rs.
+/// All costs are held against a counting allocator by tests/log_memory.
 ///
 /// Counted for each record beside its text: the record itself (112 bytes and the counts of its Arc), its place in the tree
 /// of records (48 bytes, in nodes that may be half empty), and what the allocator rounds up.

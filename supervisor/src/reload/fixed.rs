@@ -9,7 +9,7 @@ use crate::{
     runner,
 };
 
-/// What of [host] needs a restart, with the reason.
+/// What of `[host]` needs a restart, with the reason.
 const FIXED: &[(&str, &str)] = &[
     ("state_dir", "its lock is held"),
     ("socket", "it is bound"),
