@@ -65,6 +65,12 @@ impl Ground {
         self.cgroups.contains("hybrid")
     }
 
+    /// Whether the launcher of a stream function stays to relay its frames: before Linux 6.16.
+    pub fn relays(&self) -> bool {
+        let mut numbers = self.kernel.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
+        (numbers.next(), numbers.next()) < (Some(6), Some(16))
+    }
+
     /// What this host lacks and a configuration has to accept.
     pub fn degraded(&self) -> &[String] {
         &self.degraded

@@ -28,7 +28,7 @@ use crate::{
     configs::Place,
     ensure,
     ground::Need,
-    life::no_workers,
+    life::{leaves_a_process, no_workers},
     litter,
     supervisor::{self, Supervisor},
 };
@@ -430,22 +430,7 @@ fn orphans() -> Outcome {
 
 /// G1, G4.
 fn subreaper() -> Outcome {
-    let supervisor = Supervisor::simple("")?;
-    let mut client = Client::new(&supervisor)?;
-    // Init, the function, and where it relays its frames the launcher.
-    let processes = |worker: &str| -> Result<u64, String> {
-        supervisor.admin(&["describe", worker])?["processes"].as_u64().ok_or_else(|| "no number of processes".into())
-    };
-    let (_, receipt) = client.probe("s1", "echo here")?;
-    let before = processes(&receipt.worker)?;
-    let (_, receipt) = client.probe("s1", "hostile subreaper")?;
-    let after = processes(&receipt.worker)?;
-    ensure!((2..=3).contains(&before) && after == before + 1, "{before} processes, then {after}");
-    supervisor.admin(&["evict", &receipt.worker])?;
-    no_workers(&supervisor)?;
-    let left: Vec<String> = litter::found().into_iter().filter(|what| what.contains("/function/probe")).collect();
-    ensure!(left.is_empty(), "{left:?}");
-    supervisor.stop()
+    leaves_a_process("hostile subreaper")
 }
 
 /// G5.
