@@ -2,13 +2,13 @@
 //! [`sublet_proto::link::nursery`], used by the supervisor's blocking side as well.
 
 use std::{
-    io::{self, IoSlice, IoSliceMut},
+    io::{self, IoSlice},
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
 };
 
 use nix::{
     cmsg_space,
-    sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg},
+    sys::socket::{ControlMessage, MsgFlags, sendmsg},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use sublet_proto::link::nursery::MESSAGE_LIMIT;
@@ -89,40 +89,26 @@ fn receive_into<T: DeserializeOwned>(
     if dont_wait {
         flags |= MsgFlags::MSG_DONTWAIT;
     }
-    let (length, descriptors, cut) = loop {
-        let mut slices = [IoSliceMut::new(&mut buffer)];
-        match recvmsg::<()>(socket.as_raw_fd(), &mut slices, space.as_deref_mut(), flags) {
-            Ok(message) => {
-                let cut = message.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC);
-                let mut descriptors = Vec::new();
-                if message.flags.contains(MsgFlags::MSG_CTRUNC) {
-                    // There was no room for any; with room for all of them the kernel has nothing to cut.
-                    break (message.bytes, descriptors, cut);
-                }
-                for control in message.cmsgs()? {
-                    if let ControlMessageOwned::ScmRights(raw) = control {
-                        descriptors.extend(raw.into_iter().map(sys::received_fd));
-                    }
-                }
-                break (message.bytes, descriptors, cut);
-            }
+    let packet = loop {
+        match sys::receive(socket, &mut buffer, space.as_deref_mut(), flags) {
+            Ok(packet) => break packet,
             Err(nix::errno::Errno::EINTR) => {}
             Err(nix::errno::Errno::EAGAIN) => return Ok(Received::Nothing),
             Err(nix::errno::Errno::ECONNRESET) => return Ok(Received::Closed),
             Err(error) => return Err(error.into()),
         }
     };
-    if length == 0 {
+    if packet.bytes == 0 {
         return Ok(Received::Closed);
     }
-    if cut {
+    if packet.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC) {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
             "packet is over its limit or carries a descriptor nobody asked for",
         ));
     }
-    let message = serde_json::from_slice(&buffer[..length])?;
-    Ok(Received::Message(message, descriptors))
+    let message = serde_json::from_slice(&buffer[..packet.bytes])?;
+    Ok(Received::Message(message, packet.descriptors))
 }
 
 /// Makes `socket` take no descriptors: who attaches one to what it sends gets EPERM, and nothing arrives. What has been sent

@@ -21,6 +21,11 @@ impl Channel {
         Self(socket)
     }
 
+    /// Its socket.
+    pub fn socket(self) -> BorrowedFd<'static> {
+        self.0
+    }
+
     /// Sends one frame.
     pub fn send(self, mut header: Header, payload: &[u8]) -> io::Result<()> {
         header.length = u32::try_from(payload.len()).map_err(io::Error::other)?;

@@ -18,24 +18,22 @@ use nix::{
         statvfs::statvfs,
         wait::{WaitStatus, waitpid},
     },
-    unistd::{Pid, execve, pipe2},
+    unistd::{Pid, pipe2},
 };
 use sublet_proto::link::{
-    CHANNEL_FD,
     frame::{ENDED_BY_SIGNAL, FLAG_IN_PIECES, Header, Kind, TMP_WAS_FULL, TOO_LARGE},
     sandbox::SandboxSpec,
     token::{TOKEN_FD, TOKEN_FILE},
 };
 
 use super::{channel::Channel, child::EXEC_FAILED};
-use crate::sys::{self, Fork};
+use crate::sys::{self, Child, Fork};
 
 /// Largest piece of an answer: what a pipe holds.
 const PIECE_BYTES: usize = 64 * 1024;
 
 /// Serves calls until the supervisor closes the channel.
-pub fn serve(spec: &SandboxSpec, arguments: &[CString], environment: &[CString]) -> io::Result<()> {
-    let channel = Channel::new(sys::lasting_fd(CHANNEL_FD));
+pub fn serve(channel: Channel, spec: &SandboxSpec, arguments: &[CString], environment: &[CString]) -> io::Result<()> {
     channel.send(Header::bare(Kind::Ready), &[])?;
     while let Some((request, payload)) = channel.receive(spec.payload_max_bytes)? {
         if request.kind != Kind::Request {
@@ -85,7 +83,7 @@ fn run_once(program: &Program<'_>, payload: &[u8], mut sink: Sink) -> io::Result
     let (child_stdin, stdin) = pipe2(OFlag::O_CLOEXEC)?;
     let (stdout, child_stdout) = pipe2(OFlag::O_CLOEXEC)?;
     let child = match sys::fork()? {
-        Fork::Child => become_function(program, &child_stdin, &child_stdout),
+        Fork::Child(child) => become_function(child, program, &child_stdin, &child_stdout),
         Fork::Parent(pid) => pid,
     };
     drop((child_stdout, child_stdin));
@@ -179,32 +177,21 @@ impl Sink {
     }
 }
 
-fn become_function(program: &Program<'_>, stdin: &OwnedFd, stdout: &OwnedFd) -> ! {
-    let arguments = program.arguments;
-    let prepare = || -> io::Result<()> {
-        let (stdin, stdout) = (sys::lift_fd(stdin.as_fd())?, sys::lift_fd(stdout.as_fd())?);
-        sys::place_fd(stdin.as_fd(), 0)?;
-        sys::place_fd(stdout.as_fd(), 1)?;
-        std::mem::forget((stdin, stdout));
-        // The channel is the launcher's alone.
-        let mut first_closed = CHANNEL_FD;
-        if program.token {
-            // As it is now: one that is renewed meanwhile is another file.
-            let token = open(TOKEN_FILE, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
-                .map_err(|error| io::Error::other(format!("open {TOKEN_FILE}: {error}")))?;
-            let token = sys::lift_fd(token.as_fd())?;
-            sys::place_fd(token.as_fd(), TOKEN_FD)?;
-            std::mem::forget(token);
-            first_closed = TOKEN_FD + 1;
-        }
-        sys::close_from(first_closed)?;
-        sys::default_signal(Signal::SIGPIPE);
-        match execve(&arguments[0], arguments, program.environment)? {}
-    };
-    if let Err(error) = prepare() {
-        eprintln!("execve {}: {error}", arguments[0].to_string_lossy());
+fn become_function(child: Child, program: &Program<'_>, stdin: &OwnedFd, stdout: &OwnedFd) -> ! {
+    let mut places = vec![(stdin.as_fd(), 0), (stdout.as_fd(), 1)];
+    let token;
+    if program.token {
+        // As it is now: one that is renewed meanwhile is another file.
+        token = match open(TOKEN_FILE, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()) {
+            Ok(token) => token,
+            Err(error) => {
+                eprintln!("open {TOKEN_FILE}: {error}");
+                sys::exit_now(EXEC_FAILED);
+            }
+        };
+        places.push((token.as_fd(), TOKEN_FD));
     }
-    sys::exit_now(EXEC_FAILED)
+    child.exec(&places, program.arguments, program.environment, EXEC_FAILED)
 }
 
 /// Feeds stdin and reads stdout. It is over when stdout has ended and all of the payload is written, or when the child has

@@ -9,16 +9,12 @@ use std::{
     ffi::CString,
     io,
     net::TcpListener,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    os::fd::{AsFd, RawFd},
     rc::Rc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use nix::{
-    fcntl::OFlag,
-    sys::signal::Signal,
-    unistd::{execve, pipe2},
-};
+use nix::{fcntl::OFlag, unistd::pipe2};
 use sublet_proto::link::{
     CHANNEL_FD,
     frame::{BAD_PAYLOAD, FLAG_IN_PIECES, Header, Kind, TOO_LARGE},
@@ -42,21 +38,22 @@ use crate::sys::{self, Fork};
 const RECORDS_FD: RawFd = CHANNEL_FD;
 /// Tells them.
 const RECORDS_VARIABLE: &str = "_LAMBDA_TELEMETRY_LOG_FD";
-/// The log, as any process of a worker has it.
-const LOG_FD: RawFd = 2;
 
 /// Serves calls until the supervisor closes the channel or the runtime ends.
-pub fn serve(spec: &SandboxSpec, arguments: &[CString], environment: &[CString]) -> io::Result<()> {
+pub fn serve(channel: Channel, spec: &SandboxSpec, arguments: &[CString], environment: &[CString]) -> io::Result<()> {
     // Before the runtime is there to ask: clients give up connecting after a second.
     let listener = TcpListener::bind(ADDRESS)?;
     listener.set_nonblocking(true)?;
     let (records, written) = pipe2(OFlag::O_CLOEXEC)?;
+    let with_records = with_records(environment)?;
     let child = match sys::fork()? {
-        Fork::Child => become_runtime(arguments, environment, &written),
+        // In the place of the channel, which is the launcher's alone.
+        Fork::Child(child) => child.exec(&[(written.as_fd(), RECORDS_FD)], arguments, &with_records, EXEC_FAILED),
         Fork::Parent(pid) => pid,
     };
     drop(written);
-    let records = Records::new(records, sys::lasting_fd(LOG_FD).try_clone_to_owned()?)?;
+    // The log, as any process of a worker has it.
+    let records = Records::new(records, io::stderr().as_fd().try_clone_to_owned()?)?;
     let identity = Identity {
         arn: arn(environment),
         tenant_id: value(environment, "SUBLET_SUB_TENANT").to_owned(),
@@ -64,11 +61,10 @@ pub fn serve(spec: &SandboxSpec, arguments: &[CString], environment: &[CString])
         token_file: spec.token.then_some(TOKEN_FILE),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-    let channel = Channel::new(sys::lasting_fd(CHANNEL_FD));
     let serving = LocalSet::new();
     runtime.block_on(serving.run_until(async {
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        let requests = sys::watch(Readable(sys::lasting_fd(CHANNEL_FD)))?;
+        let requests = sys::watch_lasting(channel.socket())?;
         let ended = sys::watch(sys::open_pidfd(child)?)?;
         let logged = sys::watch(records.watched()?)?;
         let records = Rc::new(RefCell::new(records));
@@ -155,32 +151,6 @@ impl Link for ToSupervisor {
             sys::exit_now(0);
         }
     }
-}
-
-/// A descriptor that the event loop may watch; this process never closes it.
-struct Readable(BorrowedFd<'static>);
-
-impl AsRawFd for Readable {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
-    }
-}
-
-fn become_runtime(arguments: &[CString], environment: &[CString], records: &OwnedFd) -> ! {
-    let prepare = || -> io::Result<()> {
-        // In the place of the channel, which is the launcher's alone.
-        let lifted = sys::lift_fd(records.as_fd())?;
-        sys::place_fd(lifted.as_fd(), RECORDS_FD)?;
-        // Given up to close_from, which closes it.
-        std::mem::forget(lifted);
-        sys::close_from(RECORDS_FD + 1)?;
-        sys::default_signal(Signal::SIGPIPE);
-        match execve(&arguments[0], arguments, &with_records(environment)?)? {}
-    };
-    if let Err(error) = prepare() {
-        eprintln!("execve {}: {error}", arguments[0].to_string_lossy());
-    }
-    sys::exit_now(EXEC_FAILED)
 }
 
 fn with_records(environment: &[CString]) -> io::Result<Vec<CString>> {

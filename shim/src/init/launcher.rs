@@ -5,13 +5,14 @@ use std::{
     ffi::{CString, OsStr},
     io,
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt as _,
     },
     path::Path,
 };
 
 use nix::{
+    fcntl::{FcntlArg, FdFlag, fcntl},
     sys::{
         prctl,
         signal::Signal,
@@ -21,22 +22,26 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 use sublet_proto::link::{
-    CHANNEL_FD,
     frame::{Header, Kind},
     sandbox::{Protocol, SandboxSpec},
     step::StepId,
 };
 
-use super::{Birth, channel::Channel, confine, exec, lambda, prove, relay};
+use super::{
+    Birth,
+    channel::Channel,
+    confine, exec, lambda, prove, relay,
+    sys::{OfLauncher, keep_for_launcher},
+};
 use crate::{
     link,
     plan::{FUNCTION_UID, LauncherStep},
-    program, signals,
+    program,
+    seccomp::Filters,
+    signals,
     sys::{self, Speculation},
 };
 
-/// The launcher's end of its socket to init, while it has one.
-const INIT_FD: i32 = 4;
 /// Largest START payload in bytes: the environment.
 const START_LIMIT: u32 = 64 * 1024;
 
@@ -60,112 +65,125 @@ pub enum FromLauncher {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Confined;
 
+/// The launcher while it applies the plan.
+struct Launcher<'a> {
+    spec: &'a SandboxSpec,
+    filters: &'a Filters,
+    /// What it is born with, until its descriptors have their places.
+    birth: Option<Birth<'a>>,
+    /// The socket to init, for as long as init listens.
+    init: Option<OwnedFd>,
+    /// The channel, once it has its place.
+    channel: Option<BorrowedFd<'static>>,
+    /// The function's environment, once START has come.
+    environment: Option<Vec<String>>,
+}
+
 /// Runs the launcher to its end.
-pub fn run(birth: &Birth<'_>, init: OwnedFd) -> ! {
-    let (mut init, mut environment) = (Some(init), None);
+pub fn run(birth: Birth<'_>, init: OwnedFd) -> ! {
     prctl::set_name(c"sublet-launcher").ok();
-    for step in birth.plan.of_launcher() {
-        if let Err(error) = apply(birth, &mut init, &mut environment, step) {
-            let message = FromLauncher::StepFailed { id: step.id(), step: step.to_string(), error: error.to_string() };
-            match init {
-                // Init ends the sandbox when it hears this; when it cannot hear, it is gone already.
-                Some(init) => drop(link::send(init.as_fd(), &message, &[])),
-                // Init has let go of us: tell the supervisor itself.
-                None => drop(
-                    Channel::new(sys::lasting_fd(CHANNEL_FD))
-                        .send(Header::bare(Kind::Error), format!("{step}: {error}").as_bytes()),
-                ),
-            }
-            sys::exit_now(1);
+    let (spec, plan, filters) = (birth.spec, birth.plan, birth.filters);
+    let mut launcher =
+        Launcher { spec, filters, birth: Some(birth), init: Some(init), channel: None, environment: None };
+    for step in plan.of_launcher() {
+        if let Err(error) = launcher.apply(step) {
+            launcher.fail(step, &error);
         }
     }
     sys::exit_now(1)
 }
 
-/// `init` is the socket to init, for as long as init listens; `environment` is the function's, once START has come.
-fn apply(
-    birth: &Birth<'_>,
-    init: &mut Option<OwnedFd>,
-    environment: &mut Option<Vec<String>>,
-    step: &LauncherStep,
-) -> io::Result<()> {
-    match step {
-        LauncherStep::PlaceDescriptors => {
-            let from = init.take().ok_or_else(|| io::Error::other("init's socket is gone"))?;
-            *init = Some(place_descriptors(birth, &from)?);
-            std::mem::forget(from);
-            Ok(())
-        }
-        LauncherStep::SetRlimits { limits } => confine::set_rlimits(limits),
-        LauncherStep::SwitchUid => {
-            confine::switch_uid(FUNCTION_UID)?;
-            umask(Mode::from_bits_truncate(0o022));
-            Ok(chdir("/function")?)
-        }
-        LauncherStep::DropCapabilities => {
-            confine::drop_capabilities()?;
-            // Not even processes of its own uid may look into the launcher; execve of a function resets it.
-            prctl::set_dumpable(false)?;
-            // What an exec function leaves behind comes to the launcher, which ends it.
-            Ok(prctl::set_child_subreaper(birth.spec.protocol == Protocol::Exec)?)
-        }
-        LauncherStep::NoNewPrivs => Ok(prctl::set_no_new_privs()?),
-        LauncherStep::LimitSpeculation { store_bypass } => {
-            sys::forbid_speculation(Speculation::IndirectBranch)?;
-            if *store_bypass { sys::forbid_speculation(Speculation::StoreBypass) } else { Ok(()) }
-        }
-        LauncherStep::Landlock => confine::restrict_by_landlock().map(drop),
-        LauncherStep::ProveLandlock => prove::landlock(),
-        LauncherStep::ProveCounters => prove::counters(),
-        LauncherStep::ProveKeyring => prove::keyring(),
-        LauncherStep::Seccomp { .. } => {
-            for filter in &birth.filters.function {
-                sys::install_filter(filter, false)?;
+impl Launcher<'_> {
+    /// Reports the step and ends.
+    fn fail(&self, step: &LauncherStep, error: &io::Error) -> ! {
+        let (id, step, error) = (step.id(), step.to_string(), error.to_string());
+        match (&self.init, self.channel) {
+            // Init ends the sandbox when it hears this; when it cannot hear, it is gone already.
+            (Some(init), _) => drop(link::send(init.as_fd(), &FromLauncher::StepFailed { id, step, error }, &[])),
+            // Init has let go of us: tell the supervisor itself.
+            (None, Some(channel)) => {
+                drop(Channel::new(channel).send(Header::bare(Kind::Error), format!("{step}: {error}").as_bytes()))
             }
-            let listener = sys::install_filter(&birth.filters.function_allowlist, true)?
-                .ok_or_else(|| io::Error::other("no listener"))?;
-            let to = init.as_ref().ok_or_else(|| io::Error::other("init's socket is gone"))?;
-            link::send(to.as_fd(), &FromLauncher::Listener, &[listener.as_fd()])
+            // Init sees our end.
+            (None, None) => {}
         }
-        LauncherStep::AwaitInit => {
-            // It confines itself while we do; whoever is looked at from outside must be what it will stay.
-            let from = init.take().ok_or_else(|| io::Error::other("init's socket is gone"))?;
-            match link::receive::<Confined>(from.as_fd(), false)? {
-                link::Received::Message(Confined, _) => Ok(()),
-                link::Received::Closed | link::Received::Nothing => Err(io::Error::other("init gave up")),
-            }
-        }
-        LauncherStep::AwaitStart => {
-            *environment = Some(await_start()?);
-            Ok(())
-        }
-        LauncherStep::Run { protocol, relayed, command } => {
-            let environment = environment.take().ok_or_else(|| io::Error::other("there was no START"))?;
-            run_function(birth.spec, (*protocol, *relayed), command, &environment)
-        }
+        sys::exit_now(1)
     }
-}
 
-fn place_descriptors(birth: &Birth<'_>, init: &OwnedFd) -> io::Result<OwnedFd> {
-    let lifted = [
-        (sys::lift_fd(birth.null.as_fd())?, 0),
-        (sys::lift_fd(birth.log.as_fd())?, 1),
-        (sys::lift_fd(birth.log.as_fd())?, 2),
-        (sys::lift_fd(birth.channel.as_fd())?, CHANNEL_FD),
-        (sys::lift_fd(init.as_fd())?, INIT_FD),
-    ];
-    for (fd, number) in &lifted {
-        sys::place_fd(fd.as_fd(), *number)?;
+    fn channel(&self) -> io::Result<Channel> {
+        self.channel.map(Channel::new).ok_or_else(|| io::Error::other("the channel has no place yet"))
     }
-    // Given up to close_from, which closes them.
-    std::mem::forget(lifted);
-    sys::close_from(INIT_FD + 1)?;
-    sys::inherited_fd(INIT_FD)
+
+    fn apply(&mut self, step: &LauncherStep) -> io::Result<()> {
+        match step {
+            LauncherStep::PlaceDescriptors => {
+                let (Some(birth), Some(init)) = (self.birth.take(), self.init.take()) else {
+                    return Err(io::Error::other("the descriptors have their places already"));
+                };
+                match keep_for_launcher(birth, init) {
+                    Ok(OfLauncher { channel, init }) => {
+                        (self.channel, self.init) = (Some(channel), Some(init));
+                        Ok(())
+                    }
+                    Err((init, error)) => {
+                        self.init = Some(init);
+                        Err(error)
+                    }
+                }
+            }
+            LauncherStep::SetRlimits { limits } => confine::set_rlimits(limits),
+            LauncherStep::SwitchUid => {
+                confine::switch_uid(FUNCTION_UID)?;
+                umask(Mode::from_bits_truncate(0o022));
+                Ok(chdir("/function")?)
+            }
+            LauncherStep::DropCapabilities => {
+                confine::drop_capabilities()?;
+                // Not even processes of its own uid may look into the launcher; execve of a function resets it.
+                prctl::set_dumpable(false)?;
+                // What an exec function leaves behind comes to the launcher, which ends it.
+                Ok(prctl::set_child_subreaper(self.spec.protocol == Protocol::Exec)?)
+            }
+            LauncherStep::NoNewPrivs => Ok(prctl::set_no_new_privs()?),
+            LauncherStep::LimitSpeculation { store_bypass } => {
+                sys::forbid_speculation(Speculation::IndirectBranch)?;
+                if *store_bypass { sys::forbid_speculation(Speculation::StoreBypass) } else { Ok(()) }
+            }
+            LauncherStep::Landlock => confine::restrict_by_landlock().map(drop),
+            LauncherStep::ProveLandlock => prove::landlock(),
+            LauncherStep::ProveCounters => prove::counters(),
+            LauncherStep::ProveKeyring => prove::keyring(),
+            LauncherStep::Seccomp { .. } => {
+                for filter in &self.filters.function {
+                    sys::install_filter(filter, false)?;
+                }
+                let listener = sys::install_filter(&self.filters.function_allowlist, true)?
+                    .ok_or_else(|| io::Error::other("no listener"))?;
+                let to = self.init.as_ref().ok_or_else(|| io::Error::other("init's socket is gone"))?;
+                link::send(to.as_fd(), &FromLauncher::Listener, &[listener.as_fd()])
+            }
+            LauncherStep::AwaitInit => {
+                // It confines itself while we do; whoever is looked at from outside must be what it will stay.
+                let from = self.init.take().ok_or_else(|| io::Error::other("init's socket is gone"))?;
+                match link::receive::<Confined>(from.as_fd(), false)? {
+                    link::Received::Message(Confined, _) => Ok(()),
+                    link::Received::Closed | link::Received::Nothing => Err(io::Error::other("init gave up")),
+                }
+            }
+            LauncherStep::AwaitStart => {
+                self.environment = Some(await_start(self.channel()?)?);
+                Ok(())
+            }
+            LauncherStep::Run { protocol, relayed, command } => {
+                let environment = self.environment.take().ok_or_else(|| io::Error::other("there was no START"))?;
+                run_function(self.channel()?, self.spec, (*protocol, *relayed), command, &environment)
+            }
+        }
+    }
 }
 
 /// Says CONFINED and waits for START. Returns the environment.
-fn await_start() -> io::Result<Vec<String>> {
-    let channel = Channel::new(sys::lasting_fd(CHANNEL_FD));
+fn await_start(channel: Channel) -> io::Result<Vec<String>> {
     channel.send(Header::bare(Kind::Confined), &[])?;
     let Some((header, payload)) = channel.receive(START_LIMIT)? else {
         // The supervisor let go of us before a start: nothing to report, nobody to report to.
@@ -179,6 +197,7 @@ fn await_start() -> io::Result<Vec<String>> {
 }
 
 fn run_function(
+    channel: Channel,
     spec: &SandboxSpec,
     (protocol, relayed): (Protocol, bool),
     command: &[String],
@@ -194,13 +213,15 @@ fn run_function(
     // The nursery blocks signals, and a launcher that stays writes to pipes; a function starts with nothing blocked.
     signals::reset(&[Signal::SIGPIPE])?;
     match protocol {
-        Protocol::Stream if relayed => relay::serve(&arguments, &environment),
+        Protocol::Stream if relayed => relay::serve(channel.socket(), &arguments, &environment),
         Protocol::Stream => {
+            // It takes the launcher's place, and the channel with it.
+            fcntl(channel.socket(), FcntlArg::F_SETFD(FdFlag::empty()))?;
             // A function expects the default.
             sys::default_signal(Signal::SIGPIPE);
             match execve(program, &arguments, &environment)? {}
         }
-        Protocol::Exec => exec::serve(spec, &arguments, &environment),
-        Protocol::Lambda => lambda::serve(spec, &arguments, &environment),
+        Protocol::Exec => exec::serve(channel, spec, &arguments, &environment),
+        Protocol::Lambda => lambda::serve(channel, spec, &arguments, &environment),
     }
 }

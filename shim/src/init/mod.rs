@@ -15,6 +15,7 @@ pub(crate) mod log_frames;
 mod prove;
 mod relay;
 mod root;
+mod sys;
 mod token;
 mod watch;
 
@@ -40,13 +41,17 @@ use sublet_proto::link::{
     sandbox::{OnRefused, SandboxSpec},
 };
 
-use self::{root::NewRoot, token::TokenPlace};
+use self::{
+    root::NewRoot,
+    sys::{OfInit, keep_for_init},
+    token::TokenPlace,
+};
 use crate::{
     counters, link,
     nursery::skeleton::Skeleton,
     plan::{HOST_NAME, INIT_UID, InitStep, OOM_SCORE_ADJ, Plan},
-    seccomp::{Filters, policy::TOKEN_DIR_FD},
-    sys::{self, Fork},
+    seccomp::Filters,
+    sys::Fork,
 };
 
 /// Everything init and the launcher are born with.
@@ -82,42 +87,80 @@ pub struct Birth<'a> {
 struct Init<'a> {
     birth: Birth<'a>,
     new_root: Option<NewRoot>,
-    launcher: Option<Launcher>,
-    confined: Option<Confined>,
-}
-
-/// The launcher, as init knows it.
-struct Launcher {
-    pid: Pid,
-    socket: OwnedFd,
-}
-
-/// What a confined init listens to beside the supervisor, and the launcher's pid.
-struct Confined {
-    pid: Pid,
-    launcher: OwnedFd,
-    children: SignalFd,
-    token: Option<TokenPlace>,
 }
 
 /// Runs init to its end.
 pub fn run(birth: Birth<'_>) -> ! {
     // For whoever looks at the process list; a name that cannot be set is no reason to fail.
     prctl::set_name(c"sublet-init").ok();
-    let plan = birth.plan;
     let kill_on_refused = birth.spec.on_refused == OnRefused::Kill;
-    let mut init = Init { birth, new_root: None, launcher: None, confined: None };
-    for step in plan.of_init() {
+    let steps: Vec<&InitStep> = birth.plan.of_init().collect();
+    let mut init = Init { birth, new_root: None };
+    let [before @ .., fork @ InitStep::ForkLauncher, confine @ InitStep::ConfineInit { token }] = steps.as_slice()
+    else {
+        let lacking = InitStep::ConfineInit { token: init.birth.spec.token };
+        fail(&init.birth.control, &lacking, &io::Error::other("the plan does not end with it"));
+    };
+    for step in before {
         if let Err(error) = init.apply(step) {
             fail(&init.birth.control, step, &error);
         }
     }
-    let Some(Confined { pid, launcher, children, token }) = init.confined else {
-        let lacking = InitStep::ConfineInit { token: init.birth.spec.token };
-        fail(&init.birth.control, &lacking, &io::Error::other("the plan has no such step"));
+    let birth = init.birth;
+    let (pid, launcher) = match fork_launcher() {
+        Ok((Fork::Child(_), socket)) => launcher::run(birth, socket),
+        Ok((Fork::Parent(pid), socket)) => (pid, socket),
+        Err(error) => fail(&birth.control, fork, &error),
     };
-    // What is left of the birth owns descriptors that are closed by now; this never returns, so they are never dropped.
-    watch::run(&watch::Ports { control: init.birth.control, launcher, children, token }, pid, kill_on_refused)
+    match confine_init(birth, launcher, *token) {
+        Ok(ports) => watch::run(&ports, pid, kill_on_refused),
+        Err((control, error)) => fail(&control, confine, &error),
+    }
+}
+
+/// The launcher, with the socket of each side to the other.
+fn fork_launcher() -> io::Result<(Fork<Pid>, OwnedFd)> {
+    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+    Ok(match crate::sys::fork()? {
+        child @ Fork::Child(_) => (child, theirs),
+        parent @ Fork::Parent(_) => (parent, ours),
+    })
+}
+
+/// Init's own end of rights. Every descriptor but those it listens to is closed: among them the channel, which only the
+/// function may hold, since a second copy would keep it open after the function's end.
+fn confine_init(birth: Birth<'_>, launcher: OwnedFd, token: bool) -> Result<watch::Ports, (OwnedFd, io::Error)> {
+    let filters = birth.filters;
+    if birth.token.is_some() != token {
+        return Err((birth.control, io::Error::other("the place for a token is not as the plan has it")));
+    }
+    let kept = keep_for_init(birth, launcher)?;
+    match give_up_rights(filters, &kept) {
+        Ok(children) => {
+            let OfInit { control, launcher, token } = kept;
+            Ok(watch::Ports { control, launcher, children, token: token.map(TokenPlace::new) })
+        }
+        Err(error) => Err((kept.control, error)),
+    }
+}
+
+/// Returns the signals of children, as a descriptor.
+fn give_up_rights(filters: &Filters, kept: &OfInit) -> io::Result<SignalFd> {
+    // What it writes is for another uid to read, whatever the daemon was started with.
+    umask(Mode::from_bits_truncate(0o022));
+    let mut children = SigSet::empty();
+    children.add(Signal::SIGCHLD);
+    children.thread_block()?;
+    let children = SignalFd::with_flags(&children, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+    confine::switch_uid(INIT_UID)?;
+    confine::drop_capabilities()?;
+    // After the switch: changing ids clears it.
+    prctl::set_pdeathsig(Signal::SIGKILL)?;
+    prctl::set_dumpable(false)?;
+    prctl::set_no_new_privs()?;
+    crate::sys::install_filter(if kept.token.is_some() { &filters.init_with_token } else { &filters.init }, false)?;
+    link::send(kept.launcher.as_fd(), &launcher::Confined, &[])?;
+    Ok(children)
 }
 
 /// Reports the step and ends the sandbox.
@@ -125,7 +168,7 @@ fn fail(control: &OwnedFd, step: &InitStep, error: &io::Error) -> ! {
     let report = InitReport::StepFailed { id: step.id(), step: step.to_string(), error: error.to_string() };
     // When even this cannot be sent, the supervisor sees the end of the process and says that.
     drop(link::send(control.as_fd(), &report, &[]));
-    sys::exit_now(1)
+    crate::sys::exit_now(1)
 }
 
 impl Init<'_> {
@@ -146,7 +189,7 @@ impl Init<'_> {
                 await_gate(birth)
             }
             InitStep::UnshareCgroupAndTime { time } => {
-                sys::unshare(libc::CLONE_NEWCGROUP | if *time { sys::CLONE_NEWTIME } else { 0 })
+                crate::sys::unshare(libc::CLONE_NEWCGROUP | if *time { crate::sys::CLONE_NEWTIME } else { 0 })
             }
             InitStep::SetClocks => clocks::set_random_age(),
             InitStep::PrivatePropagation => {
@@ -177,70 +220,15 @@ impl Init<'_> {
             InitStep::RaiseOomScore => fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJ.to_string()),
             InitStep::PivotRoot => new_root.take().ok_or_else(no_root)?.enter(),
             InitStep::SetHostName => Ok(sethostname(HOST_NAME)?),
-            InitStep::LoopbackUp => sys::loopback_up(),
+            InitStep::LoopbackUp => crate::sys::loopback_up(),
             InitStep::NewSession => {
                 setsid()?;
-                sys::join_new_session_keyring()
+                crate::sys::join_new_session_keyring()
             }
-            InitStep::ForkLauncher => {
-                let (ours, theirs) =
-                    socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
-                match sys::fork()? {
-                    Fork::Child => launcher::run(birth, theirs),
-                    Fork::Parent(pid) => {
-                        self.launcher = Some(Launcher { pid, socket: ours });
-                        Ok(())
-                    }
-                }
+            InitStep::ForkLauncher | InitStep::ConfineInit { .. } => {
+                Err(io::Error::other("this step is not the last but one, or the last, of the plan"))
             }
-            InitStep::ConfineInit { token } => self.confine(*token),
         }
-    }
-
-    /// Init's own end of rights. Every descriptor but those it listens to is closed: among them the channel, which only the
-    /// function may hold, since a second copy would keep it open after the function's end.
-    fn confine(&mut self, token: bool) -> io::Result<()> {
-        let birth = &mut self.birth;
-        let launcher = self.launcher.take().ok_or_else(|| io::Error::other("there is no launcher"))?;
-        let Launcher { pid, socket: from_fork } = launcher;
-        let (control, socket, null) =
-            (sys::lift_fd(birth.control.as_fd())?, sys::lift_fd(from_fork.as_fd())?, sys::lift_fd(birth.null.as_fd())?);
-        for standard in 0..=2 {
-            sys::place_fd(null.as_fd(), standard)?;
-        }
-        sys::place_fd(control.as_fd(), 3)?;
-        sys::place_fd(socket.as_fd(), 4)?;
-        let mut next = 5;
-        if token {
-            let place = birth.token.take().ok_or_else(|| io::Error::other("there is no place for a token"))?;
-            let lifted = sys::lift_fd(place.as_fd())?;
-            sys::place_fd(lifted.as_fd(), TOKEN_DIR_FD)?;
-            std::mem::forget((place, lifted));
-            next = TOKEN_DIR_FD + 1;
-        }
-        // Given up to close_from, which closes them; and a failure from here on is still reported, by the new number.
-        std::mem::forget((control, socket, null, from_fork));
-        sys::close_from(next)?;
-        std::mem::forget(std::mem::replace(&mut birth.control, sys::inherited_fd(3)?));
-        let launcher = sys::inherited_fd(4)?;
-        let token = if token { Some(sys::inherited_fd(TOKEN_DIR_FD)?) } else { None };
-        // What it writes is for another uid to read, whatever the daemon was started with.
-        umask(Mode::from_bits_truncate(0o022));
-        let mut children = SigSet::empty();
-        children.add(Signal::SIGCHLD);
-        children.thread_block()?;
-        let children = SignalFd::with_flags(&children, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-        confine::switch_uid(INIT_UID)?;
-        confine::drop_capabilities()?;
-        // After the switch: changing ids clears it.
-        prctl::set_pdeathsig(Signal::SIGKILL)?;
-        prctl::set_dumpable(false)?;
-        prctl::set_no_new_privs()?;
-        let filters = birth.filters;
-        sys::install_filter(if token.is_some() { &filters.init_with_token } else { &filters.init }, false)?;
-        link::send(launcher.as_fd(), &launcher::Confined, &[])?;
-        self.confined = Some(Confined { pid, launcher, children, token: token.map(TokenPlace::new) });
-        Ok(())
     }
 }
 

@@ -18,11 +18,8 @@ use std::{
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::{
-        signal::Signal,
-        socket::{AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, recvmsg, send, shutdown, socketpair},
-    },
-    unistd::{Pid, execve},
+    sys::socket::{AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, recvmsg, send, shutdown, socketpair},
+    unistd::Pid,
 };
 use sublet_proto::link::CHANNEL_FD;
 
@@ -33,32 +30,16 @@ use crate::sys::{self, Fork};
 const BUFFER_BYTES: usize = 64 * 1024;
 
 /// Starts the function and passes bytes on until it ends.
-pub fn serve(arguments: &[CString], environment: &[CString]) -> io::Result<()> {
+pub fn serve(channel: BorrowedFd<'static>, arguments: &[CString], environment: &[CString]) -> io::Result<()> {
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
     let child = match sys::fork()? {
-        Fork::Child => become_function(arguments, environment, &theirs),
+        // In the place of the channel, which is the launcher's alone.
+        Fork::Child(child) => child.exec(&[(theirs.as_fd(), CHANNEL_FD)], arguments, environment, EXEC_FAILED),
         Fork::Parent(pid) => pid,
     };
     drop(theirs);
-    relay(sys::lasting_fd(CHANNEL_FD), &ours, child)?;
+    relay(channel, &ours, child)?;
     end_as(child)
-}
-
-fn become_function(arguments: &[CString], environment: &[CString], socket: &OwnedFd) -> ! {
-    let prepare = || -> io::Result<()> {
-        let lifted = sys::lift_fd(socket.as_fd())?;
-        // In the place of the channel, which is the launcher's alone.
-        sys::place_fd(lifted.as_fd(), CHANNEL_FD)?;
-        // Given up to close_from, which closes it.
-        std::mem::forget(lifted);
-        sys::close_from(CHANNEL_FD + 1)?;
-        sys::default_signal(Signal::SIGPIPE);
-        match execve(&arguments[0], arguments, environment)? {}
-    };
-    if let Err(error) = prepare() {
-        eprintln!("execve {}: {error}", arguments[0].to_string_lossy());
-    }
-    sys::exit_now(EXEC_FAILED)
 }
 
 /// One direction.

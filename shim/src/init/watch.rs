@@ -17,7 +17,7 @@ use sublet_proto::link::{
 };
 
 use super::{launcher::FromLauncher, token::TokenPlace};
-use crate::{link, seccomp::names, sys};
+use crate::{link, seccomp, sys};
 
 /// Different refused calls reported for the start of a function and for each of its calls; further ones are refused in
 /// silence.
@@ -40,7 +40,7 @@ pub struct Ports {
 pub fn run(Ports { control, launcher, children, token }: &Ports, pid: Pid, kill_on_refused: bool) -> ! {
     let mut listener: Option<OwnedFd> = None;
     let mut launcher_open = true;
-    let mut reported: Vec<i64> = Vec::new();
+    let mut reported: Vec<String> = Vec::new();
     loop {
         let mut watched =
             vec![PollFd::new(control.as_fd(), PollFlags::POLLIN), PollFd::new(children.as_fd(), PollFlags::POLLIN)];
@@ -97,7 +97,7 @@ pub fn run(Ports { control, launcher, children, token }: &Ports, pid: Pid, kill_
 }
 
 /// Does what the supervisor has asked so far.
-fn obey(control: BorrowedFd<'_>, token: Option<&TokenPlace>, reported: &mut Vec<i64>) {
+fn obey(control: BorrowedFd<'_>, token: Option<&TokenPlace>, reported: &mut Vec<String>) {
     loop {
         match (link::receive::<ToInit>(control, true), token) {
             (Ok(link::Received::Message(ToInit::CallBegins, _)), _) => reported.clear(),
@@ -113,17 +113,17 @@ fn obey(control: BorrowedFd<'_>, token: Option<&TokenPlace>, reported: &mut Vec<
     }
 }
 
-fn answer(listener: BorrowedFd<'_>, control: BorrowedFd<'_>, reported: &mut Vec<i64>, kill: bool) {
-    let Ok(Some(call)) = sys::next_refused_call(listener) else { return };
-    if !reported.contains(&call.number) && reported.len() < REFUSED_REPORTS_MAX {
-        reported.push(call.number);
-        let name = names::name(call.number);
+fn answer(listener: BorrowedFd<'_>, control: BorrowedFd<'_>, reported: &mut Vec<String>, kill: bool) {
+    let Ok(Some(call)) = sys::next_announced_call(listener) else { return };
+    let name = seccomp::name_of_announced(&call);
+    if !reported.contains(&name) && reported.len() < REFUSED_REPORTS_MAX {
+        reported.push(name.clone());
         report(control, &InitReport::SyscallRefused { number: call.number, name });
     }
     if kill {
         await_kill(control);
     }
-    if sys::refuse_call(listener, call.id).is_err() {
+    if sys::refuse_call(listener, call.id, seccomp::errno_of_announced(&call)).is_err() {
         // Without an answer the function would hang until its deadline for no stated reason.
         sys::exit_now(1);
     }

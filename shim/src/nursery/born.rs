@@ -71,7 +71,7 @@ pub fn make(nursery: &Nursery, spec: &SandboxSpec) -> Result<Born, String> {
     for step in plan.of_nursery() {
         match step {
             NurseryStep::Birth { cgroup, owner } => match birth(nursery, cgroup, *owner)? {
-                Fork::Child => {
+                Fork::Child(_) => {
                     // The other ends would keep sockets open that must close with the supervisor.
                     drop((channel, control, log, gate));
                     init::run(Birth {

@@ -85,7 +85,7 @@ pub fn can_mount_overlay() -> io::Result<()> {
         sys::new_mount(c"overlay", &lower, libc::MOUNT_ATTR_RDONLY).map(drop)
     };
     match sys::fork()? {
-        Fork::Child => {
+        Fork::Child(_) => {
             // The errno, as far as a status can carry it.
             let errno = attempt().err().map_or(0, |error| error.raw_os_error().unwrap_or(libc::EIO));
             sys::exit_now(errno)

@@ -85,7 +85,7 @@ fn os(what: &'static str) -> impl FnOnce(io::Error) -> RunnerError {
 pub fn run() -> Result<(), RunnerError> {
     let socket = sys::inherited_fd(SUPERVISOR_FD).map_err(os("take the supervisor's socket"))?;
     // Whatever the supervisor was started with is none of ours. Nothing is open here but the socket yet.
-    sys::close_from(SUPERVISOR_FD + 1).map_err(os("close what was inherited"))?;
+    sys::close_inherited(SUPERVISOR_FD + 1).map_err(os("close what was inherited"))?;
     // Ctrl-C in a terminal goes to the whole group; the supervisor decides when we end.
     setsid().map_err(|error| os("start a session")(error.into()))?;
     prctl::set_name(c"sublet-runner").map_err(|error| os("set the process name")(error.into()))?;

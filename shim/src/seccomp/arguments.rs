@@ -230,6 +230,31 @@ const GET_OPTIONS: &[Level] = &[
     },
 ];
 
+/// Calls whose refused arguments are announced to init like a call that is on no list, with the reason. Their rules are all of
+/// the kinds [`Allow::OneOf`] and [`Allow::With`].
+pub const ANNOUNCED: &[(&[&str], &str)] = &[(
+    &["socket", "socketpair"],
+    "who asks for a raw socket or for a rare family wants something that is not for functions",
+)];
+
+/// A value that is refused in silence.
+#[derive(Clone, Copy, Debug)]
+pub struct Probed {
+    /// The calls, each with the index of the argument.
+    pub calls: &'static [(&'static str, usize)],
+    /// What is asked for: the low 32 bits.
+    pub value: Value,
+    /// Who asks.
+    pub by: &'static str,
+}
+
+/// Arguments of [`ANNOUNCED`] calls that are refused without being announced.
+pub const PROBED_ARGUMENTS: &[Probed] = &[Probed {
+    calls: &[("socket", 0)],
+    value: (16, "AF_NETLINK"),
+    by: "C libraries, when they resolve a name or list the interfaces; they do without",
+}];
+
 /// The rules, in the order of installation: one filter for each errno, in the order in which the errnos first occur.
 pub const RULES: &[Rule] = &[
     Rule {

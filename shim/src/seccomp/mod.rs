@@ -11,7 +11,7 @@ mod sweep;
 #[cfg(test)]
 mod sys;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
@@ -19,9 +19,10 @@ use seccompiler::{
 };
 
 use self::{
-    arguments::{Allow, NEVER_DONE, NOT_DONE, RULES, Rule, union},
-    policy::{ABSENT, ABSENT_ON_SHARED_INODES, ALLOWED, INIT, INIT_TOKEN},
+    arguments::{ANNOUNCED, Allow, NEVER_DONE, NOT_DONE, PROBED_ARGUMENTS, RULES, Rule, union},
+    policy::{ABSENT, ABSENT_ON_SHARED_INODES, ALLOWED, INIT, INIT_TOKEN, PROBED},
 };
+use crate::sys::AnnouncedCall;
 
 #[cfg(not(target_arch = "x86_64"))]
 compile_error!("the system call policy is written for x86_64; another architecture needs its own table and review");
@@ -35,6 +36,9 @@ pub enum FilterError {
     /// seccompiler refuses it.
     #[error("compile the system call filter")]
     Compile(#[from] seccompiler::BackendError),
+    /// A call whose rules cannot be said in the form that the allowlist needs.
+    #[error("the rules of {0:?} are not of the kinds that can be announced")]
+    NotToBeAnnounced(&'static str),
     /// seccompiler's programs begin in another way than this code knows.
     #[error("the compiled filter does not begin with the check of the architecture")]
     UnknownPrologue,
@@ -45,40 +49,78 @@ pub enum FilterError {
 pub enum Answer {
     /// The kernel does it.
     Allowed,
-    /// It fails with this errno, or for [`NOT_DONE`] succeeds, and nothing is done.
+    /// The filter answers with this errno, or for [`NOT_DONE`] with success. Nothing is done, and nobody is told.
     Fails(i32),
-    /// It is on no list: announced to init, which answers EPERM or ends the worker.
-    Refused,
+    /// It is announced to init, which answers with this errno or has the worker ended.
+    Announced(i32),
 }
 
 /// What the policy says to a call by a function. This is the meaning; the filters are compiled from the same tables.
 pub fn answer(own_inodes: bool, number: i64, arguments: &[u64; 6]) -> Answer {
     let Some(name) = names::TABLE.iter().find(|(_, known)| *known == number).map(|(name, _)| *name) else {
-        return if (0..X32_BIT.into()).contains(&number) { Answer::Fails(libc::ENOSYS) } else { Answer::Refused };
+        let is_unassigned = (0..X32_BIT.into()).contains(&number);
+        return if is_unassigned { Answer::Fails(libc::ENOSYS) } else { Answer::Announced(libc::EPERM) };
     };
-    let listed = |lists: &[(&[&str], &str)]| lists.iter().any(|(names, _)| names.contains(&name));
-    if absent(own_inodes).any(|(names, _)| names.contains(&name)) {
-        return Answer::Fails(libc::ENOSYS);
+    if absent(own_inodes).any(|call| call == name) {
+        return if is_listed(PROBED, name) { Answer::Fails(libc::ENOSYS) } else { Answer::Announced(libc::ENOSYS) };
     }
-    if !listed(ALLOWED) {
-        return Answer::Refused;
+    if !is_listed(ALLOWED, name) {
+        return Answer::Announced(libc::EPERM);
     }
-    if listed(NEVER_DONE) {
+    if is_listed(NEVER_DONE, name) {
         return Answer::Fails(NOT_DONE);
     }
+    let mut answer = Answer::Allowed;
     for rule in RULES {
-        for (_, at) in rule.calls.iter().filter(|(call, _)| *call == name) {
-            if !rule.admits(*at, arguments) {
+        for (_, at) in rule.calls.iter().filter(|(call, at)| *call == name && !rule.admits(*at, arguments)) {
+            let is_probed = PROBED_ARGUMENTS
+                .iter()
+                .any(|probed| probed.calls.contains(&(name, *at)) && probed.value.0 == arguments[*at] as u32);
+            if is_probed || !is_listed(ANNOUNCED, name) {
                 return Answer::Fails(rule.errno);
             }
+            answer = Answer::Announced(rule.errno);
         }
     }
-    Answer::Allowed
+    answer
 }
 
-/// Calls answered with ENOSYS, with the reason for each set.
-fn absent(own_inodes: bool) -> impl Iterator<Item = &'static (&'static [&'static str], &'static str)> {
-    ABSENT.iter().chain(if own_inodes { &[] } else { ABSENT_ON_SHARED_INODES })
+/// The errno of a call that has been announced.
+pub fn errno_of_announced(call: &AnnouncedCall) -> i32 {
+    if call.architecture != ARCHITECTURE {
+        return libc::EPERM;
+    }
+    // Where inodes are not shared, the calls that depend on it are allowed and not announced.
+    match answer(false, call.number, &call.arguments) {
+        Answer::Announced(errno) => errno,
+        // The filters and this meaning are of the same tables, and the sweep compares them.
+        Answer::Allowed | Answer::Fails(_) => libc::EPERM,
+    }
+}
+
+/// What verdicts and logs say of a call that has been announced.
+pub fn name_of_announced(call: &AnnouncedCall) -> String {
+    if call.architecture == ARCHITECTURE {
+        names::name(call.number)
+    } else {
+        format!("#{} of another architecture", call.number)
+    }
+}
+
+/// AUDIT_ARCH_X86_64 of linux/audit.h.
+const ARCHITECTURE: u32 = 0xc000_003e;
+
+fn is_listed(lists: &[(&[&str], &str)], name: &str) -> bool {
+    lists.iter().any(|(names, _)| names.contains(&name))
+}
+
+fn flat(lists: &'static [(&'static [&'static str], &'static str)]) -> impl Iterator<Item = &'static str> {
+    lists.iter().flat_map(|(names, _)| names.iter().copied())
+}
+
+/// Calls answered with ENOSYS.
+fn absent(own_inodes: bool) -> impl Iterator<Item = &'static str> {
+    flat(ABSENT).chain(flat(if own_inodes { &[] } else { ABSENT_ON_SHARED_INODES }))
 }
 
 /// Numbers from here on are calls of the x32 ABI.
@@ -104,21 +146,26 @@ impl Filters {
     /// When the policy itself is wrong.
     pub fn compile(own_inodes: bool) -> Result<Self, FilterError> {
         let mut function = Vec::new();
-        let absent: Vec<_> = absent(own_inodes).flat_map(|(names, _)| names.iter().copied()).collect();
         // One filter has one answer, so one filter per errno.
         for errno in errnos() {
             let mut rules = BTreeMap::<i64, Vec<SeccompRule>>::new();
             if errno == libc::ENOSYS {
-                rules.extend(plain(&absent)?);
+                rules.extend(plain(flat(PROBED))?);
             }
             if errno == NOT_DONE {
-                rules.extend(plain(
-                    &NEVER_DONE.iter().flat_map(|(names, _)| names.iter().copied()).collect::<Vec<_>>(),
-                )?);
+                rules.extend(plain(flat(NEVER_DONE))?);
             }
             let mut front = Vec::new();
             for rule in RULES.iter().filter(|rule| rule.errno == errno) {
                 for (call, at) in rule.calls {
+                    if is_listed(ANNOUNCED, call) {
+                        let probed = probed_arguments(call, *at)?;
+                        // An entry without a rule would match whatever the arguments are.
+                        if !probed.is_empty() {
+                            rules.entry(number(call)?).or_default().extend(probed);
+                        }
+                        continue;
+                    }
                     match rule.allow {
                         Allow::Bits { bits, long } => front.extend(bits_test(number(call)?, *at, bits, long, errno)),
                         _ => rules.entry(number(call)?).or_default().extend(refusals(rule, *at)?),
@@ -130,15 +177,21 @@ impl Filters {
                 front.extend(unassigned_test());
             }
             let program = compile(rules, SeccompAction::Allow, SeccompAction::Errno(errno as u32))?;
-            function.push(put_in_front(program, front)?);
+            function.push(foreign_calls_get(RET_ALLOW, put_in_front(program, front)?)?);
         }
-        // A call may be on both lists where inodes are shared.
-        let allowed: BTreeSet<_> = ALLOWED.iter().flat_map(|(names, _)| names.iter().copied()).chain(absent).collect();
-        let allowed: Vec<_> = allowed.into_iter().collect();
-        let allowlist = announce(compile(plain(&allowed)?, SeccompAction::Trace(0), SeccompAction::Allow)?);
-        let function_allowlist = put_in_front(allowlist, passed_at_once(|_| true)?)?;
-        let init = compile(plain(INIT)?, SeccompAction::KillProcess, SeccompAction::Allow)?;
-        let mut rules = plain(INIT)?;
+        let absent: Vec<_> = absent(own_inodes).filter(|call| !is_listed(PROBED, call)).collect();
+        // What the other filters answer passes here, since an errno of any filter comes before an announcement.
+        let passes = flat(ALLOWED).chain(flat(PROBED)).filter(|call| !absent.contains(call));
+        let mut rules = plain(passes)?;
+        for call in flat(ANNOUNCED) {
+            rules.insert(number(call)?, admissions(call)?);
+        }
+        let allowlist = announce(compile(rules, SeccompAction::Trace(0), SeccompAction::Allow)?);
+        let is_looked_at = |rule: &Rule| rule.calls.iter().any(|(call, _)| is_listed(ANNOUNCED, call));
+        let allowlist = put_in_front(allowlist, passed_at_once(|rule| !is_looked_at(rule))?)?;
+        let function_allowlist = foreign_calls_get(RET_USER_NOTIF, allowlist)?;
+        let init = compile(plain(INIT.iter().copied())?, SeccompAction::KillProcess, SeccompAction::Allow)?;
+        let mut rules = plain(INIT.iter().copied())?;
         for (call, conditions) in INIT_TOKEN {
             rules.insert(number(call)?, vec![all_equal(conditions)?]);
         }
@@ -171,8 +224,8 @@ fn number(name: &'static str) -> Result<i64, FilterError> {
     names::number(name).ok_or(FilterError::UnknownCall(name))
 }
 
-fn plain(calls: &[&'static str]) -> Result<BTreeMap<i64, Vec<SeccompRule>>, FilterError> {
-    calls.iter().map(|name| Ok((number(name)?, Vec::new()))).collect()
+fn plain(calls: impl Iterator<Item = &'static str>) -> Result<BTreeMap<i64, Vec<SeccompRule>>, FilterError> {
+    calls.map(|name| Ok((number(name)?, Vec::new()))).collect()
 }
 
 fn compile(
@@ -234,6 +287,40 @@ fn refusals(rule: &Rule, at: usize) -> Result<Vec<SeccompRule>, FilterError> {
     Ok(out)
 }
 
+/// The arguments of an announced call that all of its rules admit, as alternatives.
+fn admissions(call: &'static str) -> Result<Vec<SeccompRule>, FilterError> {
+    use SeccompCmpArgLen::Dword;
+    let mut alternatives = vec![Vec::new()];
+    for rule in RULES {
+        for (_, at) in rule.calls.iter().filter(|(other, _)| *other == call) {
+            let (values, operator): (_, &dyn Fn() -> SeccompCmpOp) = match rule.allow {
+                Allow::OneOf(values) => (values, &|| SeccompCmpOp::Eq),
+                Allow::With { bases, flags } => (bases, &move || SeccompCmpOp::MaskedEq((!union(flags)).into())),
+                _ => return Err(FilterError::NotToBeAnnounced(call)),
+            };
+            let mut longer = Vec::new();
+            for so_far in &alternatives {
+                for (value, _) in values {
+                    let condition = SeccompCondition::new(*at as u8, Dword, operator(), (*value).into())?;
+                    longer.push([so_far.as_slice(), &[condition]].concat());
+                }
+            }
+            alternatives = longer;
+        }
+    }
+    Ok(alternatives.into_iter().map(SeccompRule::new).collect::<Result<_, _>>()?)
+}
+
+/// The arguments of an announced call that are refused without being announced.
+fn probed_arguments(call: &str, at: usize) -> Result<Vec<SeccompRule>, FilterError> {
+    let probed = PROBED_ARGUMENTS.iter().filter(|probed| probed.calls.contains(&(call, at)));
+    let rule = |value: u32| {
+        let condition = SeccompCondition::new(at as u8, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value.into())?;
+        SeccompRule::new(vec![condition])
+    };
+    Ok(probed.map(|probed| rule(probed.value.0)).collect::<Result<_, _>>()?)
+}
+
 /// Each base with each set of flags; those without flags and with the first flag alone come first.
 fn combinations(bases: &[arguments::Value], flags: &[arguments::Value]) -> Vec<u32> {
     let sets = 0_u32..1 << flags.len();
@@ -274,25 +361,44 @@ const JUMP_IF_ANY_BIT: u16 = 0x45;
 const RETURN: u16 = 0x06;
 const RET_ALLOW: u32 = 0x7fff_0000;
 const RET_ERRNO: u32 = 0x0005_0000;
+const RET_USER_NOTIF: u32 = 0x7fc0_0000;
+const RET_KILL_PROCESS: u32 = 0x8000_0000;
 
 fn instruction(code: u16, jt: u8, jf: u8, k: u32) -> sock_filter {
     sock_filter { code, jt, jf, k }
 }
 
+/// The check of the architecture, with which every program of seccompiler's begins.
+const PROLOGUE: [u16; 3] = [LOAD, JUMP_IF_EQUAL, RETURN];
+
+/// Where a program goes on behind that check.
+///
+/// # Errors
+/// When it begins otherwise.
+fn behind_prologue(program: &BpfProgram) -> Result<usize, FilterError> {
+    // Offset in struct seccomp_data.
+    const ARCHITECTURE: u32 = 4;
+    let codes = program.iter().take(PROLOGUE.len()).map(|one| one.code);
+    let is_known = codes.eq(PROLOGUE) && program[0].k == ARCHITECTURE && program[2].k == RET_KILL_PROCESS;
+    if is_known { Ok(PROLOGUE.len()) } else { Err(FilterError::UnknownPrologue) }
+}
+
 /// Puts tests of the number in front of a program, behind its check of the architecture. Jumps in a program go forward and are
 /// relative, so what follows can be moved.
 fn put_in_front(program: BpfProgram, tests: Vec<sock_filter>) -> Result<BpfProgram, FilterError> {
-    const PROLOGUE: [u16; 3] = [LOAD, JUMP_IF_EQUAL, RETURN];
-    // Offsets in struct seccomp_data.
+    // Offset in struct seccomp_data.
     const NUMBER: u32 = 0;
-    const ARCHITECTURE: u32 = 4;
-    let known = program.iter().take(PROLOGUE.len()).map(|one| one.code).eq(PROLOGUE) && program[0].k == ARCHITECTURE;
-    if !known {
-        return Err(FilterError::UnknownPrologue);
-    }
-    let (head, tail) = program.split_at(PROLOGUE.len());
+    let (head, tail) = program.split_at(behind_prologue(&program)?);
     let number = [instruction(LOAD, 0, 0, NUMBER)];
     Ok(head.iter().cloned().chain(number).chain(tests).chain(tail.iter().cloned()).collect())
+}
+
+/// Gives calls by the numbers of another architecture this answer, where seccompiler would have them end the process. That
+/// would be silent: a child's end by SIGSYS is seen by its parent alone.
+fn foreign_calls_get(answer: u32, mut program: BpfProgram) -> Result<BpfProgram, FilterError> {
+    let last = behind_prologue(&program)? - 1;
+    program[last].k = answer;
+    Ok(program)
 }
 
 /// Numbers that no kernel known here uses are answered with ENOSYS. seccompiler knows single numbers only.
@@ -345,12 +451,10 @@ fn passed_at_once(no_opinion: impl Fn(&Rule) -> bool) -> Result<Vec<sock_filter>
 
 /// Turns the answer TRACE into USER_NOTIF, which seccompiler has no name for. The program holds no other TRACE.
 fn announce(mut program: BpfProgram) -> BpfProgram {
-    const SECCOMP_RET_TRACE: u32 = 0x7ff0_0000;
-    const SECCOMP_RET_USER_NOTIF: u32 = 0x7fc0_0000;
-    const BPF_RET_CONSTANT: u16 = 0x06;
+    const RET_TRACE: u32 = 0x7ff0_0000;
     for instruction in &mut program {
-        if instruction.code == BPF_RET_CONSTANT && instruction.k == SECCOMP_RET_TRACE {
-            instruction.k = SECCOMP_RET_USER_NOTIF;
+        if instruction.code == RETURN && instruction.k == RET_TRACE {
+            instruction.k = RET_USER_NOTIF;
         }
     }
     program
@@ -358,7 +462,7 @@ fn announce(mut program: BpfProgram) -> BpfProgram {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{arguments::Probed, *};
 
     #[test]
     fn every_call_in_the_policy_exists_and_compiles() {
@@ -383,6 +487,48 @@ mod tests {
         }
         for call in NEVER_DONE.iter().flat_map(|(names, _)| names.iter()) {
             assert!(allowed.contains(&call), "{call}");
+        }
+    }
+
+    #[test]
+    fn probed_calls_are_absent_and_probed_arguments_are_refused() {
+        for call in flat(PROBED) {
+            assert!(is_listed(ABSENT, call), "{call}");
+        }
+        for Probed { calls, value: (value, _), by: _ } in PROBED_ARGUMENTS {
+            for (call, at) in *calls {
+                assert!(is_listed(ANNOUNCED, call), "{call}: its refused arguments are not announced anyhow");
+                let mut arguments = [0; 6];
+                arguments[*at] = u64::from(*value);
+                let of_call = RULES.iter().filter(|rule| rule.calls.contains(&(call, *at)));
+                assert!(of_call.into_iter().any(|rule| !rule.admits(*at, &arguments)), "{call} {value}");
+            }
+        }
+    }
+
+    #[test]
+    fn announced_call_has_the_errno_of_its_table_and_a_name() {
+        let call = |name: &'static str, arguments| AnnouncedCall {
+            id: 1,
+            architecture: ARCHITECTURE,
+            number: number(name).unwrap(),
+            arguments,
+        };
+        let cases = [
+            (call("userfaultfd", [0; 6]), libc::ENOSYS, "userfaultfd"),
+            (call("flock", [0; 6]), libc::ENOSYS, "flock"),
+            (call("mount", [0; 6]), libc::EPERM, "mount"),
+            (call("socket", [40, 1, 0, 0, 0, 0]), libc::EAFNOSUPPORT, "socket"),
+            (AnnouncedCall { number: 0x4000_0001, ..call("mount", [0; 6]) }, libc::EPERM, "#1073741825"),
+            // write in the 32-bit table, stat in this one.
+            (
+                AnnouncedCall { architecture: 0x4000_0003, number: 4, ..call("mount", [0; 6]) },
+                libc::EPERM,
+                "#4 of another architecture",
+            ),
+        ];
+        for (call, errno, name) in cases {
+            assert_eq!((errno_of_announced(&call), name_of_announced(&call).as_str()), (errno, name));
         }
     }
 

@@ -1,15 +1,17 @@
 //! The system call policy of functions, as data: what is answered how, and why.
 //!
-//! Three groups, installed in this order; the kernel takes the strictest answer of all filters:
-//! 1. [`ABSENT`], and every number that no kernel known here uses: ENOSYS, "this kernel does not have it", so that runtimes
-//!    take their older way;
-//! 2. [`RULES`](super::arguments::RULES): calls that are allowed for some arguments, with a fixed errno for all others, and
-//!    [`NEVER_DONE`](super::arguments::NEVER_DONE): calls that say they succeeded;
-//! 3. [`ALLOWED`]: everything not on this list is refused, named in the verdict, and answered with EPERM (or ends the
-//!    worker, when the function's `on_refused_syscall = "kill"`).
+//! A refused call is announced to init, which reports it, so that verdicts name it, and answers it; or the worker ends,
+//! when the function has `on_refused_syscall = "kill"`. Which errno the call gets follows from the tables:
+//! 1. [`ABSENT`]: ENOSYS, "this kernel does not have it", so that runtimes take their older way;
+//! 2. [`RULES`](super::arguments::RULES): calls that are allowed for some arguments, with an errno of their own for all
+//!    others, and [`NEVER_DONE`](super::arguments::NEVER_DONE): calls that say they succeeded;
+//! 3. [`ALLOWED`]: whatever is on neither list gets EPERM.
 //!
-//! Only an allowlist is safe here: x32 numbers (0x40000000 and above) are on no list. Calls of another architecture
-//! (int 0x80) end the process by SIGSYS; seccompiler checks the architecture first.
+//! Not announced is what well-behaved programs ask for in their daily life and do without: [`PROBED`], numbers that no
+//! kernel known here uses, and most of the rules for arguments. The filters themselves answer these.
+//!
+//! Only an allowlist is safe here: x32 numbers (0x40000000 and above) are on no list, nor is any call by the numbers of
+//! another architecture (int 0x80).
 
 /// Calls answered with ENOSYS, with the reason for each set.
 pub const ABSENT: &[(&[&str], &str)] = &[
@@ -60,6 +62,24 @@ pub const ABSENT: &[(&[&str], &str)] = &[
         &["set_mempolicy_home_node", "lsm_get_self_attr", "lsm_set_self_attr", "lsm_list_modules"],
         "new and of no use inside",
     ),
+];
+
+/// Calls of [`ABSENT`] that programs make to find out whether they are there, with who does. They are answered in silence: a
+/// verdict that named them would name them always, and "kill" would end workers that have done nothing unusual.
+pub const PROBED: &[(&[&str], &str)] = &[
+    (&["clone3"], "glibc, for the first thread and the first child of every process"),
+    (&["io_uring_setup"], "libuv, and so Node, at its start; without a ring nobody makes the other two"),
+    (&["mincore"], "libunwind, which asks whether an address is mapped"),
+    (
+        &["sched_setaffinity", "mbind", "set_mempolicy", "get_mempolicy"],
+        "OpenMP, libnuma, numpy and torch when they are loaded",
+    ),
+    (
+        &["setxattrat", "getxattrat", "listxattrat", "removexattrat", "file_getattr", "file_setattr"],
+        "C libraries and coreutils of the coming years, before they take the older calls",
+    ),
+    (&["landlock_create_ruleset"], "programs that confine themselves, such as xz, ask which version there is"),
+    (&["splice"], "copying by Go, Rust's standard library and coreutils, before they read and write"),
 ];
 
 /// Calls that are answered with ENOSYS as well where workers share inodes with the host and with each other: what they do is

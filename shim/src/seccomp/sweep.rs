@@ -1,7 +1,7 @@
 //! The compiled filters against a real kernel, for every number and for every argument that a rule looks at.
 //!
 //! Nothing that the sweep asks for is ever done, so it may ask for reboot. The child installs the allowlist first, in a version
-//! whose answers are errnos that no kernel uses: [`PASSED`] for what is on the list, [`REFUSED`] for what would be announced.
+//! whose answers are errnos that no kernel uses: [`PASSED`] for what is on the list, [`ANNOUNCED`] for what would be announced.
 //! The other filters come after it. Of several filters that answer with an errno the kernel takes the one installed last, so
 //! their errnos win over both, as they win over an announcement in a sandbox.
 
@@ -11,14 +11,15 @@ use nix::{errno::Errno, sys::wait::WaitStatus};
 use seccompiler::{BpfProgram, sock_filter};
 
 use super::{
-    Answer, Filters, X32_BIT, answer,
+    ARCHITECTURE, Answer, Filters, RET_ALLOW, RET_ERRNO, RET_USER_NOTIF, RETURN, X32_BIT, answer,
     arguments::{Allow, NOT_DONE, RULES, Rule, Value, union},
-    combinations, names, submasks, sys,
+    combinations, errno_of_announced, names, submasks, sys,
 };
+use crate::sys::AnnouncedCall;
 
-/// Errnos that no kernel uses: let pass by the function's filters, and on no list.
+/// Errnos that no kernel uses: let pass by the function's filters, and announced to init.
 const PASSED: i32 = 4000;
-const REFUSED: i32 = 4001;
+const ANNOUNCED: i32 = 4001;
 /// With this argument, and only with it, exit_group is done.
 const END: u64 = 77;
 /// Small values, all of which are tried wherever an argument is looked at.
@@ -32,7 +33,7 @@ type Question = (i64, [u64; 6]);
 /// What the kernel answers to the questions, in their order.
 fn ask(own_inodes: bool, questions: &[Question]) -> Vec<Answer> {
     let filters = Filters::compile(own_inodes).unwrap();
-    let errno = |errno: i32| 0x0005_0000 | errno as u32;
+    let errno = |errno: i32| RET_ERRNO | errno as u32;
     // Behind the check of the architecture and the load of the number: seccomp, with which the others are installed, and the end.
     const PROLOGUE: usize = 4;
     let first: BpfProgram = filters.function_allowlist[..PROLOGUE]
@@ -50,8 +51,8 @@ fn ask(own_inodes: bool, questions: &[Question]) -> Vec<Answer> {
             .map(|(code, jt, jf, k)| sock_filter { code, jt, jf, k }),
         )
         .chain(filters.function_allowlist[PROLOGUE..].iter().map(|one| match (one.code, one.k) {
-            (0x06, 0x7fff_0000) => sock_filter { k: errno(PASSED), ..one.clone() },
-            (0x06, 0x7fc0_0000) => sock_filter { k: errno(REFUSED), ..one.clone() },
+            (RETURN, RET_ALLOW) => sock_filter { k: errno(PASSED), ..one.clone() },
+            (RETURN, RET_USER_NOTIF) => sock_filter { k: errno(ANNOUNCED), ..one.clone() },
             _ => one.clone(),
         }))
         .collect();
@@ -70,10 +71,16 @@ fn ask(own_inodes: bool, questions: &[Question]) -> Vec<Answer> {
         }
     });
     assert!(matches!(ended, Ok(WaitStatus::Exited(_, code)) if code == END as i32), "{ended:?}");
+    let announced = |(number, arguments): &Question| AnnouncedCall {
+        id: 0,
+        architecture: ARCHITECTURE,
+        number: *number,
+        arguments: *arguments,
+    };
     (0..questions.len())
         .map(|at| match answers.get(at) {
             PASSED => Answer::Allowed,
-            REFUSED => Answer::Refused,
+            ANNOUNCED => Answer::Announced(errno_of_announced(&announced(&questions[at]))),
             errno => Answer::Fails(errno),
         })
         .collect()
@@ -186,7 +193,7 @@ fn questions(rule: &Rule, call: &str, at: usize) -> Vec<Question> {
 fn told(answer: Answer) -> String {
     match answer {
         Answer::Allowed => "allowed".to_owned(),
-        Answer::Refused => "refused".to_owned(),
+        Answer::Announced(errno) => format!("{:?} and named", Errno::from_raw(errno)),
         Answer::Fails(NOT_DONE) => "says done".to_owned(),
         Answer::Fails(errno) => format!("{:?}", Errno::from_raw(errno)),
     }
@@ -217,7 +224,7 @@ fn listing(
     let mut text = String::from(
         "# What a function's system calls get, as a kernel answered with the filters installed.\n\
          # Written by seccomp::sweep; change the tables, then run its tests with SUBLET_GOLDEN=write, and read the difference.\n\
-         # allowed: done by the kernel. refused: on no list, announced, EPERM. says done: succeeds, and nothing is done.\n\n",
+         # allowed: done by the kernel. and named: announced to init, which reports it. says done: succeeds, nothing is done.\n\n",
     );
     let looked_at: Vec<&str> = RULES.iter().flat_map(|rule| rule.calls.iter().map(|(call, _)| *call)).collect();
     for ((number, _), answer) in numbers {
@@ -327,26 +334,42 @@ fn kernel_answers_what_the_policy_says() {
     assert!(golden == text, "golden.txt says otherwise, first (old, new) {differs:?}; see the head of that file");
 }
 
-#[test]
-fn call_by_the_32_bit_abi_ends_the_process() {
-    // Without the filters it works: the kernel may have no such ABI, and then this proves nothing.
-    let without = sys::in_child(|| {
-        if sys::foreign_call() == std::process::id() as i32 {
-            crate::sys::exit_now(5);
+/// How a child ends that makes a call by the 32-bit ABI under these filters. 7: refused with [`ANNOUNCED`]; 8: it was done.
+fn end_of_foreign_call(programs: &[&BpfProgram]) -> nix::Result<WaitStatus> {
+    sys::in_child(|| {
+        let is_installed = nix::sys::prctl::set_no_new_privs().is_ok()
+            && programs.iter().all(|program| crate::sys::install_filter(program, false).is_ok());
+        if is_installed {
+            match sys::foreign_call() {
+                result if result == -ANNOUNCED => crate::sys::exit_now(7),
+                _ => crate::sys::exit_now(8),
+            }
         }
-    });
-    if !matches!(without, Ok(WaitStatus::Exited(_, 5))) {
+    })
+}
+
+#[test]
+fn call_by_the_32_bit_abi_is_announced_and_ends_an_init() {
+    // Without the filters it works: the kernel may have no such ABI, and then this proves nothing.
+    let without = end_of_foreign_call(&[]);
+    if !matches!(without, Ok(WaitStatus::Exited(_, 8))) {
         println!("skipped: this kernel has no 32-bit ABI ({without:?})");
         return;
     }
     let filters = Filters::compile(true).unwrap();
-    for program in filters.function.iter().chain([&filters.function_allowlist, &filters.init, &filters.init_with_token])
-    {
-        let ended = sys::in_child(|| {
-            if nix::sys::prctl::set_no_new_privs().is_ok() && crate::sys::install_filter(program, false).is_ok() {
-                sys::foreign_call();
-            }
-        });
+    let told: BpfProgram = filters
+        .function_allowlist
+        .iter()
+        .map(|one| match (one.code, one.k) {
+            (RETURN, RET_USER_NOTIF) => sock_filter { k: RET_ERRNO | ANNOUNCED as u32, ..one.clone() },
+            _ => one.clone(),
+        })
+        .collect();
+    let all: Vec<&BpfProgram> = filters.function.iter().chain([&told]).collect();
+    let ended = end_of_foreign_call(&all);
+    assert!(matches!(ended, Ok(WaitStatus::Exited(_, 7))), "{ended:?}");
+    for program in [&filters.init, &filters.init_with_token] {
+        let ended = end_of_foreign_call(&[program]);
         assert!(matches!(ended, Ok(WaitStatus::Signaled(_, nix::sys::signal::Signal::SIGSYS, _))), "{ended:?}");
     }
 }

@@ -129,9 +129,8 @@ impl LimitHit {
 }
 
 fn refused_syscall(entry: &Entry, refused: &[String]) -> Verdict {
-    // A filter ends a process by SIGSYS for one thing alone: a call by the numbers of another architecture, which has no
-    // name here. The others are announced, and have theirs.
-    let name = refused.last().map_or("one by another architecture's numbers", String::as_str);
+    // Init reports a call before the worker is ended for it.
+    let name = refused.last().map_or("of unknown name", String::as_str);
     let message = format!("the worker was ended for the system call {name}, which it may not make");
     with(entry, verdict(VerdictKind::RefusedSyscall, message), "on_refused_syscall", "not allowed", name)
 }
@@ -276,9 +275,6 @@ fn explained(scope: &Scope, end: End, noticed: &Noticed) -> Option<Verdict> {
     }
     if let Some(bite) = &noticed.memory {
         return Some(LimitHit::memory(scope, bite).into_verdict(&end.words()));
-    }
-    if end.is_signal(Signal::SIGSYS) {
-        return Some(refused_syscall(entry, &noticed.refused));
     }
     if end.is_signal(Signal::SIGXFSZ) || noticed.tmp.is_some_and(Tmp::was_filled) {
         return Some(LimitHit::tmp(entry, noticed.tmp).into_verdict(&end.words()));

@@ -38,7 +38,7 @@ pub const CASES: &[Case] = &[
     case("hostile::worker_inherits_four_descriptors_a_known_posture_and_nothing_else", inherited),
     case("hostile::calls_that_reach_for_rights_or_kernel_objects_are_refused", calls),
     // user-mode-linux has no 32-bit calls of its own.
-    Case { name: "hostile::call_by_the_32_bit_table_ends_the_process", needs: &[Need::Speed], run: int80 },
+    Case { name: "hostile::call_by_the_32_bit_table_is_refused_and_named", needs: &[Need::Speed], run: int80 },
     case("hostile::settings_of_the_host_cannot_be_opened", settings),
     case("hostile::processes_of_others_are_not_there_and_init_cannot_be_ended", processes),
     case("hostile::devices_are_five_and_there_is_no_socket", special),
@@ -187,9 +187,15 @@ fn int80() -> Outcome {
     outside(&["hostile", "call", "int80"])?;
     let supervisor = Supervisor::simple("")?;
     let mut client = Client::new(&supervisor)?;
+    let verdict = client.verdict("probe", "hostile call int80", VerdictKind::FunctionError, Code::Unknown)?;
+    ensure!(verdict.function_error.as_ref() == b"int80: EPERM", "{:?}", verdict.function_error);
+    ensure!(verdict.refused_syscalls == ["#20 of another architecture"], "{:?}", verdict.refused_syscalls);
+    supervisor.stop()?;
+
+    let supervisor = Supervisor::simple("on_refused_syscall = \"kill\"")?;
+    let mut client = Client::new(&supervisor)?;
     let verdict = client.verdict("probe", "hostile call int80", VerdictKind::RefusedSyscall, Code::Unknown)?;
-    let exit = verdict.receipt.map(|receipt| receipt.exit).unwrap_or_default();
-    ensure!(exit == "signal 31 (SIGSYS)", "it ended by {exit:?}");
+    ensure!(verdict.seen == "#20 of another architecture", "{:?}", verdict.seen);
     supervisor.stop()
 }
 

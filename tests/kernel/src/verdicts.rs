@@ -24,6 +24,7 @@ pub const CASES: &[Case] = &[
     case("verdict::exit_without_answer", exit),
     case("verdict::refused_system_call_ends_the_worker_when_so_set", refused_kill),
     case("verdict::refused_system_call_is_named_when_the_function_goes_on", refused_errno),
+    case("verdict::calls_that_are_absent_for_functions_are_named_too", absent),
     case("verdict::bad_frames_of_every_kind", bad_frames),
     case("verdict::second_answer_never_meets_the_next_call", twice),
     case("verdict::answer_too_large", answer_too_large),
@@ -153,6 +154,44 @@ fn refused_errno() -> Outcome {
     ensure!(verdict.refused_syscalls == ["mount"], "{:?}", verdict.refused_syscalls);
     let (_, receipt) = client.probe("s1", "echo on")?;
     ensure!(receipt.calls == 2, "the worker was not kept");
+    supervisor.stop()
+}
+
+/// Refusals with another errno than EPERM. Those that well-behaved programs meet are not named.
+fn absent() -> Outcome {
+    let named = [
+        ("try userfaultfd", "userfaultfd: ENOSYS", "userfaultfd"),
+        ("try keyctl", "keyctl: ENOSYS", "keyctl"),
+        ("try bpf", "bpf: ENOSYS", "bpf"),
+        ("hostile call shmget", "shmget: ENOSYS", "shmget"),
+        ("hostile call mq_open", "mq_open: ENOSYS", "mq_open"),
+        ("try vsock-socket", "vsock-socket: EAFNOSUPPORT", "socket"),
+    ];
+    let silent = [
+        ("try io_uring", "io_uring: ENOSYS"),
+        ("hostile call affinity", "affinity: ENOSYS"),
+        ("try netlink-socket", "netlink-socket: EAFNOSUPPORT"),
+    ];
+    let supervisor = Supervisor::simple("")?;
+    let mut client = Client::new(&supervisor)?;
+    let cases = named.iter().map(|(call, error, name)| (*call, *error, vec![name.to_string()]));
+    for (call, error, refused) in cases.chain(silent.iter().map(|(call, error)| (*call, *error, Vec::new()))) {
+        let verdict = client.verdict("probe", call, VerdictKind::FunctionError, Code::Unknown)?;
+        ensure!(verdict.function_error.as_ref() == error.as_bytes(), "{call}: {:?}", verdict.function_error);
+        ensure!(verdict.refused_syscalls == refused, "{call}: {:?}", verdict.refused_syscalls);
+    }
+    supervisor.stop()?;
+
+    let supervisor = Supervisor::simple("on_refused_syscall = \"kill\"")?;
+    let mut client = Client::new(&supervisor)?;
+    for (call, _, name) in named {
+        let verdict = client.verdict("probe", call, VerdictKind::RefusedSyscall, Code::Unknown)?;
+        ensure!(verdict.seen == name, "{call}: {:?}", verdict.seen);
+    }
+    for (call, error) in silent {
+        let verdict = client.verdict("probe", call, VerdictKind::FunctionError, Code::Unknown)?;
+        ensure!(verdict.function_error.as_ref() == error.as_bytes(), "{call}: {:?}", verdict.function_error);
+    }
     supervisor.stop()
 }
 

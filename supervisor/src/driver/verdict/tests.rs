@@ -80,8 +80,8 @@ fn process_that_failed_is_told_by_what_was_hit_during_its_call() {
         (status(1), tmp(NO_FILES, Some(true)), V::Exit, &[V::Inodes]),
         (status(1), tmp(FULL, None), V::Exit, &[V::Disk]),
         (status(1), no_descriptors(), V::Exit, &[V::Descriptors]),
-        (signal(Signal::SIGSYS), Noticed::default(), V::RefusedSyscall, &[]),
-        (signal(Signal::SIGSYS), forks(), V::RefusedSyscall, &[V::Pids]),
+        // No filter ends a function by this signal, so it was the function's own doing.
+        (signal(Signal::SIGSYS), Noticed::default(), V::Crash, &[]),
         // A refusal alone explains nothing: programs ask for what they can do without.
         (status(1), refused(&["mount"]), V::Exit, &[]),
         (signal(Signal::SIGSEGV), refused(&["mount"]), V::Crash, &[]),

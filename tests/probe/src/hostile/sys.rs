@@ -151,10 +151,13 @@ pub fn call(name: &str) -> nix::Result<()> {
                 error.set();
                 i64::from(entered)
             }
-            // getpid by the 32-bit table: other numbers, which no filter of ours knows.
+            // getpid by the 32-bit table, with its error as the kernel returns it.
             "int80" => {
                 let result: i64;
                 std::arch::asm!("int 0x80", inlateout("rax") 20_i64 => result, out("r8") _, out("r9") _, out("r10") _, out("r11") _);
+                if (-4095..0).contains(&result) {
+                    return Err(Errno::from_raw(-result as i32));
+                }
                 result
             }
             _ => return Err(Errno::EINVAL),

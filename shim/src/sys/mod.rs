@@ -1,6 +1,9 @@
 //! The only unsafe code of the shim: one system call per wrapper, owned descriptors in and out.
 //!
-//! What nix or another crate wraps safely is not here.
+//! What nix or another crate wraps safely is not here. A function that cannot keep its promise alone is `unsafe`, and is called
+//! from a module named `sys`.
+
+mod descriptors;
 
 use std::{
     ffi::CStr,
@@ -11,7 +14,8 @@ use std::{
 };
 
 use nix::unistd::{Pid, Uid, geteuid, setfsuid, setresuid};
-use tokio::io::{Interest, unix::AsyncFd};
+
+pub use self::descriptors::{close_inherited, inherited_fd, keep_only, receive, watch, watch_lasting};
 
 fn check(result: libc::c_long) -> io::Result<libc::c_long> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
@@ -21,10 +25,14 @@ fn check(result: libc::c_long) -> io::Result<libc::c_long> {
 #[derive(Debug)]
 pub enum Fork<T> {
     /// The child.
-    Child,
+    Child(Child),
     /// The parent, with what it knows of the child.
     Parent(T),
 }
+
+/// Proof of being a copy that was just made by fork or clone3: a process with one thread.
+#[derive(Debug)]
+pub struct Child(());
 
 /// The namespaces a sandbox is born into. Cgroup and time are entered later, by init itself: the cgroup namespace must
 /// be made once inside the worker's group, and a new time namespace holds only for children.
@@ -51,7 +59,7 @@ pub fn clone_into(cgroup: BorrowedFd<'_>, owner: Uid) -> io::Result<Fork<Pid>> {
     setfsuid(own);
     let cloned =
         if setfsuid(UNCHANGED) == own { clone3(cgroup) } else { Err(io::Error::other("setfsuid had no effect")) };
-    if matches!(cloned, Ok(Fork::Child)) {
+    if matches!(cloned, Ok(Fork::Child(_))) {
         return cloned;
     }
     if let Err(error) = setresuid(UNCHANGED, own, UNCHANGED) {
@@ -94,7 +102,7 @@ fn clone3(cgroup: BorrowedFd<'_>) -> io::Result<Fork<Pid>> {
     // and the caller is single-threaded, so no lock can be held by a thread that does not exist in the child.
     let pid = check(unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) })?;
     if pid == 0 {
-        return Ok(Fork::Child);
+        return Ok(Fork::Child(Child(())));
     }
     Ok(Fork::Parent(Pid::from_raw(pid as i32)))
 }
@@ -107,7 +115,7 @@ pub fn fork() -> io::Result<Fork<Pid>> {
     // WHY UNSAFE: fork is unsafe in programs with threads.
     // SAFETY: nursery, init and launcher are single-threaded; elsewhere (can_mount_overlay) the child makes system calls only.
     match unsafe { nix::unistd::fork() }? {
-        nix::unistd::ForkResult::Child => Ok(Fork::Child),
+        nix::unistd::ForkResult::Child => Ok(Fork::Child(Child(()))),
         nix::unistd::ForkResult::Parent { child } => Ok(Fork::Parent(child)),
     }
 }
@@ -208,50 +216,6 @@ pub fn new_mount(kind: &CStr, options: &[(&CStr, &CStr)], attributes: u64) -> io
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
-/// Closes every descriptor from `first` on. The caller gives up all owned descriptors in that range.
-///
-/// # Errors
-/// What close_range says.
-pub fn close_from(first: RawFd) -> io::Result<()> {
-    // WHY UNSAFE: closing descriptors that Rust values own.
-    // SAFETY: callers never drop or use a descriptor from `first` on afterwards: they exec or leave by `_exit`.
-    check(unsafe { libc::syscall(libc::SYS_close_range, first as u32, u32::MAX, 0) }).map(drop)
-}
-
-/// Makes `fd` be number `target`, without close-on-exec. The old meaning of `target` is closed.
-///
-/// # Errors
-/// What dup3 or fcntl says.
-pub fn place_fd(fd: BorrowedFd<'_>, target: RawFd) -> io::Result<()> {
-    // WHY UNSAFE: dup2 can close a descriptor some Rust value owns.
-    // SAFETY: callers place only onto 0 to 4, from descriptors moved out of that range by `lift_fd`, in a child that
-    // uses what stood there no longer.
-    check(unsafe { libc::dup2(fd.as_raw_fd(), target) }.into()).map(drop)
-}
-
-/// A copy of `fd` numbered 10 or above, with close-on-exec: out of the way of [`place_fd`].
-///
-/// # Errors
-/// What fcntl says.
-pub fn lift_fd(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let raw = nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(10))?;
-    // WHY UNSAFE: the kernel hands the descriptor over as a number.
-    // SAFETY: F_DUPFD_CLOEXEC succeeded, so it is open and ours alone.
-    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
-}
-
-/// Takes ownership of a descriptor the process was started with.
-///
-/// # Errors
-/// `EBADF` when it is not open.
-pub fn inherited_fd(raw: RawFd) -> io::Result<OwnedFd> {
-    // WHY UNSAFE: a number becomes an owner.
-    // SAFETY: called once per number, at the start of a process, before any other descriptor is opened.
-    check(unsafe { libc::fcntl(raw, libc::F_SETFD, libc::FD_CLOEXEC) }.into())?;
-    // SAFETY: as above; fcntl proved that it is open.
-    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
-}
-
 /// A pidfd for a child.
 ///
 /// # Errors
@@ -263,13 +227,6 @@ pub fn open_pidfd(pid: Pid) -> io::Result<OwnedFd> {
     // WHY UNSAFE: the kernel hands the descriptor over as a number.
     // SAFETY: pidfd_open succeeded, so it is open and ours alone.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
-}
-
-/// Takes ownership of a descriptor that recvmsg has just handed over.
-pub fn received_fd(raw: RawFd) -> OwnedFd {
-    // WHY UNSAFE: nix hands received descriptors over as numbers.
-    // SAFETY: the kernel installed it for this message and nobody else knows the number.
-    unsafe { OwnedFd::from_raw_fd(raw) }
 }
 
 /// Whether a UNIX socket takes descriptors that others attach (SO_PASSRIGHTS, unix(7)).
@@ -294,24 +251,6 @@ pub fn set_pass_rights(socket: BorrowedFd<'_>, pass: bool) -> io::Result<()> {
         .into(),
     )
     .map(drop)
-}
-
-/// A descriptor that another part of this process owns for as long as the process lives.
-pub fn lasting_fd(raw: RawFd) -> BorrowedFd<'static> {
-    // WHY UNSAFE: a number becomes a borrow.
-    // SAFETY: used only for 0 to 4 in a launcher, which never closes them while it serves.
-    unsafe { BorrowedFd::borrow_raw(raw) }
-}
-
-/// Makes tokio watch a descriptor for input. Must be called inside a tokio runtime.
-///
-/// # Errors
-/// When it cannot be watched.
-pub fn watch<D: AsRawFd>(fd: D) -> io::Result<AsyncFd<D>> {
-    // WHY UNSAFE: tokio must know that the number stays this descriptor's while it is registered.
-    // SAFETY: what is watched is an OwnedFd, moved in and closed after tokio has let go of it, or a descriptor from
-    // `lasting_fd`, which stays open for as long as the launcher lives.
-    unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map_err(io::Error::from)
 }
 
 /// A new, empty session keyring, so that no key of another process is reachable.
@@ -464,20 +403,24 @@ pub fn install_filter(program: &[seccompiler::sock_filter], listener: bool) -> i
     Ok(Some(unsafe { OwnedFd::from_raw_fd(fd as RawFd) }))
 }
 
-/// A system call that waits for our word.
-#[derive(Clone, Copy, Debug)]
-pub struct RefusedCall {
-    /// To answer it.
+/// A system call that a filter has announced, and that waits for an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AnnouncedCall {
+    /// The kernel's name for this one call, by which it is answered.
     pub id: u64,
-    /// Number of the system call.
+    /// The table that the number is of: one of the kernel's AUDIT_ARCH constants.
+    pub architecture: u32,
+    /// The call's number in that table.
     pub number: i64,
+    /// The arguments as they stood in the registers.
+    pub arguments: [u64; 6],
 }
 
 /// The next announced call; none when its caller is gone already.
 ///
 /// # Errors
 /// What the ioctl says.
-pub fn next_refused_call(listener: BorrowedFd<'_>) -> io::Result<Option<RefusedCall>> {
+pub fn next_announced_call(listener: BorrowedFd<'_>) -> io::Result<Option<AnnouncedCall>> {
     const SECCOMP_IOCTL_NOTIF_RECV: libc::c_ulong = 0xc050_2100;
     // WHY UNSAFE: a C struct the kernel demands to be zero.
     // SAFETY: all-zero is a valid seccomp_notif.
@@ -485,19 +428,24 @@ pub fn next_refused_call(listener: BorrowedFd<'_>) -> io::Result<Option<RefusedC
     // WHY UNSAFE: no crate in use wraps this ioctl.
     // SAFETY: `call` is a complete, zeroed seccomp_notif and outlives the call.
     match check(unsafe { libc::ioctl(listener.as_raw_fd(), SECCOMP_IOCTL_NOTIF_RECV, &raw mut call) }.into()) {
-        Ok(_) => Ok(Some(RefusedCall { id: call.id, number: call.data.nr.into() })),
+        Ok(_) => Ok(Some(AnnouncedCall {
+            id: call.id,
+            architecture: call.data.arch,
+            number: call.data.nr.into(),
+            arguments: call.data.args,
+        })),
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINTR)) => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-/// Answers an announced call with EPERM. A caller that is gone is no error.
+/// Answers an announced call with `errno`. A caller that is gone is no error.
 ///
 /// # Errors
 /// What the ioctl says.
-pub fn refuse_call(listener: BorrowedFd<'_>, id: u64) -> io::Result<()> {
+pub fn refuse_call(listener: BorrowedFd<'_>, id: u64, errno: i32) -> io::Result<()> {
     const SECCOMP_IOCTL_NOTIF_SEND: libc::c_ulong = 0xc018_2101;
-    let answer = libc::seccomp_notif_resp { id, val: 0, error: -libc::EPERM, flags: 0 };
+    let answer = libc::seccomp_notif_resp { id, val: 0, error: -errno, flags: 0 };
     // WHY UNSAFE: no crate in use wraps this ioctl.
     // SAFETY: `answer` is a complete seccomp_notif_resp and outlives the call.
     match check(unsafe { libc::ioctl(listener.as_raw_fd(), SECCOMP_IOCTL_NOTIF_SEND, &raw const answer) }.into()) {
