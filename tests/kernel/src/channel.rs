@@ -31,6 +31,11 @@ pub const CASES: &[Case] = &[
         ..case("channel::log_byte_by_byte_does_not_take_the_supervisors_time", log_byte_by_byte)
     },
     case("channel::receipt_says_what_reading_an_answer_took", receipt),
+    Case {
+        // A thousand starts of workers.
+        needs: &[Need::Speed],
+        ..case("channel::thousand_broken_calls_leave_the_supervisor_and_the_nursery_as_they_were", thousand)
+    },
 ];
 
 fn linger() -> Outcome {
@@ -214,5 +219,87 @@ fn receipt() -> Outcome {
     let (_, receipt) = client.probe("s1", "answer 2000000")?;
     ensure!(receipt.answer_read_bytes == 2_000_048, "{receipt:?}");
     ensure!(receipt.supervisor_time.is_some_and(|time| time.seconds > 0 || time.nanos > 0), "{receipt:?}");
+    supervisor.stop()
+}
+
+/// What a process holds, apart from its processor time.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    descriptors: usize,
+    threads: u64,
+    kib: u64,
+}
+
+fn held(pid: i32) -> Result<Held, String> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).map_err(|error| error.to_string())?;
+    let field = |name: &str| -> Result<u64, String> {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).ok_or(format!("{pid} has no {name}"))?;
+        line.split_whitespace().next().and_then(|value| value.parse().ok()).ok_or(format!("{name}{line}"))
+    };
+    Ok(Held { descriptors: open(pid)?, threads: field("Threads:")?, kib: field("VmRSS:")? })
+}
+
+/// Every way to break the protocol in turn. Each of them ends the worker; the next call makes another.
+fn thousand() -> Outcome {
+    const WAYS: [&str; 10] = [
+        "raw descriptors 1",
+        "raw descriptors 3",
+        "raw descriptors 253",
+        "raw garbage",
+        "raw wrong-lease",
+        "raw wrong-label",
+        "raw piece",
+        "raw wrong-kind",
+        "raw old-flag",
+        "raw empty-pieces",
+    ];
+    /// Threads in which tokio reads files come and go.
+    const THREADS_FOR_FILES: u64 = 3;
+    let supervisor = Supervisor::simple("")?;
+    let mut client = Client::new(&supervisor)?;
+    let mut neighbour = Client::new(&supervisor)?;
+    let (ours, nursery) = (supervisor.pid().as_raw(), nursery(&supervisor)?);
+    let mut rounds = |count: usize| -> Outcome {
+        for round in 0..count {
+            for way in WAYS {
+                // Answered in between, so that no back-off begins.
+                let sub_tenant = format!("bad-{}-{}", way.len(), round % 7);
+                match client.call(request("probe", &sub_tenant, way)) {
+                    // The kernel has not let the descriptors through, and the function was told.
+                    Ok(response) => {
+                        ensure!(response.payload.as_ref() == b"EPERM", "{way}: {:?}", response.payload);
+                    }
+                    Err(status) => {
+                        let found = verdict(&status).ok_or_else(|| format!("{way}: no verdict in {status:?}"))?;
+                        ensure!(found.kind() == VerdictKind::BadFrame, "{way}: {found:?}");
+                    }
+                }
+                client.probe(&sub_tenant, "echo on")?;
+            }
+            neighbour.probe("good", "echo on")?;
+        }
+        Ok(())
+    };
+    // What is made once, is made by now: as many workers as there ever will be, and what allocators keep.
+    rounds(10)?;
+    thread::sleep(Duration::from_secs(1));
+    let before = (held(ours)?, held(nursery)?);
+    rounds(90)?;
+    thread::sleep(Duration::from_secs(1));
+    let after = (held(ours)?, held(nursery)?);
+    let is_as_before = |before: Held, after: Held, kib: u64| {
+        after.descriptors <= before.descriptors + 2
+            && after.threads <= before.threads + THREADS_FOR_FILES
+            && after.kib <= before.kib + kib
+    };
+    // Events, logs and sums are kept up to limits of their own, which a thousand calls do not reach.
+    ensure!(is_as_before(before.0, after.0, 8 * 1024), "the supervisor: {before:?}, {after:?}");
+    ensure!(is_as_before(before.1, after.1, 1024), "the nursery: {before:?}, {after:?}");
+    // Nothing goes on by itself.
+    let busy = (cpu(ours)?, cpu(nursery)?);
+    thread::sleep(Duration::from_secs(2));
+    let busy = (cpu(ours)? - busy.0, cpu(nursery)? - busy.1);
+    ensure!(busy.0 + busy.1 < Duration::from_millis(400), "busy for {busy:?} of two quiet seconds");
+    println!("supervisor {:?} then {:?}, nursery {:?} then {:?}", before.0, after.0, before.1, after.1);
     supervisor.stop()
 }
