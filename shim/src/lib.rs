@@ -26,6 +26,7 @@ pub mod counters;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod init;
+mod keyring;
 pub mod link;
 pub mod nursery;
 pub mod plan;
@@ -33,7 +34,8 @@ pub mod program;
 pub mod runner;
 pub mod seccomp;
 pub mod signals;
+pub mod skeleton;
 mod sys;
 
-pub use nursery::skeleton::can_mount_overlay;
+pub use skeleton::can_mount_overlay;
 pub use sys::landlock_abi;

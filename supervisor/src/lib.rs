@@ -18,6 +18,7 @@
 // What is printed goes through `cli::output` and `printable`: others' text must not drive or deceive whoever reads it.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
+pub mod catalogue;
 pub mod cgroups;
 pub mod cli;
 pub mod config;
@@ -42,6 +43,7 @@ pub mod runner;
 pub mod serve;
 mod socket;
 mod sys;
+mod timestamp;
 pub mod token;
 pub mod trust;
 pub mod usage;

@@ -17,13 +17,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sublet_proto::v1::{Verdict, VerdictKind};
 use sublet_what_if::{InOrder, Outcome, Row, Ticket, Token, Writer};
 
-use crate::{
-    driver::call::{Answer, Failure},
-    trust::Trusted,
-};
+use crate::trust::Trusted;
 
 /// Rows between the calls and the disk: some seconds of a busy host.
 const QUEUE_ROWS: usize = 1 << 16;
@@ -80,10 +76,10 @@ impl Recorder {
         Some(self.state().rows.arrived(at, tenant, function, sub_tenant))
     }
 
-    /// How the call ended. One that no worker had has no service time, and no row.
-    pub fn ended(&self, ticket: Ticket, result: &Result<Answer, Failure>) {
+    /// How the call ended: how long a worker had it, and what became of it. A call that no worker had has no row.
+    pub fn ended(&self, ticket: Ticket, service: Option<(Duration, Outcome)>) {
         let mut state = self.state();
-        match service(result) {
+        match service {
             Some((time, outcome)) => {
                 state.rows.ended(ticket, u64::try_from(time.as_micros()).unwrap_or(u64::MAX), outcome);
             }
@@ -118,39 +114,4 @@ fn write(mut writer: Writer<BufWriter<File>>, rows: &Receiver<Row>) -> io::Resul
         writer.write(&row)?;
     }
     writer.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
-}
-
-/// From delivery to the end, and what became of the worker.
-fn service(result: &Result<Answer, Failure>) -> Option<(Duration, Outcome)> {
-    let wire = |duration: Option<prost_types::Duration>| Duration::try_from(duration?).ok();
-    match result {
-        Ok(answer) => Some((wire(answer.receipt.running)?, Outcome::Ok)),
-        Err(Failure::Verdict { verdict, .. }) => {
-            let receipt = verdict.receipt.as_ref().filter(|receipt| !receipt.worker.is_empty())?;
-            Some((wire(receipt.running)?, outcome(verdict)))
-        }
-        Err(Failure::Rejected(_) | Failure::Ours { .. } | Failure::Cancelled) => None,
-    }
-}
-
-fn outcome(verdict: &Verdict) -> Outcome {
-    match verdict.kind() {
-        VerdictKind::FunctionError | VerdictKind::BadPayload => Outcome::Error,
-        VerdictKind::Memory
-        | VerdictKind::Pids
-        | VerdictKind::Disk
-        | VerdictKind::Deadline
-        | VerdictKind::Crash
-        | VerdictKind::Exit
-        | VerdictKind::RefusedSyscall
-        | VerdictKind::BadFrame
-        | VerdictKind::Start
-        | VerdictKind::Token
-        | VerdictKind::AnswerTooLarge
-        | VerdictKind::Evicted
-        | VerdictKind::Inodes
-        | VerdictKind::Descriptors
-        | VerdictKind::Cpu
-        | VerdictKind::Unspecified => Outcome::Crash,
-    }
 }

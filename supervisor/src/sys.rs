@@ -1,5 +1,7 @@
 //! The supervisor's only unsafe code.
 
+#![allow(unsafe_code)]
+
 use std::{
     io,
     os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd},

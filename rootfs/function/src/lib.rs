@@ -39,7 +39,6 @@ mod call;
 mod channel;
 mod pieces;
 mod serve;
-#[allow(unsafe_code)]
 mod sys;
 mod worker;
 

@@ -1,5 +1,7 @@
 //! The crate's only unsafe code: descriptors that come as numbers get their one owner.
 
+#![allow(unsafe_code)]
+
 use std::{
     io,
     os::fd::{BorrowedFd, FromRawFd, OwnedFd},

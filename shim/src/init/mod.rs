@@ -48,9 +48,9 @@ use self::{
 };
 use crate::{
     counters, link,
-    nursery::skeleton::Skeleton,
     plan::{HOST_NAME, INIT_UID, InitStep, OOM_SCORE_ADJ, Plan},
     seccomp::Filters,
+    skeleton::Skeleton,
     sys::Fork,
 };
 

@@ -9,7 +9,7 @@ use nix::{
     unistd::unlink,
 };
 
-use crate::{nursery::NURSERY_KEY, sys};
+use crate::{keyring::NURSERY_KEY, sys};
 
 /// A name in /tmp that nobody has: /tmp is new and empty.
 const DEVICE: &str = "/tmp/.sublet-proof";

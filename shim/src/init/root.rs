@@ -19,8 +19,8 @@ use nix::{
 use sublet_proto::link::sandbox::Root;
 
 use crate::{
-    nursery::skeleton::{MOUNT_POINTS, Skeleton, TOKEN_MOUNT_POINT},
     plan::{FUNCTION_UID, INIT_UID, TOKEN_MOUNT_BYTES, TOKEN_MOUNT_INODES},
+    skeleton::{MOUNT_POINTS, Skeleton, TOKEN_MOUNT_POINT},
     sys,
 };
 

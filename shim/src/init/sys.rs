@@ -2,6 +2,8 @@
 //!
 //! Both are copies of the nursery, in whose frames there are owners of the host's descriptors. What is closed here are those.
 
+#![allow(unsafe_code)]
+
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},

@@ -3,7 +3,6 @@
 use std::{
     fs, io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    path::Path,
 };
 
 use nix::{
@@ -124,11 +123,6 @@ fn open_below(dir: BorrowedFd<'_>, path: &str, flags: OFlag) -> nix::Result<Owne
         .flags(flags | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
     openat2(dir, path, how)
-}
-
-/// Opens a directory by its absolute path.
-pub fn open_directory(path: &Path) -> nix::Result<OwnedFd> {
-    openat2(AT_FDCWD, path, OpenHow::new().flags(OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC))
 }
 
 /// Opens /dev/null for reading and writing.

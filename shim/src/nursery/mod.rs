@@ -7,12 +7,10 @@
 
 mod born;
 pub(crate) mod posture;
-pub mod skeleton;
 mod teardown;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    ffi::CStr,
     io::{self, Write},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
@@ -34,8 +32,15 @@ use sublet_proto::link::{
 };
 
 pub use self::posture::status;
-use self::skeleton::Skeleton;
-use crate::{check, link, seccomp::Filters, signals, sys};
+use crate::{
+    check,
+    keyring::NURSERY_KEY,
+    link,
+    seccomp::Filters,
+    signals,
+    skeleton::{self, Skeleton},
+    sys,
+};
 
 /// The supervisor's socket.
 const SUPERVISOR_FD: i32 = 3;
@@ -43,9 +48,6 @@ const SUPERVISOR_FD: i32 = 3;
 const FIRST_LOCK_FD: i32 = 4;
 /// How long last words wait for whoever reads standard error.
 const LAST_WORDS_PATIENCE_SECONDS: u32 = 1;
-
-/// A key in the nursery's own session keyring, by which a sandbox proves that it has another keyring.
-pub(crate) const NURSERY_KEY: &CStr = c"sublet-nursery";
 
 /// Why the nursery could not go on. Its sandboxes are gone by then.
 #[derive(Debug, thiserror::Error)]
@@ -169,7 +171,7 @@ impl Nursery {
         let filters = Filters::compile(own_inodes).map_err(|e| e.to_string())?;
         let open = |dir: &str| -> Result<OwnedFd, String> {
             let path = Path::new(dir).join(CGROUP_POOL);
-            born::open_directory(&path).map_err(|e| format!("open {}: {e}", path.display()))
+            skeleton::open_directory(&path).map_err(|e| format!("open {}: {e}", path.display()))
         };
         Ok(Self {
             pool: open(&config.cgroups.unified)?,

@@ -1,5 +1,7 @@
 //! The unsafe corner of the sweep: one memory that parent and child share, and raw system calls.
 
+#![allow(unsafe_code)]
+
 use std::{io, ptr::NonNull};
 
 use nix::{sys::wait::WaitStatus, unistd::ForkResult};

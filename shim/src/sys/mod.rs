@@ -3,6 +3,8 @@
 //! What nix or another crate wraps safely is not here. A function that cannot keep its promise alone is `unsafe`, and is called
 //! from a module named `sys`.
 
+#![allow(unsafe_code)]
+
 mod descriptors;
 
 use std::{

@@ -107,7 +107,7 @@ fn take_one(dir: &Path, end: Instant) -> Result<OwnedFd, CgroupError> {
 }
 
 fn look(dir: &Path) -> Result<Found, CgroupError> {
-    let is_new = match super::tree::make(dir) {
+    let is_new = match super::directory::make(dir) {
         Ok(()) => true,
         Err(CgroupError::Os { error, .. }) if error.kind() == ErrorKind::AlreadyExists => false,
         Err(error) => return Err(error),

@@ -8,8 +8,8 @@ use std::{
     time::Duration,
 };
 
+use super::reading::Reading;
 use super::{host::Controller, limits::Directories};
-use crate::usage::sums::Reading;
 
 /// Longest that is read of a file: io.stat has a line for each disk.
 const READ_MAX_BYTES: usize = 2048;

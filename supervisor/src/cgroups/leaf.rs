@@ -8,8 +8,8 @@ use std::{
     time::Duration,
 };
 
+use super::reading::Reading;
 use super::{CgroupError, counters::Counters, host::Controller, limits::Directories};
-use crate::usage::sums::Reading;
 
 /// Longest that is read of a file of events: a dozen short lines.
 const EVENTS_MAX_BYTES: usize = 512;

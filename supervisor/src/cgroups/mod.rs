@@ -16,11 +16,14 @@
 pub mod bite;
 pub mod claim;
 pub mod counters;
+mod directory;
 pub mod host;
 pub mod leaf;
+pub mod left_over;
 pub mod limits;
 pub mod oom;
 pub mod owner;
+pub mod reading;
 pub mod tree;
 
 use std::{io, path::Path};

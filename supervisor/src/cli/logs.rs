@@ -10,9 +10,10 @@ use super::{AdminSocket, Failed, client, output};
 use crate::{
     logs::{
         rate::Dropped,
-        record::{Record, Source, What, clock},
+        record::{Record, Source, What},
     },
     printable,
+    timestamp::rfc3339,
 };
 
 /// Stands before a function's line that the next record goes on with.
@@ -87,7 +88,7 @@ fn print(socket: &Path, request: LogsRequest, json: bool) -> Result<(), Failed> 
             let mut out = std::io::stdout().lock();
             if batch.lost > 0 {
                 match json {
-                    true => writeln!(out, "{}", json!({ "at": clock(SystemTime::now()), "lost": batch.lost }))?,
+                    true => writeln!(out, "{}", json!({ "at": rfc3339(SystemTime::now()), "lost": batch.lost }))?,
                     false => writeln!(out, "-- {} lines were lost: they came faster than they were read", batch.lost)?,
                 }
             }
@@ -135,7 +136,7 @@ fn line(record: &Record) -> String {
     let short = |text: &str, length: usize| text.chars().take(length).collect::<String>();
     let head = format!(
         "{} {}/{} {} {} {}",
-        clock(record.at),
+        rfc3339(record.at),
         source.tenant,
         source.function,
         short(&source.sub_tenant_hash, 14),

@@ -8,10 +8,10 @@ use sublet_shim::plan::HostFacts;
 
 use super::{Failed, output};
 use crate::{
+    catalogue::{Catalogue, Entry},
     cgroups::host::HostCgroups,
     config::{self, Config, Problem},
     doctor::{Outcome, Report},
-    driver::catalogue::{Catalogue, Entry},
     token::Keys,
 };
 

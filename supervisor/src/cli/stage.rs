@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use super::{Failed, signals};
-use crate::{cgroups::host::HostCgroups, doctor::Report, trust::Trusted};
+use crate::{cgroups::host::HostCgroups, cgroups::left_over::left_over, doctor::Report, trust::Trusted};
 
 /// How long the supervisor may take to come and to go.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -142,10 +142,8 @@ impl Stage {
     }
 
     fn left(&self) -> Vec<String> {
-        let mut left = Vec::new();
         let name = format!("sublet-{}", self.instance);
-        // Wherever a hierarchy may be mounted, and at any depth at which we may have been started.
-        find(Path::new("/sys/fs/cgroup"), &name, 5, &mut left);
+        let mut left = left_over(&name);
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         left.extend(mounts.lines().filter(|line| line.contains(&name)).map(str::to_owned));
         for socket in [self.socket(), self.admin_socket()] {
@@ -173,17 +171,6 @@ impl Drop for Stage {
         let end = Instant::now() + Duration::from_secs(2);
         while crate::serve::state::is_locked(&self.dir.0.join("state")) && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-}
-
-fn find(dir: &Path, name: &str, depth: u32, found: &mut Vec<String>) {
-    let Ok(entries) = fs::read_dir(dir) else { return };
-    for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
-        if entry.file_name() == name {
-            found.push(entry.path().display().to_string());
-        } else if depth > 0 {
-            find(&entry.path(), name, depth - 1, found);
         }
     }
 }

@@ -17,9 +17,9 @@ use super::{
     inside::{self, Found},
     path::HostPath,
     problem::Problem,
-    program::{FUNCTION_MOUNT, HOST_LAYOUT_DIRS},
+    program::HOST_LAYOUT_DIRS,
     token_disk,
-    types::{Config, Function, Layout},
+    types::{Config, FUNCTION_MOUNT, Function, Layout},
 };
 
 /// Directories over which every sandbox mounts something; a prepared root must have them.

@@ -9,8 +9,8 @@ use std::{
 };
 
 use super::{
-    program::{FUNCTION_MOUNT, HOST_LAYOUT_DIRS},
-    types::{Function, Layout},
+    program::HOST_LAYOUT_DIRS,
+    types::{FUNCTION_MOUNT, Function, Layout},
 };
 
 /// Links that the kernel follows on the way to one file.

@@ -1,27 +1,6 @@
 //! Checks what was written about logs in `[host]`.
 
-use serde::Serialize;
-
-use super::{bounds, defaults, path::HostPath, raw::RawHost, reader::Reader, units::ByteSize};
-
-/// Where the lines of all functions are written, besides memory.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LogTo {
-    /// Nowhere.
-    None,
-    /// Standard output, one JSON value for each line: for journald.
-    Stdout,
-    /// Files.
-    Files {
-        /// Their directory.
-        dir: HostPath,
-        /// Of each.
-        size: ByteSize,
-        /// How many are kept, with the one that is written; at least 1.
-        count: u32,
-    },
-}
+use super::{bounds, defaults, raw::RawHost, reader::Reader, types::LogTo};
 
 /// Where logs go; none when that is wrong.
 pub fn check(raw: &RawHost, r: &Reader<'_>) -> Option<LogTo> {
@@ -56,16 +35,6 @@ pub fn check(raw: &RawHost, r: &Reader<'_>) -> Option<LogTo> {
                 r.missing("log_dir", "add a directory of its own, such as log_dir = \"/var/log/sublet\" in [host]");
             }
             Some(LogTo::Files { dir: dir?, size, count })
-        }
-    }
-}
-
-impl LogTo {
-    /// Directory that no worker may see.
-    pub const fn dir(&self) -> Option<&HostPath> {
-        match self {
-            Self::None | Self::Stdout => None,
-            Self::Files { dir, .. } => Some(dir),
         }
     }
 }

@@ -56,19 +56,16 @@ pub use defaults::CPU_PERIOD;
 pub use degradation::Degradation;
 pub use disk::check_disk;
 pub use guarantee::of_tenants as guaranteed_to_tenants;
-pub use logs::LogTo;
 pub use memory::check_memory;
 pub use name::{Name, NameError};
 pub use origin::{LevelPath, NoLevel};
 pub use overlay::{Overlay, changeable};
 pub use path::{HostPath, PathError};
 pub use problem::{ConfigError, Problem};
-pub use program::FUNCTION_MOUNT;
 pub use raw::check_function_shape;
-pub use runtime::{Client, Runtime};
-pub use token::{Token, TokenProvider};
 pub use types::{
-    CallLimits, Config, Freeze, Function, Host, Isolation, Layout, LevelLimits, Rate, SubTenantLevel, Tenant,
+    CallLimits, Client, Config, FUNCTION_MOUNT, Freeze, Function, Host, Isolation, Layout, LevelLimits, LogTo, Rate,
+    Runtime, SubTenantLevel, Tenant, Token, TokenProvider,
 };
 pub use units::{ByteSize, CallRate, CpuMillis, SocketMode, UnitError, format_duration, parse_duration};
 

@@ -6,12 +6,10 @@ use super::{
     bounds,
     raw::{RawFunction, Scalar},
     reader::Reader,
-    runtime::{self, Runtime},
-    types::Layout,
+    runtime,
+    types::{FUNCTION_MOUNT, Layout, Runtime},
 };
 
-/// Where the worker sees the function's directory.
-pub const FUNCTION_MOUNT: &str = "/function";
 /// Prefix of the variables that sublet itself gives a function.
 const ENV_PREFIX: &str = "SUBLET_";
 /// What a worker with the `host` layout sees, beside its own directory; all but the first are links into it.

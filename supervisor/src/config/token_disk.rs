@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     problem::Problem,
-    token::{Token, TokenProvider},
+    types::{Token, TokenProvider},
 };
 use crate::trust::Trusted;
 

@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use sublet_pool::{LimitLevel, Refusal, SubTenant};
-
-use super::catalogue::{Catalogue, Entry};
 use crate::{
+    catalogue::{Catalogue, Entry},
     cgroups::bite::Level,
     config::{Config, LevelPath, Name},
 };
+use sublet_pool::{LimitLevel, Refusal, SubTenant};
 
 /// A limit that was hit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -10,9 +10,7 @@
 //! them; none of them waits for anything.
 
 pub mod call;
-pub mod catalogue;
 pub mod hit;
-pub mod labels;
 pub mod large;
 pub mod policy;
 pub mod reason;
@@ -37,12 +35,9 @@ use sublet_pool::{
 use sublet_proto::v1::WorkerState;
 use tokio::sync::{Notify, mpsc, watch};
 
-use self::{
-    catalogue::{Catalogue, Entry},
-    large::Large,
-    winding::Winding,
-};
+use self::{large::Large, winding::Winding};
 use crate::{
+    catalogue::{self, Catalogue, Entry},
     config::{Config, Name, SubTenantLevel, Tenant},
     events::{Happened, Hub, WorkerNews},
     logs::{capture::Capture, record::Source},

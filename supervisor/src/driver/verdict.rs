@@ -9,8 +9,9 @@ use sublet_proto::{
     v1::{Remark, Verdict, VerdictKind},
 };
 
-use super::{catalogue::Entry, hit::Scope};
+use super::hit::Scope;
 use crate::{
+    catalogue::Entry,
     cgroups::bite::{Bite, Level},
     config::{ByteSize, format_duration},
     token::ProviderError,

@@ -13,7 +13,7 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::connection::Connection;
+use crate::socket::connection::Connection;
 
 /// How long accepting pauses after it failed. Without it, a process out of descriptors spins.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

@@ -5,7 +5,6 @@
 //! workers are made.
 
 mod admin;
-mod connection;
 mod incoming;
 pub(crate) mod invoker;
 pub mod status;

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::SystemTime};
 use serde_json::{Value, json};
 
 use super::rate::Dropped;
+use crate::timestamp::rfc3339;
 
 /// Whose lines they are. The same for all of a worker's.
 #[derive(Debug, PartialEq, Eq)]
@@ -69,7 +70,7 @@ impl Record {
     pub fn to_json(&self) -> Value {
         let Source { tenant, function, sub_tenant_hash, worker } = &*self.source;
         let mut value = json!({
-            "at": clock(self.at), "tenant": tenant, "function": function, "sub_tenant_hash": sub_tenant_hash,
+            "at": rfc3339(self.at), "tenant": tenant, "function": function, "sub_tenant_hash": sub_tenant_hash,
             "worker": worker,
         });
         if let Some(request) = &self.request {
@@ -91,15 +92,6 @@ impl Record {
         }
         value
     }
-}
-
-/// RFC 3339, UTC, with microseconds.
-pub fn clock(at: SystemTime) -> String {
-    let at = std::time::UNIX_EPOCH
-        + std::time::Duration::from_micros(
-            at.duration_since(std::time::UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(0)),
-        );
-    prost_types::Timestamp::from(at).to_string()
 }
 
 #[cfg(test)]

@@ -18,13 +18,13 @@ use serde_json::json;
 use super::{
     Logs,
     files::{Dir, DirError, Files},
-    record,
     ring::Batch,
 };
 use crate::{
     config::{Host, LogTo},
     own_log::queue::write_all,
     printable,
+    timestamp::rfc3339,
 };
 
 /// How long the thread sleeps at the longest, and so how soon it sees that it is to end.
@@ -165,7 +165,7 @@ impl Writer {
         }
         if self.lost > 0 {
             // Before what follows it, and kept until it has been written.
-            let line = json!({ "at": record::clock(SystemTime::now()), "lost": self.lost }).to_string() + "\n";
+            let line = json!({ "at": rfc3339(SystemTime::now()), "lost": self.lost }).to_string() + "\n";
             text.splice(0..0, line.into_bytes());
         }
         match self.out.write(text) {

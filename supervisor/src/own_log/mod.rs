@@ -26,7 +26,7 @@ use self::{
     fold::{Fold, Folded},
     queue::{Lost, Queue, Source},
 };
-use crate::{logs::record::clock, printable};
+use crate::{printable, timestamp::rfc3339};
 
 /// How long the end of the program waits for the last lines to be read.
 pub const END_PATIENCE: Duration = Duration::from_secs(1);
@@ -41,7 +41,7 @@ enum Format {
 impl Format {
     /// A line that is not an event of `tracing`, as if it were one.
     fn line(self, message: &str, fields: &serde_json::Value) -> String {
-        let at = clock(SystemTime::now());
+        let at = rfc3339(SystemTime::now());
         match self {
             Self::Text => {
                 let shown = |(name, value): (&String, &serde_json::Value)| match value.as_str() {

@@ -29,6 +29,7 @@ use tokio::{
 
 use self::state::State;
 use crate::{
+    catalogue::labels::Labels,
     cgroups::{
         CgroupError,
         host::{HostCgroups, Place},
@@ -37,7 +38,7 @@ use crate::{
     config::{self, Config, ConfigError, Source},
     descriptors,
     doctor::Report,
-    driver::{Driver, labels::Labels},
+    driver::Driver,
     events,
     front::{Bound, Front, FrontError},
     jail::{self, Jail, JailError},

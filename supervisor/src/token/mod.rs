@@ -9,7 +9,6 @@
 //! the worker's init and then forgotten here. What is kept is when it expires.
 
 mod files;
-pub mod hold;
 pub(crate) mod jwt;
 pub mod keys;
 mod provider;
@@ -17,7 +16,6 @@ mod provider;
 pub(crate) mod test_keys;
 mod whose;
 
-pub use hold::Hold;
 pub use keys::Keys;
 pub use provider::{Issued, Provider, ProviderError, Providers};
 pub use whose::Whose;

@@ -20,8 +20,8 @@ use super::{
     whose::Whose,
 };
 use crate::{
+    catalogue::Entry,
     config::{HostPath, TokenProvider},
-    driver::catalogue::Entry,
     runner::Runner,
 };
 

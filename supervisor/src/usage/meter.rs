@@ -7,7 +7,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::sums::{CallEnd, Phase, Reading, Sums};
+use super::sums::{CallEnd, Phase, Sums};
+use crate::cgroups::reading::Reading;
 
 /// A worker's meter.
 #[derive(Debug, Default)]

@@ -171,7 +171,10 @@ impl Books {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::usage::sums::{CallEnd, Phase, Reading};
+    use crate::{
+        cgroups::reading::Reading,
+        usage::sums::{CallEnd, Phase},
+    };
 
     #[test]
     fn rows_are_bounded_and_nothing_is_lost_by_that() {

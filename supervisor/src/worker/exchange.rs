@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use super::{
     busy_poll::Pace,
     channel::{Channel, ChannelError},
-    reply::{self, ProcessEnd},
+    reply::{self, Fault, Reply},
 };
 
 /// What identifies a delivery on the wire: made only for a call whose own pool key is that of the worker's owner.
@@ -31,60 +31,6 @@ impl Ticket {
     /// the tag `call`. None when the two differ: then the worker is another's, and must not get the payload.
     pub fn new(lease: [u8; 16], owner: [u8; 16], call: [u8; 16]) -> Option<Self> {
         (owner == call).then_some(Self { lease, label: call })
-    }
-}
-
-/// A reply that keeps the protocol.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reply {
-    /// The answer, as the function gave it.
-    Answer(Bytes),
-    /// The process of an `exec` function ended in another way than by status 0.
-    Ended {
-        /// In which.
-        how: ProcessEnd,
-        /// Whether the sandbox's /tmp was full before it was started.
-        tmp_was_full: bool,
-    },
-    /// The handler failed; the worker goes on.
-    Error(Bytes),
-    /// The payload is not what the runtime takes, for this reason; no handler has seen it.
-    BadPayload(Bytes),
-}
-
-/// Why there is no reply.
-#[derive(Debug)]
-pub enum Fault {
-    /// The worker cannot have read the call: it may be given to another.
-    NotDelivered(String),
-    /// The worker closed its channel after the call was sent.
-    Closed,
-    /// It broke the protocol.
-    BadFrame(String),
-    /// Its answer is over the limit.
-    TooLarge {
-        /// Announced, in bytes.
-        seen: u32,
-        /// Allowed, in bytes.
-        limit: u32,
-    },
-    /// Its answer in pieces is over the limit of all of them together.
-    TooManyPieces {
-        /// Allowed, in bytes.
-        limit: u64,
-    },
-    /// Ours.
-    Os(std::io::Error),
-}
-
-impl From<ChannelError> for Fault {
-    fn from(error: ChannelError) -> Self {
-        match error {
-            ChannelError::Closed => Self::Closed,
-            ChannelError::Violation(what) => Self::BadFrame(what),
-            ChannelError::TooLarge { seen, limit } => Self::TooLarge { seen, limit },
-            ChannelError::Os(error) => Self::Os(error),
-        }
     }
 }
 

@@ -32,14 +32,15 @@ use super::{
     posture::{self, Expected},
     share::{Share, Shares},
     slots::Slots,
+    token::TokenError,
 };
 use crate::{
+    catalogue::labels::Labels,
     cgroups::{CgroupError, leaf::Leaf},
-    driver::labels::Labels,
     logs::Logs,
     nursery::{InitEnd, Nursery, NurseryError, Sandbox},
     quota::Quotas,
-    token::{Providers, hold::TokenError},
+    token::Providers,
     usage::Ledger,
 };
 

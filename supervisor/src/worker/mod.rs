@@ -14,6 +14,7 @@ mod reports;
 pub mod share;
 mod shortage;
 pub mod slots;
+pub mod token;
 
 use std::{
     sync::{
@@ -33,6 +34,7 @@ use sublet_proto::link::{
 };
 use tokio::sync::{Notify, watch};
 
+use self::token::Hold;
 use self::{
     alarm::Alarm,
     busy_poll::{BusyPoll, Pace},
@@ -42,6 +44,8 @@ use self::{
     reports::Reports,
 };
 use crate::{
+    catalogue::Entry,
+    cgroups::reading::Reading,
     cgroups::{
         bite::{Bite, Level},
         counters::LevelCounters,
@@ -49,9 +53,8 @@ use crate::{
         tree::Tree,
     },
     config::Layout,
-    driver::catalogue::Entry,
-    token::{Hold, ProviderError},
-    usage::{meter::Meter, sums::Reading},
+    token::ProviderError,
+    usage::meter::Meter,
 };
 
 /// How the function's process ended, as init saw it.

@@ -10,7 +10,7 @@ use sublet_proto::link::{
     sandbox::Protocol,
 };
 
-use super::exchange::{Fault, Reply};
+use super::channel::ChannelError;
 
 /// Largest exit status of a process.
 const STATUS_MAX: u32 = 255;
@@ -24,6 +24,60 @@ pub enum ProcessEnd {
     Status(i32),
     /// This signal ended it.
     Signal(i32),
+}
+
+/// A reply that keeps the protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// The answer, as the function gave it.
+    Answer(Bytes),
+    /// The process of an `exec` function ended in another way than by status 0.
+    Ended {
+        /// In which.
+        how: ProcessEnd,
+        /// Whether the sandbox's /tmp was full before it was started.
+        tmp_was_full: bool,
+    },
+    /// The handler failed; the worker goes on.
+    Error(Bytes),
+    /// The payload is not what the runtime takes, for this reason; no handler has seen it.
+    BadPayload(Bytes),
+}
+
+/// Why there is no reply.
+#[derive(Debug)]
+pub enum Fault {
+    /// The worker cannot have read the call: it may be given to another.
+    NotDelivered(String),
+    /// The worker closed its channel after the call was sent.
+    Closed,
+    /// It broke the protocol.
+    BadFrame(String),
+    /// Its answer is over the limit.
+    TooLarge {
+        /// Announced, in bytes.
+        seen: u32,
+        /// Allowed, in bytes.
+        limit: u32,
+    },
+    /// Its answer in pieces is over the limit of all of them together.
+    TooManyPieces {
+        /// Allowed, in bytes.
+        limit: u64,
+    },
+    /// Ours.
+    Os(std::io::Error),
+}
+
+impl From<ChannelError> for Fault {
+    fn from(error: ChannelError) -> Self {
+        match error {
+            ChannelError::Closed => Self::Closed,
+            ChannelError::Violation(what) => Self::BadFrame(what),
+            ChannelError::TooLarge { seen, limit } => Self::TooLarge { seen, limit },
+            ChannelError::Os(error) => Self::Os(error),
+        }
+    }
 }
 
 /// What a RESPONSE means.

@@ -1,5 +1,7 @@
 //! System calls that no crate here wraps. Each is an attempt: what it says is all that is of interest.
 
+#![allow(unsafe_code)]
+
 use std::io;
 
 fn check(result: libc::c_long) -> io::Result<libc::c_long> {

@@ -5,11 +5,7 @@ use std::{path::Path, sync::OnceLock, time::Duration};
 use prost::Message as _;
 use sublet_pool::{FunctionId, SUB_TENANT_MAX_BYTES, TenantId};
 use sublet_proto::v1::InvokeRequest;
-use sublet_supervisor::{
-    config::Config,
-    driver::{call::owner, catalogue::Catalogue},
-    fuzz::grpc_timeout,
-};
+use sublet_supervisor::{catalogue::Catalogue, config::Config, driver::call::owner, fuzz::grpc_timeout};
 
 use crate::target;
 

@@ -1,5 +1,7 @@
 //! The unsafe corner: letting tokio watch a descriptor.
 
+#![allow(unsafe_code)]
+
 use std::{io, os::fd::OwnedFd};
 
 use tokio::io::{Interest, unix::AsyncFd};

@@ -1,5 +1,7 @@
 //! The probe's unsafe corner: raw system calls by name.
 
+#![allow(unsafe_code)]
+
 use std::os::fd::{FromRawFd, RawFd};
 
 use nix::{errno::Errno, unistd::ForkResult};

@@ -11,7 +11,7 @@ use std::{
 use sublet_proto::link::sandbox::CGROUP_POOL;
 use sublet_shim::cgroups::remove_tree;
 
-use super::{Tree, enable, make};
+use super::{super::directory::make, Tree, enable};
 use crate::cgroups::{
     CgroupError,
     counters::LevelCounters,

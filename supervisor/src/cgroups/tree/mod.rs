@@ -6,7 +6,6 @@ mod own;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    io::ErrorKind,
     os::unix::fs::chown,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -23,6 +22,7 @@ pub use self::{
 use super::{
     CgroupError,
     claim::Claim,
+    directory::make,
     host::{Controller, HostCgroups, Place},
     limits::{self, Directories, Knob, Limits},
     oom::OomCount,
@@ -267,23 +267,6 @@ impl Tree {
     fn directories(&self, path: &str) -> BTreeSet<PathBuf> {
         let unified = Path::new(&self.dirs.unified).join(CGROUP_POOL).join(path);
         self.at(path).into_iter().map(|(_, dir, _)| dir).chain([unified]).collect()
-    }
-}
-
-pub(super) fn make(dir: &Path) -> Result<(), CgroupError> {
-    match fs::create_dir(dir) {
-        Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) => {
-            Err(CgroupError::Os {
-                action: "make cgroup".into(),
-                path: dir.display().to_string(),
-                error,
-                remedy: Some(
-                    "start sublet as root, or in a delegated group: systemd-run --scope -p Delegate=yes sublet serve"
-                        .into(),
-                ),
-            })
-        }
-        result => result.map_err(CgroupError::os("make cgroup", dir)),
     }
 }
 

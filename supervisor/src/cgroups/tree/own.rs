@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 use sublet_proto::link::sandbox::{CGROUP_RUNNER, CGROUP_SUPERVISOR};
 
-use super::{Tree, make};
+use super::{super::directory::make, Tree};
 use crate::cgroups::{
     CgroupError,
     host::Controller,

@@ -19,8 +19,9 @@ use crate::{
     },
     worker::{
         Loan, Worker,
-        exchange::{self, Ask, Fault, Reply, Ticket, exchange},
+        exchange::{self, Ask, Ticket, exchange},
         log::Mark,
+        reply::{Fault, Reply},
     },
 };
 

@@ -4,6 +4,7 @@
 //! cancels by word ([`Cancel`]) and never by tearing an exchange in two.
 
 mod deliver;
+mod record;
 mod settle;
 mod token;
 
@@ -21,8 +22,9 @@ use sublet_proto::v1::{Receipt, Verdict};
 use tokio::sync::{mpsc, oneshot};
 
 use self::deliver::{Delivered, Delivery, Unfit};
-use super::{Driver, Note, catalogue::Entry, hit::Hit, reason, rejection::Rejection, verdict};
+use super::{Driver, Note, hit::Hit, reason, rejection::Rejection, verdict};
 use crate::{
+    catalogue::Entry,
     config::Isolation,
     events::book::{Kind, Seen},
     logs::words::Words,
@@ -249,7 +251,7 @@ impl Call {
         };
         counter.fetch_add(1, Ordering::Relaxed);
         if let (Some(recorder), Some(ticket)) = (&self.driver.recorder, recording) {
-            recorder.ended(ticket, &result);
+            recorder.ended(ticket, record::service(&result));
         }
         if let Err(failure) = &result {
             self.note(failure);

@@ -12,6 +12,7 @@ use tokio::time::sleep;
 
 use super::{Answer, Call, Failure, Held, deliver::Delivery};
 use crate::{
+    cgroups::reading::Reading,
     cgroups::{bite::Level, leaf::Bites},
     driver::{
         hit::Scope,
@@ -21,7 +22,7 @@ use crate::{
     },
     hex::hex,
     logs::{report::Report, words::Words},
-    usage::sums::{CallEnd, Reading},
+    usage::sums::CallEnd,
     worker::{PostMortem, StartFailure, Worker, log::Mark},
 };
 

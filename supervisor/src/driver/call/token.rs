@@ -7,7 +7,7 @@ use super::{
     deliver::{Delivered, Delivery},
     settle::with_detail,
 };
-use crate::{driver::verdict, token::hold::TokenError, worker::Loan};
+use crate::{driver::verdict, worker::Loan, worker::token::TokenError};
 
 impl Call {
     /// The worker has not seen the call, and is as fit as it was: the next one may find the provider well again.

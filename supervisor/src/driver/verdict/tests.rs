@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use sublet_pool::{FunctionId, SubTenant, TenantId};
 
 use super::*;
-use crate::{config::Config, driver::catalogue::Catalogue};
+use crate::{catalogue::Catalogue, config::Config};
 
 /// A function with small limits, whose label is `s1`.
 fn scope(settings: &str) -> Scope {
@@ -62,7 +62,7 @@ fn kinds(remarks: &[Remark]) -> Vec<VerdictKind> {
 fn process_that_failed_is_told_by_what_was_hit_during_its_call() {
     use VerdictKind as V;
     let scope = scope("");
-    let cases: [(Failed, Noticed, V, &[V]); 20] = [
+    let cases: [(Failed, Noticed, V, &[V]); 19] = [
         (status(7), Noticed::default(), V::Exit, &[]),
         (signal(Signal::SIGSEGV), Noticed::default(), V::Crash, &[]),
         (status(137), memory(), V::Memory, &[]),

@@ -24,8 +24,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use crate::{
+    catalogue::Entry,
     config::Isolation,
-    driver::{self, Driver, WorkerLine, call, catalogue::Entry},
+    driver::{self, Driver, WorkerLine, call},
     reload::Reloader,
 };
 

@@ -1,5 +1,7 @@
 //! Raw system calls of the hostile verbs.
 
+#![allow(unsafe_code)]
+
 use std::os::fd::{AsRawFd as _, RawFd};
 
 use nix::errno::Errno;

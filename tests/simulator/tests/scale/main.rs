@@ -1,7 +1,6 @@
 //! Many sub-tenants: what one that is only remembered costs, and what a step takes. Times are printed and never asserted,
 //! for the machine may have other things to do.
 
-#[allow(unsafe_code)]
 mod sys;
 
 use std::{sync::Arc, time::Duration, time::Instant};

@@ -1,5 +1,7 @@
 //! Counts what is allocated.
 
+#![allow(unsafe_code)]
+
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     sync::atomic::{AtomicUsize, Ordering},

@@ -12,6 +12,7 @@ use std::{
 };
 
 use nix::{
+    fcntl::{AT_FDCWD, OFlag, OpenHow, openat2},
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
     sys::{
@@ -50,7 +51,7 @@ impl Skeleton {
     /// # Errors
     /// What mounting says.
     pub fn overlay(&self, directory: BorrowedFd<'_>, attributes: u64) -> io::Result<OwnedFd> {
-        let empty = super::born::open_directory(&self.empty)?;
+        let empty = open_directory(&self.empty)?;
         let lower = format!("/proc/self/fd/{}:/proc/self/fd/{}", directory.as_raw_fd(), empty.as_raw_fd());
         sys::new_mount(c"overlay", &[(c"lowerdir", &CString::new(lower)?)], attributes)
     }
@@ -62,7 +63,7 @@ impl Skeleton {
     /// What mounting says.
     pub fn new_dev(&self) -> io::Result<OwnedFd> {
         let attributes = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
-        let dev = super::born::open_directory(&self.dev)?;
+        let dev = open_directory(&self.dev)?;
         if self.own_inodes {
             return self.overlay(dev.as_fd(), attributes);
         }
@@ -228,4 +229,12 @@ fn fill_dev(dev: &Path) -> io::Result<()> {
         symlink(target, dev.join(name))?;
     }
     Ok(())
+}
+
+/// Opens a directory of the host by its absolute path.
+///
+/// # Errors
+/// What openat2 says.
+pub fn open_directory(path: &Path) -> nix::Result<OwnedFd> {
+    openat2(AT_FDCWD, path, OpenHow::new().flags(OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC))
 }

@@ -16,11 +16,8 @@ use tokio::{
     time::{sleep_until, timeout},
 };
 
-use super::{
-    provider::{Issued, ProviderError, Providers},
-    whose::Whose,
-};
-use crate::worker::Worker;
+use super::Worker;
+use crate::token::{Issued, ProviderError, Providers, Whose};
 
 /// Where in its life a token is renewed, in thirds: late enough to be worth it, and a third left for a provider that fails.
 const RENEWED_AT_THIRDS: u32 = 2;

@@ -1,5 +1,9 @@
 //! The checked configuration. Made by `parse` and by nothing else, so every value here keeps the rules of this module.
 
+mod logs;
+mod runtime;
+mod token;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
@@ -9,15 +13,20 @@ use std::{
 use serde::{Serialize, Serializer};
 use sublet_proto::link::sandbox::{OnRefused, Root};
 
+pub use self::{
+    logs::LogTo,
+    runtime::{Client, Runtime},
+    token::{Token, TokenProvider},
+};
 use super::{
     degradation::Degradation,
-    logs::LogTo,
     name::Name,
     path::HostPath,
-    runtime::Runtime,
-    token::Token,
     units::{ByteSize, CallRate, CpuMillis, SocketMode, format_duration},
 };
+
+/// Where the worker sees the function's directory.
+pub const FUNCTION_MOUNT: &str = "/function";
 
 /// A whole configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -18,7 +18,7 @@ use tokio::{
 };
 use tonic::transport::server::Connected;
 
-use crate::socket::Socket;
+use super::Socket;
 
 /// Less than this is kept until more comes or a flush.
 const KEPT_MAX: usize = 4096;

@@ -1,5 +1,7 @@
 //! The functions of the running configuration, each with everything its workers need, looked up by name.
 
+pub mod labels;
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,

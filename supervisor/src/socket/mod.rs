@@ -6,6 +6,8 @@
 //! While nobody means to read ([`Socket::unwatch`]), input is not listened for either: each byte that the other side writes
 //! would wake the event loop.
 
+pub mod connection;
+
 use std::{
     future::poll_fn,
     io,

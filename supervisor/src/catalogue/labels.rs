@@ -5,7 +5,7 @@ use std::hash::Hasher;
 use siphasher::sip128::{Hasher128, SipHasher24};
 use sublet_pool::{CallId, LeaseId, SubTenant};
 
-use super::catalogue::Entry;
+use super::Entry;
 use crate::hex::hex;
 
 /// A key of this run. With it, labels become names that mean nothing to whoever has not got it: a group's name tells
