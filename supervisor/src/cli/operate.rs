@@ -1,11 +1,11 @@
-//! Commands that ask a running supervisor: ps, describe, functions, warm, evict, drain, health.
+//! Commands that ask a running supervisor: ps, describe, functions, warm, evict, drain, undrain, health.
 
 use std::{io, path::Path, time::Duration};
 
 use serde_json::{Value, json};
 use sublet_proto::v1::{
     DescribeWorkerRequest, DescribeWorkerResponse, DrainRequest, EvictRequest, Fact, GetHealthRequest,
-    ListFunctionsRequest, ListWorkersRequest, WarmRequest, Worker,
+    ListFunctionsRequest, ListWorkersRequest, NotServing, UndrainRequest, WarmRequest, Worker,
 };
 
 use super::{Failed, client, output, quotas::clock};
@@ -208,6 +208,20 @@ pub fn drain(socket: &Path, grace: Option<Duration>, stop: bool, json: bool) -> 
     Ok(())
 }
 
+/// `sublet undrain`.
+pub fn undrain(socket: &Path, json: bool) -> Result<(), Failed> {
+    let answer = client::block_on(async {
+        let answer = client::admin(socket).await?.undrain(UndrainRequest {}).await;
+        Ok(answer.map_err(|status| client::refused(&status))?.into_inner())
+    })?;
+    if json {
+        output::say_json(&json!({ "was_draining": answer.was_draining }))?;
+    } else {
+        output::say(if answer.was_draining { "calls are taken again" } else { "it was not draining" })?;
+    }
+    Ok(())
+}
+
 /// `sublet health`.
 pub fn health(socket: &Path, json: bool) -> Result<(), Failed> {
     let found = client::block_on(async {
@@ -229,8 +243,10 @@ pub fn health(socket: &Path, json: bool) -> Result<(), Failed> {
         ("worker_start_failures", found.worker_start_failures),
     ];
     if json {
+        let not_serving = |part: &NotServing| json!({ "service": part.service, "why": part.why });
         let mut value = json!({
-            "status": found.status, "degraded": found.degraded, "host": facts_value(&found.host),
+            "status": found.status, "not_serving": found.not_serving.iter().map(not_serving).collect::<Vec<_>>(),
+            "degraded": found.degraded, "host": facts_value(&found.host),
         });
         for (name, number) in numbers {
             value[name] = number.into();
@@ -239,6 +255,15 @@ pub fn health(socket: &Path, json: bool) -> Result<(), Failed> {
         return Ok(());
     }
     output::say(&found.status)?;
+    for part in &found.not_serving {
+        let service = if part.service.is_empty() { "all" } else { &part.service };
+        output::say(format_args!(
+            "  {:<22} {}: {}",
+            "not serving",
+            printable::line(service),
+            printable::line(&part.why)
+        ))?;
+    }
     for (name, number) in numbers {
         output::say(format_args!("  {:<22} {number}", name.replace('_', " ")))?;
     }

@@ -6,6 +6,7 @@
 
 mod admin;
 mod connection;
+mod health;
 mod incoming;
 pub(crate) mod invoker;
 pub mod status;
@@ -23,10 +24,10 @@ use tokio::{
     sync::watch,
 };
 use tonic::transport::Server;
-use tonic_health::ServingStatus;
+use tonic_health::pb::health_server::HealthServer;
 
 pub use self::incoming::Bound;
-use self::{admin::AdminService, incoming::incoming, invoker::InvokerService};
+use self::{admin::AdminService, health::HealthService, incoming::incoming, invoker::InvokerService};
 use crate::{driver::Driver, reload::Reloader};
 
 /// HTTP/2 header list of one request. gRPC's own headers need a few hundred bytes; labels travel in the message.
@@ -75,8 +76,10 @@ impl Front {
     /// # Errors
     /// When a server cannot go on.
     pub async fn serve(self, bound: Bound, closing: watch::Receiver<bool>) -> Result<(), FrontError> {
-        let (health, health_service) = tonic_health::server::health_reporter();
-        health.set_service_status(INVOKER_NAME, ServingStatus::Serving).await;
+        let health = |has_admin| {
+            HealthServer::new(HealthService { driver: self.driver.clone(), has_admin, closing: closing.clone() })
+        };
+        let (callers_health, operators_health) = (health(false), health(true));
         // Each server lists what it serves; v1alpha as well, which many clients still ask for.
         let reflection = |service: &str| {
             tonic_reflection::server::Builder::configure()
@@ -112,13 +115,13 @@ impl Front {
         let tcp = tcp.map(TcpListener::from_std).transpose()?;
         let admin_socket = UnixListener::from_std(admin_socket)?;
         let callers = server()
-            .add_service(health_service.clone())
+            .add_service(callers_health)
             .add_service(reflection(INVOKER_NAME).build_v1()?)
             .add_service(reflection(INVOKER_NAME).build_v1alpha()?)
             .add_service(invoker)
             .serve_with_incoming_shutdown(incoming(call, tcp, self.connections_max), closed(closing.clone()));
         let operators = server()
-            .add_service(health_service)
+            .add_service(operators_health)
             .add_service(reflection(ADMIN_NAME).build_v1()?)
             .add_service(reflection(ADMIN_NAME).build_v1alpha()?)
             .add_service(admin)

@@ -429,10 +429,12 @@ async fn run(
         }
         break;
     }
+    // From here on nobody takes calls again, so that a drain ends when nothing is left.
+    driver.set_stopping();
     tokio::select! {
-        () = driver.drain(STOP_GRACE) => {}
-        _ = terminate.recv() => driver.drain(Duration::ZERO).await,
-        _ = interrupt.recv() => driver.drain(Duration::ZERO).await,
+        _ = driver.drain(STOP_GRACE) => {}
+        _ = terminate.recv() => drop(driver.drain(Duration::ZERO).await),
+        _ = interrupt.recv() => drop(driver.drain(Duration::ZERO).await),
         () = nursery.gone() => return Err(ServeError::NurseryEnded),
     }
     close.send_replace(true);

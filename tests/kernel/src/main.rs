@@ -14,6 +14,7 @@ mod client;
 mod configs;
 mod counters;
 mod ground;
+mod health;
 mod history;
 mod hostile;
 mod isolation;
@@ -86,6 +87,7 @@ fn main() {
         neighbours::CASES,
         beginnings::CASES,
         hostile::CASES,
+        health::CASES,
     ]
     .concat();
     let trials = all.into_iter().map(|case| {
