@@ -222,12 +222,22 @@ pub fn undrain(socket: &Path, json: bool) -> Result<(), Failed> {
     Ok(())
 }
 
+/// A supervisor that serves answers within milliseconds.
+const HEALTH_PATIENCE: Duration = Duration::from_secs(5);
+
 /// `sublet health`.
 pub fn health(socket: &Path, json: bool) -> Result<(), Failed> {
-    let found = client::block_on(async {
+    let found = client::block_on(client::within(HEALTH_PATIENCE, socket, async {
         let answer = client::admin(socket).await?.get_health(GetHealthRequest {}).await;
         Ok(answer.map_err(|status| client::refused(&status))?.into_inner())
-    })?;
+    }))?;
+    let late = found.loop_late.unwrap_or_default();
+    let late = [
+        ("loop_late_p50", late.p50),
+        ("loop_late_p99", late.p99),
+        ("loop_late_max", late.max),
+        ("loop_late_longest", late.longest),
+    ];
     let numbers = [
         ("workers", found.workers),
         ("cells", found.cells),
@@ -251,6 +261,9 @@ pub fn health(socket: &Path, json: bool) -> Result<(), Failed> {
         for (name, number) in numbers {
             value[name] = number.into();
         }
+        for (name, late) in late {
+            value[format!("{name}_ms")] = output::millis(late);
+        }
         output::say_json(&value)?;
         return Ok(());
     }
@@ -266,6 +279,9 @@ pub fn health(socket: &Path, json: bool) -> Result<(), Failed> {
     }
     for (name, number) in numbers {
         output::say(format_args!("  {:<22} {number}", name.replace('_', " ")))?;
+    }
+    for (name, late) in late {
+        output::say(format_args!("  {:<22} {}", name.replace('_', " "), took(late)))?;
     }
     let not_enforced = if found.degraded.is_empty() { "nothing".to_owned() } else { found.degraded.join(", ") };
     output::say(format_args!("  {:<22} {not_enforced}", "not enforced"))?;

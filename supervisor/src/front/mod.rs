@@ -28,7 +28,7 @@ use tonic_health::pb::health_server::HealthServer;
 
 pub use self::incoming::Bound;
 use self::{admin::AdminService, health::HealthService, incoming::incoming, invoker::InvokerService};
-use crate::{driver::Driver, reload::Reloader};
+use crate::{driver::Driver, pulse::Pulse, reload::Reloader};
 
 /// HTTP/2 header list of one request. gRPC's own headers need a few hundred bytes; labels travel in the message.
 const HEADER_LIST_MAX_BYTES: u32 = 16 * 1024;
@@ -52,6 +52,8 @@ pub struct Front {
     pub host: Vec<Fact>,
     /// What is not enforced and accepted.
     pub degraded: Vec<String>,
+    /// How late the loop is.
+    pub pulse: Arc<Pulse>,
     /// Becomes true when the process is to end; set by Admin too.
     pub stop: watch::Sender<bool>,
 }
@@ -102,6 +104,7 @@ impl Front {
             reloader: self.reloader,
             host: self.host.into(),
             degraded: self.degraded.into(),
+            pulse: self.pulse,
             stop: self.stop.clone(),
         });
         let server = || {

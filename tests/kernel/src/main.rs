@@ -27,6 +27,7 @@ mod logs;
 mod mixed;
 mod neighbours;
 mod pool;
+mod pulse;
 mod quotas;
 mod reload;
 mod streams;
@@ -88,6 +89,7 @@ fn main() {
         beginnings::CASES,
         hostile::CASES,
         health::CASES,
+        pulse::CASES,
     ]
     .concat();
     let trials = all.into_iter().map(|case| {

@@ -16,9 +16,9 @@ use sublet_proto::v1::{
     DiffResponse, DrainRequest, DrainResponse, EvictRequest, EvictResponse, Fact, Function, GetHealthRequest,
     GetHealthResponse, GetUsageRequest, GetUsageResponse, Limit, ListFaultsRequest, ListFaultsResponse,
     ListFunctionsRequest, ListFunctionsResponse, ListLimitsRequest, ListLimitsResponse, ListWorkersRequest,
-    ListWorkersResponse, LogsRequest, LogsResponse, NotServing, ReloadRequest, ReloadResponse, SetRequest, SetResponse,
-    UndrainRequest, UndrainResponse, UnsetRequest, UnsetResponse, WarmRequest, WarmResponse, WatchRequest,
-    WatchResponse, Worker, admin_server::Admin,
+    ListWorkersResponse, LogsRequest, LogsResponse, LoopLateness, NotServing, ReloadRequest, ReloadResponse,
+    SetRequest, SetResponse, UndrainRequest, UndrainResponse, UnsetRequest, UnsetResponse, WarmRequest, WarmResponse,
+    WatchRequest, WatchResponse, Worker, admin_server::Admin,
 };
 use sublet_shim::plan::HostFacts;
 use tokio_stream::wrappers::ReceiverStream;
@@ -27,6 +27,7 @@ use tonic::{Request, Response, Status};
 use crate::{
     config::Isolation,
     driver::{self, DrainEnd, Driver, WorkerLine, call, catalogue::Entry, standing::Why},
+    pulse::{Lateness, Pulse},
     reload::Reloader,
 };
 
@@ -44,6 +45,8 @@ pub struct AdminService {
     pub host: Arc<[Fact]>,
     /// What this host cannot enforce and the configuration accepted.
     pub degraded: Arc<[String]>,
+    /// How late the loop is.
+    pub pulse: Arc<Pulse>,
     /// Set to end the process.
     pub stop: tokio::sync::watch::Sender<bool>,
 }
@@ -157,6 +160,11 @@ fn status(not_serving: &[driver::NotServing]) -> &'static str {
 
 fn wire_not_serving(found: driver::NotServing) -> NotServing {
     NotServing { service: found.service, why: found.why.to_string() }
+}
+
+fn wire_lateness(lateness: Lateness) -> LoopLateness {
+    let Lateness { p50, p99, max, longest } = lateness;
+    LoopLateness { p50: wire(p50), p99: wire(p99), max: wire(max), longest: wire(longest) }
 }
 
 fn layout_name(entry: &Entry) -> String {
@@ -390,6 +398,7 @@ impl Admin for AdminService {
             calls_failed: counters.failed.load(Ordering::Relaxed),
             workers_started: counters.started.load(Ordering::Relaxed),
             answers_polled: self.driver.shop().busy_poll.found(),
+            loop_late: Some(wire_lateness(self.pulse.lateness())),
             worker_start_failures: counters.start_failures.load(Ordering::Relaxed),
         }))
     }
