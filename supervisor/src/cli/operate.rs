@@ -251,6 +251,7 @@ pub fn health(socket: &Path, json: bool) -> Result<(), Failed> {
         ("answers_polled", found.answers_polled),
         ("workers_started", found.workers_started),
         ("worker_start_failures", found.worker_start_failures),
+        ("groups_mended", found.groups_mended),
     ];
     if json {
         let not_serving = |part: &NotServing| json!({ "service": part.service, "why": part.why });
@@ -261,6 +262,7 @@ pub fn health(socket: &Path, json: bool) -> Result<(), Failed> {
         for (name, number) in numbers {
             value[name] = number.into();
         }
+        value["groups_left"] = found.groups_left.into();
         for (name, late) in late {
             value[format!("{name}_ms")] = output::millis(late);
         }
@@ -282,6 +284,9 @@ pub fn health(socket: &Path, json: bool) -> Result<(), Failed> {
     }
     for (name, late) in late {
         output::say(format_args!("  {:<22} {}", name.replace('_', " "), took(late)))?;
+    }
+    for line in &found.groups_left {
+        output::say(format_args!("  {:<22} {}", "groups", printable::line(line)))?;
     }
     let not_enforced = if found.degraded.is_empty() { "nothing".to_owned() } else { found.degraded.join(", ") };
     output::say(format_args!("  {:<22} {not_enforced}", "not enforced"))?;

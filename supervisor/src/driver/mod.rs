@@ -11,6 +11,7 @@
 
 pub mod call;
 pub mod catalogue;
+pub mod guard;
 pub mod hit;
 pub mod labels;
 pub mod large;
@@ -32,8 +33,8 @@ use std::{
 };
 
 use sublet_pool::{
-    Action, CallId, End, Event, FunctionId, KillReason, LeaseId, Pool, PoolKey, Selector, Start, StateName, SubTenant,
-    SubTenantPolicy, Tick, WarmRefusal, WorkerId,
+    Action, CallId, End, Event, FunctionId, KillReason, LeaseId, Pool, PoolKey, Selector, Stage, Start, StateName,
+    SubTenant, SubTenantPolicy, Tick, WarmRefusal, WorkerId,
 };
 use sublet_proto::v1::WorkerState;
 use tokio::sync::{Notify, mpsc, watch};
@@ -129,6 +130,7 @@ pub struct Driver {
     stopping: AtomicBool,
     /// Functions that do not serve.
     failing: RwLock<HashMap<FunctionId, Why>>,
+    guard: guard::Guard,
     /// Something has failed, or gone well that did not before.
     looked_for: Notify,
     /// Counts changes of what [`Driver::standing`] says.
@@ -221,12 +223,14 @@ impl Driver {
             tide: watch::Sender::new(Tide::Serving),
             stopping: AtomicBool::new(false),
             failing: RwLock::default(),
+            guard: guard::Guard::default(),
             looked_for: Notify::new(),
             standing_changed: watch::Sender::new(0),
         });
         driver.install(config, keys);
         tokio::spawn(run_timer(Arc::downgrade(&driver)));
         tokio::spawn(look_at_functions(Arc::downgrade(&driver)));
+        tokio::spawn(guard::run(Arc::downgrade(&driver)));
         tokio::spawn(return_memory(driver.large.clone()));
         driver
     }
@@ -461,6 +465,10 @@ impl Driver {
                     End::Refused(_) => None,
                 };
                 let worker = id.and_then(|id| books.workers.get(&id)).cloned();
+                if let (End::Deadline { at: Stage::Leased, .. }, Some(worker)) = (end, &worker) {
+                    // Killed, it stands still no longer, and nobody could say why it did not answer.
+                    worker.note_frozen(self.shop.quotas.tree());
+                }
                 if let Some(to) = books.calls.remove(&call) {
                     to.send(Note::Settle { end, worker }).ok();
                 }
@@ -567,6 +575,7 @@ impl Driver {
             is_stopping: self.stopping.load(Ordering::Relaxed),
             is_draining,
             is_nursery_gone: self.shop.nursery.is_gone(),
+            pool: self.guard.pool(),
             functions: all.len(),
             failing: all.iter().filter(|entry| failing.contains_key(&entry.id)).count(),
         }

@@ -4,7 +4,7 @@
 //!
 //! | not serving | until |
 //! |---|---|
-//! | the whole: stops, drains, no nursery | it is undrained, or the nursery is there |
+//! | the whole: stops, drains, no nursery, the group of all workers removed or frozen | that is over |
 //! | the whole: it has functions and none of them serves | one does |
 //! | a function: its last starts failed, and no worker of it is ready | one starts, or a minute has passed without a start |
 //! | a function: its shared workers, or two sub-tenants and all that call it, back off | a clean answer, or it is forgotten |
@@ -18,6 +18,8 @@ use std::{
 };
 
 use sublet_pool::{FAILURES_BEFORE_BACKOFF, Outlook};
+
+use crate::cgroups::tree::PoolTrouble;
 
 /// Failed starts say nothing any more after so long without a start. Whoever sends no calls while a function does not serve
 /// would never hear that it has been repaired; with the next one that fails it stops serving again.
@@ -34,6 +36,8 @@ pub enum Why {
     Draining,
     /// Nobody makes workers.
     NurseryGone,
+    /// The group of all workers is gone or frozen.
+    Pool(PoolTrouble),
     /// No function serves.
     NoFunctionServes,
     /// So many starts in a row have failed.
@@ -50,6 +54,12 @@ impl fmt::Display for Why {
             Self::Stopping => f.write_str("the supervisor stops"),
             Self::Draining => f.write_str("drained; `sublet undrain` takes calls again"),
             Self::NurseryGone => f.write_str("the nursery is gone: no worker can be made"),
+            Self::Pool(PoolTrouble::Removed) => {
+                f.write_str("somebody else has removed the group of all workers; restart sublet")
+            }
+            Self::Pool(PoolTrouble::Frozen) => {
+                f.write_str("somebody else has frozen the group of all workers; only root can thaw it")
+            }
             Self::NoFunctionServes => f.write_str("no function serves"),
             Self::StartsFail(count) => write!(f, "its last {count} starts failed"),
             Self::BacksOff(1) => f.write_str("the only sub-tenant that calls it backs off"),
@@ -85,6 +95,8 @@ pub struct Whole {
     pub is_draining: bool,
     /// There is no nursery.
     pub is_nursery_gone: bool,
+    /// The group of all workers is not as it should be.
+    pub pool: Option<PoolTrouble>,
     /// Functions that calls may name.
     pub functions: usize,
     /// Those of them that do not serve.
@@ -98,6 +110,7 @@ impl Whole {
             Self { is_stopping: true, .. } => Some(Why::Stopping),
             Self { is_draining: true, .. } => Some(Why::Draining),
             Self { is_nursery_gone: true, .. } => Some(Why::NurseryGone),
+            Self { pool: Some(trouble), .. } => Some(Why::Pool(trouble)),
             Self { .. } => None,
         }
     }
@@ -168,7 +181,10 @@ mod tests {
         all.is_stopping = false;
         assert_eq!(all.why(), Some(Why::Draining));
         all.is_draining = false;
+        all.pool = Some(PoolTrouble::Frozen);
         assert_eq!([all.why(), all.in_the_way()], [Some(Why::NurseryGone); 2]);
+        all.is_nursery_gone = false;
+        assert_eq!([all.why(), all.in_the_way()], [Some(Why::Pool(PoolTrouble::Frozen)); 2]);
     }
 
     #[test]

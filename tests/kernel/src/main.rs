@@ -14,6 +14,7 @@ mod client;
 mod configs;
 mod counters;
 mod ground;
+mod groups;
 mod health;
 mod history;
 mod hostile;
@@ -90,6 +91,7 @@ fn main() {
         hostile::CASES,
         health::CASES,
         pulse::CASES,
+        groups::CASES,
     ]
     .concat();
     let trials = all.into_iter().map(|case| {

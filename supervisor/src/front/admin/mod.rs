@@ -153,7 +153,12 @@ fn status(not_serving: &[driver::NotServing]) -> &'static str {
         Some(Why::Stopping) => "stopping",
         Some(Why::Draining) => "draining",
         Some(
-            Why::NurseryGone | Why::NoFunctionServes | Why::StartsFail(_) | Why::BacksOff(_) | Why::SharedBacksOff,
+            Why::NurseryGone
+            | Why::Pool(_)
+            | Why::NoFunctionServes
+            | Why::StartsFail(_)
+            | Why::BacksOff(_)
+            | Why::SharedBacksOff,
         ) => "not serving",
     }
 }
@@ -325,7 +330,7 @@ impl Admin for AdminService {
     }
 
     async fn list_limits(&self, request: Request<ListLimitsRequest>) -> Result<Response<ListLimitsResponse>, Status> {
-        quotas::list(&self.reloader, request.into_inner()).await.map(Response::new)
+        quotas::list(&self.reloader, &self.driver, request.into_inner()).await.map(Response::new)
     }
 
     async fn list_faults(&self, request: Request<ListFaultsRequest>) -> Result<Response<ListFaultsResponse>, Status> {
@@ -381,6 +386,7 @@ impl Admin for AdminService {
     async fn get_health(&self, _request: Request<GetHealthRequest>) -> Result<Response<GetHealthResponse>, Status> {
         let counts = self.driver.counts();
         let not_serving = self.driver.not_serving();
+        let groups = self.driver.groups();
         let counters = &self.driver.counters;
         Ok(Response::new(GetHealthResponse {
             status: status(&not_serving).to_owned(),
@@ -398,6 +404,8 @@ impl Admin for AdminService {
             calls_failed: counters.failed.load(Ordering::Relaxed),
             workers_started: counters.started.load(Ordering::Relaxed),
             answers_polled: self.driver.shop().busy_poll.found(),
+            groups_mended: groups.mended,
+            groups_left: groups.left,
             loop_late: Some(wire_lateness(self.pulse.lateness())),
             worker_start_failures: counters.start_failures.load(Ordering::Relaxed),
         }))
