@@ -36,6 +36,7 @@ pub mod nursery;
 pub mod own_log;
 pub mod printable;
 pub mod process;
+pub mod pulse;
 pub mod quota;
 pub mod recorder;
 pub mod reload;

@@ -320,6 +320,11 @@ impl Nursery {
         Ok(left)
     }
 
+    /// Whether it is gone.
+    pub fn is_gone(&self) -> bool {
+        *self.gone.borrow()
+    }
+
     /// Returns when it is gone, for whatever reason.
     pub async fn gone(&self) {
         let mut gone = self.gone.clone();

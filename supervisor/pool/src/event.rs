@@ -127,6 +127,8 @@ pub enum Event {
         /// When the rest is cut.
         deadline: Tick,
     },
+    /// Take calls again, and let workers and cells be made ahead again. What Drain has ended stays ended.
+    Undrain,
     /// [`crate::Pool::next_wakeup`] has passed.
     Timer,
 }

@@ -45,4 +45,4 @@ pub use policy::{FunctionPolicy, HostPolicy, SubTenantPolicy, TenantPolicy};
 pub use pool::Pool;
 pub use rate::Rate;
 pub use time::Tick;
-pub use view::{Counts, StateName, WorkerView};
+pub use view::{Counts, Outlook, StateName, WorkerView};

@@ -1,5 +1,7 @@
 //! The books as others may read them.
 
+use std::collections::HashMap;
+
 use crate::{
     event::WorkerId,
     key::{FunctionId, PoolKey, SubTenant, TenantId},
@@ -63,7 +65,43 @@ pub struct Counts {
     pub sub_tenants: u64,
 }
 
+/// What calls of a function have to expect.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outlook {
+    /// Workers that are ready or have a call, of sub-tenants that do not back off.
+    pub serving: u32,
+    /// Sub-tenants that back off: their workers have failed often enough in a row, and that is not forgotten.
+    pub backing_off: u32,
+    /// Its shared workers back off: those of all its callers.
+    pub shared_backs_off: bool,
+}
+
 impl Pool {
+    /// Of every function that has workers or back-offs. Looks at all workers and all keys.
+    pub fn outlooks(&self, now: Tick) -> HashMap<FunctionId, Outlook> {
+        let mut outlooks: HashMap<FunctionId, Outlook> = HashMap::new();
+        let backs_off = |k: u32| {
+            let breaker = self.keys[k].breaker;
+            breaker.open_until().is_some() && breaker.remembers(now)
+        };
+        for (k, key) in self.keys.iter().filter(|(k, _)| backs_off(*k)) {
+            let outlook = outlooks.entry(key.function).or_default();
+            outlook.backing_off += 1;
+            outlook.shared_backs_off |= self.subs[self.keys[k].sub_tenant].label.is_shared();
+        }
+        for worker in self.workers.iter().filter_map(|(_, occupant)| occupant.worker()) {
+            let serves = match worker.state {
+                WorkerState::Idle { .. } | WorkerState::Leased { .. } | WorkerState::Draining { .. } => true,
+                WorkerState::Starting { .. } => false,
+            };
+            // One on trial has shown nothing yet.
+            if serves && !backs_off(worker.key) {
+                outlooks.entry(worker.function).or_default().serving += 1;
+            }
+        }
+        outlooks
+    }
+
     /// All workers and cells, by id.
     pub fn workers(&self) -> impl Iterator<Item = WorkerView<'_>> {
         let mut all: Vec<_> = self.workers.iter().map(|(_, occupant)| self.view(occupant)).collect();

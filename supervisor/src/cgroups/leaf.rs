@@ -88,6 +88,18 @@ impl Leaf {
         self.freeze.write_all_at(b"0", 0)
     }
 
+    /// What its own switch says; none when that is gone.
+    pub fn is_set_frozen(&self) -> Option<bool> {
+        let text = fs::read_to_string(self.unified.join("cgroup.freeze")).ok()?;
+        Some(text.trim() == "1")
+    }
+
+    /// Whether its processes stand still, by its own switch or that of a group above.
+    pub fn is_frozen(&self) -> bool {
+        fs::read_to_string(self.unified.join("cgroup.events"))
+            .is_ok_and(|events| events.lines().any(|line| line == "frozen 1"))
+    }
+
     /// Kills every process of the group, frozen or not.
     ///
     /// # Errors

@@ -203,11 +203,14 @@ pub fn set(directories: &Directories, knob: Knob, old: &Limits, new: &Limits) ->
             if unified {
                 return write(&dir.join("cpu.weight"), &weight.to_string());
             }
-            // v1 shares have 1024 where v2 weights have 100.
-            let shares = (weight * 1024 / 100).max(2);
-            CpuController::new(dir.clone(), unified).set_shares(shares).map_err(failed("cpu_weight", dir))
+            CpuController::new(dir.clone(), unified).set_shares(shares(weight)).map_err(failed("cpu_weight", dir))
         }
     }
+}
+
+/// v1 shares have 1024 where v2 weights have 100.
+pub(super) fn shares(weight: u64) -> u64 {
+    (weight * 1024 / 100).max(2)
 }
 
 fn signed(value: u64) -> i64 {
@@ -224,7 +227,7 @@ fn failed(setting: &'static str, dir: &Path) -> impl FnOnce(cgroups_rs::error::E
 }
 
 /// What cgroups-rs lacks: the group dies as one, and nothing of it is swapped or compressed.
-fn whole_memory(dir: &Path, kill_as_one: bool) -> Result<(), CgroupError> {
+pub(super) fn whole_memory(dir: &Path, kill_as_one: bool) -> Result<(), CgroupError> {
     if kill_as_one {
         write(&dir.join("memory.oom.group"), "1")?;
     }
@@ -282,7 +285,7 @@ const TCP_MEMORY_PART: u64 = 8;
 /// They may take so much in any case, in bytes: a payload of the Lambda Runtime API travels through the worker's loopback.
 const TCP_MEMORY_MIN_BYTES: u64 = 4 * 1024 * 1024;
 
-fn tcp_memory_max_of(memory_max: u64) -> u64 {
+pub(super) fn tcp_memory_max_of(memory_max: u64) -> u64 {
     (memory_max / TCP_MEMORY_PART).max(TCP_MEMORY_MIN_BYTES)
 }
 

@@ -11,12 +11,13 @@
 //! On a pure v2 host one tree does everything. On a hybrid host the v2 tree keeps membership, freezing and killing, and
 //! trees of the same shape in the v1 hierarchies carry the limits. [`host`] finds out which; [`tree`] makes, changes
 //! and removes groups, each with its [`owner`], in directories that it has a [`claim`] on; [`leaf`] is one worker's; [`limits`] says how each limit is written; [`oom`]
-//! and [`bite`] tell whose limit it was; [`counters`] what was used.
+//! and [`bite`] tell whose limit it was; [`counters`] what was used; [`drift`] what somebody else has changed.
 
 pub mod bite;
 pub mod claim;
 pub mod counters;
 mod directory;
+pub mod drift;
 pub mod host;
 pub mod leaf;
 pub mod left_over;

@@ -1,7 +1,8 @@
 //! How the command line talks to a supervisor.
 
-use std::{io, path::Path};
+use std::{fs, io, path::Path, time::Duration};
 
+use nix::sys::socket::{getsockopt, sockopt};
 use sublet_proto::v1::{admin_client::AdminClient, invoker_client::InvokerClient};
 use tonic::transport::{Channel, Endpoint};
 
@@ -13,6 +14,40 @@ const MESSAGE_MAX_BYTES: usize = 80 * 1024 * 1024;
 /// Runs one asynchronous command to its end.
 pub fn block_on<T>(future: impl Future<Output = Result<T, Failed>>) -> Result<T, Failed> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
+}
+
+/// Waits for a supervisor's answer for so long. One that does not run takes connections all the same: the kernel does.
+pub async fn within<T>(
+    patience: Duration,
+    socket: &Path,
+    asked: impl Future<Output = Result<T, Failed>>,
+) -> Result<T, Failed> {
+    match tokio::time::timeout(patience, asked).await {
+        Ok(answer) => answer,
+        Err(_) => Err(Failed::new(silent(patience, listener(socket)))),
+    }
+}
+
+/// The process that listens at a socket, and its state as /proc tells it.
+fn listener(socket: &Path) -> Option<(i32, char)> {
+    let stream = std::os::unix::net::UnixStream::connect(socket).ok()?;
+    let pid = getsockopt(&stream, sockopt::PeerCredentials).ok()?.pid();
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    Some((pid, stat.rsplit_once(") ")?.1.chars().next()?))
+}
+
+fn silent(patience: Duration, listener: Option<(i32, char)>) -> String {
+    let waited = format!("has not answered for {}s", patience.as_secs());
+    match listener {
+        Some((pid, 'T' | 't')) => format!(
+            "the supervisor (pid {pid}) {waited}: it is stopped, by a signal or a debugger; `kill -CONT {pid}` lets it go on"
+        ),
+        Some((pid, _)) => format!(
+            "the supervisor (pid {pid}) {waited}: its loop stands still, or its group is frozen; its log says since when; \
+             `kill -KILL {pid}` ends it, and the nursery cleans up"
+        ),
+        None => format!("the supervisor {waited}"),
+    }
 }
 
 async fn connect(target: &str) -> Result<Channel, Failed> {
@@ -61,4 +96,19 @@ pub async fn admin(socket: &Path) -> Result<AdminClient<Channel>, Failed> {
 /// A status as the command line tells it.
 pub fn refused(status: &tonic::Status) -> Failed {
     Failed::new(status.message())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn supervisor_that_does_not_answer_is_told_by_its_state() {
+        let patience = Duration::from_secs(5);
+        let stopped = silent(patience, Some((17, 'T')));
+        assert!(stopped.contains("pid 17") && stopped.contains("kill -CONT 17"), "{stopped}");
+        let stuck = silent(patience, Some((17, 'S')));
+        assert!(stuck.contains("pid 17") && stuck.contains("kill -KILL 17"), "{stuck}");
+        assert!(silent(patience, None).contains("5s"));
+    }
 }

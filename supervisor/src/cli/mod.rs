@@ -177,6 +177,11 @@ enum Command {
         #[command(flatten)]
         socket: AdminSocket,
     },
+    /// Take calls again after a drain, or in the middle of one.
+    Undrain {
+        #[command(flatten)]
+        socket: AdminSocket,
+    },
     /// How the supervisor is doing, and what its host does not enforce.
     Health {
         #[command(flatten)]
@@ -373,6 +378,7 @@ fn run(command: Command, json: bool) -> Result<(), Failed> {
             operate::evict(&socket.path, request, json)
         }
         Command::Drain { grace, stop, socket } => operate::drain(&socket.path, grace, stop, json),
+        Command::Undrain { socket } => operate::undrain(&socket.path, json),
         Command::Health { socket } => operate::health(&socket.path, json),
         Command::Plan { function, config } => offline::plan(&config, &function, json),
         Command::CheckConfig { config, text_only } => offline::check_config(&config, text_only, json),

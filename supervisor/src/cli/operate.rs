@@ -1,11 +1,11 @@
-//! Commands that ask a running supervisor: ps, describe, functions, warm, evict, drain, health.
+//! Commands that ask a running supervisor: ps, describe, functions, warm, evict, drain, undrain, health.
 
 use std::{io, path::Path, time::Duration};
 
 use serde_json::{Value, json};
 use sublet_proto::v1::{
     DescribeWorkerRequest, DescribeWorkerResponse, DrainRequest, EvictRequest, Fact, GetHealthRequest,
-    ListFunctionsRequest, ListWorkersRequest, WarmRequest, Worker,
+    ListFunctionsRequest, ListWorkersRequest, NotServing, UndrainRequest, WarmRequest, Worker,
 };
 
 use super::{Failed, client, output, quotas::clock};
@@ -208,12 +208,36 @@ pub fn drain(socket: &Path, grace: Option<Duration>, stop: bool, json: bool) -> 
     Ok(())
 }
 
-/// `sublet health`.
-pub fn health(socket: &Path, json: bool) -> Result<(), Failed> {
-    let found = client::block_on(async {
-        let answer = client::admin(socket).await?.get_health(GetHealthRequest {}).await;
+/// `sublet undrain`.
+pub fn undrain(socket: &Path, json: bool) -> Result<(), Failed> {
+    let answer = client::block_on(async {
+        let answer = client::admin(socket).await?.undrain(UndrainRequest {}).await;
         Ok(answer.map_err(|status| client::refused(&status))?.into_inner())
     })?;
+    if json {
+        output::say_json(&json!({ "was_draining": answer.was_draining }))?;
+    } else {
+        output::say(if answer.was_draining { "calls are taken again" } else { "it was not draining" })?;
+    }
+    Ok(())
+}
+
+/// A supervisor that serves answers within milliseconds.
+const HEALTH_PATIENCE: Duration = Duration::from_secs(5);
+
+/// `sublet health`.
+pub fn health(socket: &Path, json: bool) -> Result<(), Failed> {
+    let found = client::block_on(client::within(HEALTH_PATIENCE, socket, async {
+        let answer = client::admin(socket).await?.get_health(GetHealthRequest {}).await;
+        Ok(answer.map_err(|status| client::refused(&status))?.into_inner())
+    }))?;
+    let late = found.loop_late.unwrap_or_default();
+    let late = [
+        ("loop_late_p50", late.p50),
+        ("loop_late_p99", late.p99),
+        ("loop_late_max", late.max),
+        ("loop_late_longest", late.longest),
+    ];
     let numbers = [
         ("workers", found.workers),
         ("cells", found.cells),
@@ -227,20 +251,42 @@ pub fn health(socket: &Path, json: bool) -> Result<(), Failed> {
         ("answers_polled", found.answers_polled),
         ("workers_started", found.workers_started),
         ("worker_start_failures", found.worker_start_failures),
+        ("groups_mended", found.groups_mended),
     ];
     if json {
+        let not_serving = |part: &NotServing| json!({ "service": part.service, "why": part.why });
         let mut value = json!({
-            "status": found.status, "degraded": found.degraded, "host": facts_value(&found.host),
+            "status": found.status, "not_serving": found.not_serving.iter().map(not_serving).collect::<Vec<_>>(),
+            "degraded": found.degraded, "host": facts_value(&found.host),
         });
         for (name, number) in numbers {
             value[name] = number.into();
+        }
+        value["groups_left"] = found.groups_left.into();
+        for (name, late) in late {
+            value[format!("{name}_ms")] = output::millis(late);
         }
         output::say_json(&value)?;
         return Ok(());
     }
     output::say(&found.status)?;
+    for part in &found.not_serving {
+        let service = if part.service.is_empty() { "all" } else { &part.service };
+        output::say(format_args!(
+            "  {:<22} {}: {}",
+            "not serving",
+            printable::line(service),
+            printable::line(&part.why)
+        ))?;
+    }
     for (name, number) in numbers {
         output::say(format_args!("  {:<22} {number}", name.replace('_', " ")))?;
+    }
+    for (name, late) in late {
+        output::say(format_args!("  {:<22} {}", name.replace('_', " "), took(late)))?;
+    }
+    for line in &found.groups_left {
+        output::say(format_args!("  {:<22} {}", "groups", printable::line(line)))?;
     }
     let not_enforced = if found.degraded.is_empty() { "nothing".to_owned() } else { found.degraded.join(", ") };
     output::say(format_args!("  {:<22} {not_enforced}", "not enforced"))?;

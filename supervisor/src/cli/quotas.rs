@@ -9,7 +9,8 @@ use std::{
 use clap::Args;
 use serde_json::{Value, json};
 use sublet_proto::v1::{
-    Above, Assignment, DiffRequest, EffectiveLimit, ListLimitsRequest, ReloadRequest, SetRequest, UnsetRequest,
+    Above, Assignment, DiffRequest, EffectiveLimit, ListLimitsRequest, ListLimitsResponse, ReloadRequest, SetRequest,
+    UnsetRequest,
 };
 
 use super::{AdminSocket, Failed, client, output};
@@ -197,10 +198,13 @@ pub fn unset(args: UnsetArgs, json: bool) -> Result<(), Failed> {
 /// `sublet limits`.
 pub fn limits(args: LimitsArgs, json: bool) -> Result<(), Failed> {
     let request = ListLimitsRequest { path: args.level.unwrap_or_default() };
-    let mut limits = client::block_on(async {
+    let ListLimitsResponse { mut limits, mended, groups_left } = client::block_on(async {
         let answer = client::admin(&args.socket.path).await?.list_limits(request).await;
-        Ok(answer.map_err(|status| client::refused(&status))?.into_inner().limits)
+        Ok(answer.map_err(|status| client::refused(&status))?.into_inner())
     })?;
+    for line in mended.iter().chain(&groups_left) {
+        output::tell(line);
+    }
     if args.written {
         limits.retain(|limit| !limit.from.is_empty());
     }

@@ -298,7 +298,21 @@ pub fn of_death(scope: &Scope, post: &PostMortem, noticed: &Noticed) -> Verdict 
     if is_killed_for_call {
         return refused_syscall(entry, &noticed.refused);
     }
+    // Where we have ended the group for a call that is allowed after all, or a limit did, that is the reason.
+    let was_ended_by_us = entry.settings.on_refused_syscall == OnRefused::Kill && !noticed.refused.is_empty();
+    if post.was_killed_from_outside && post.function.is_none() && noticed.memory.is_none() && !was_ended_by_us {
+        return verdict(VerdictKind::Evicted, "somebody on the host ended the worker before it answered");
+    }
     explained(scope, end, noticed).unwrap_or_else(|| end.verdict(entry))
+}
+
+/// A deadline that passed while somebody on the host had the worker's group frozen: the function could not have answered.
+pub fn or_frozen(of_deadline: Verdict, was_frozen: bool) -> Verdict {
+    if !was_frozen {
+        return of_deadline;
+    }
+    let message = format!("{}; somebody on the host had the worker frozen meanwhile", of_deadline.message);
+    Verdict { message, ..of_deadline }
 }
 
 /// How a call failed whose worker lives.

@@ -5,6 +5,7 @@
 //! workers are made.
 
 mod admin;
+mod health;
 mod incoming;
 pub(crate) mod invoker;
 pub mod status;
@@ -22,11 +23,11 @@ use tokio::{
     sync::watch,
 };
 use tonic::transport::Server;
-use tonic_health::ServingStatus;
+use tonic_health::pb::health_server::HealthServer;
 
 pub use self::incoming::Bound;
-use self::{admin::AdminService, incoming::incoming, invoker::InvokerService};
-use crate::{driver::Driver, reload::Reloader};
+use self::{admin::AdminService, health::HealthService, incoming::incoming, invoker::InvokerService};
+use crate::{driver::Driver, pulse::Pulse, reload::Reloader};
 
 /// HTTP/2 header list of one request. gRPC's own headers need a few hundred bytes; labels travel in the message.
 const HEADER_LIST_MAX_BYTES: u32 = 16 * 1024;
@@ -50,6 +51,8 @@ pub struct Front {
     pub host: Vec<Fact>,
     /// What is not enforced and accepted.
     pub degraded: Vec<String>,
+    /// How late the loop is.
+    pub pulse: Arc<Pulse>,
     /// Becomes true when the process is to end; set by Admin too.
     pub stop: watch::Sender<bool>,
 }
@@ -74,8 +77,10 @@ impl Front {
     /// # Errors
     /// When a server cannot go on.
     pub async fn serve(self, bound: Bound, closing: watch::Receiver<bool>) -> Result<(), FrontError> {
-        let (health, health_service) = tonic_health::server::health_reporter();
-        health.set_service_status(INVOKER_NAME, ServingStatus::Serving).await;
+        let health = |has_admin| {
+            HealthServer::new(HealthService { driver: self.driver.clone(), has_admin, closing: closing.clone() })
+        };
+        let (callers_health, operators_health) = (health(false), health(true));
         // Each server lists what it serves; v1alpha as well, which many clients still ask for.
         let reflection = |service: &str| {
             tonic_reflection::server::Builder::configure()
@@ -98,6 +103,7 @@ impl Front {
             reloader: self.reloader,
             host: self.host.into(),
             degraded: self.degraded.into(),
+            pulse: self.pulse,
             stop: self.stop.clone(),
         });
         let server = || {
@@ -111,13 +117,13 @@ impl Front {
         let tcp = tcp.map(TcpListener::from_std).transpose()?;
         let admin_socket = UnixListener::from_std(admin_socket)?;
         let callers = server()
-            .add_service(health_service.clone())
+            .add_service(callers_health)
             .add_service(reflection(INVOKER_NAME).build_v1()?)
             .add_service(reflection(INVOKER_NAME).build_v1alpha()?)
             .add_service(invoker)
             .serve_with_incoming_shutdown(incoming(call, tcp, self.connections_max), closed(closing.clone()));
         let operators = server()
-            .add_service(health_service)
+            .add_service(operators_health)
             .add_service(reflection(ADMIN_NAME).build_v1()?)
             .add_service(reflection(ADMIN_NAME).build_v1alpha()?)
             .add_service(admin)

@@ -147,7 +147,35 @@ impl State {
     }
 }
 
+/// Where lines go, and what it has refused: a disk that is full, or a file that may not grow, may take lines again later.
+struct Out<'a> {
+    file: &'a File,
+    source: &'a dyn Source,
+    refused: Lost,
+}
+
+impl Out<'_> {
+    fn put(&mut self, line: &[u8]) {
+        if self.refused != Lost::default() && write_all(self.file, &self.source.lost(self.refused)).is_ok() {
+            self.refused = Lost::default();
+        }
+        if self.refused != Lost::default() || write_all(self.file, &self.source.shown(line)).is_err() {
+            self.refused.lines += 1;
+            self.refused.bytes += line.len() as u64;
+        }
+    }
+
+    fn put_lost(&mut self, lost: Lost) {
+        self.refused.lines += lost.lines;
+        self.refused.bytes += lost.bytes;
+        if write_all(self.file, &self.source.lost(self.refused)).is_ok() {
+            self.refused = Lost::default();
+        }
+    }
+}
+
 fn run(shared: &Shared, out: &File, source: &dyn Source) {
+    let mut out = Out { file: out, source, refused: Lost::default() };
     let mut asked = Instant::now();
     loop {
         let item = {
@@ -163,16 +191,15 @@ fn run(shared: &Shared, out: &File, source: &dyn Source) {
             }
             item
         };
-        // What cannot be written is lost, and nobody is left to tell it to.
         match item {
-            Some(Item::Line(line)) => drop(write_all(out, &source.shown(&line))),
-            Some(Item::Lost(lost)) => drop(write_all(out, &source.lost(lost))),
+            Some(Item::Line(line)) => out.put(&line),
+            Some(Item::Lost(lost)) => out.put_lost(lost),
             None => {}
         }
         if asked.elapsed() >= DUE_EVERY {
             asked = Instant::now();
             for line in source.due() {
-                drop(write_all(out, &source.shown(&line)));
+                out.put(&line);
             }
         }
     }
@@ -289,6 +316,25 @@ mod tests {
         state.push(&vec![0; QUEUE_BYTES]);
         state.push(b"x");
         assert_eq!(state.items.len(), 2);
+    }
+
+    #[test]
+    fn lines_that_the_file_refuses_are_counted_and_told_when_it_takes_some_again() {
+        let refusing = File::open("/dev/null").unwrap();
+        let mut out = Out { file: &refusing, source: &Plain, refused: Lost::default() };
+        out.put(b"one\n");
+        out.put_lost(Lost { lines: 5, bytes: 50 });
+        out.put(b"two\n");
+        assert_eq!(out.refused, Lost { lines: 7, bytes: 58 });
+        let (read, write) = nix::unistd::pipe().unwrap();
+        let taking = File::from(write);
+        out.file = &taking;
+        out.put(b"three\n");
+        out.put(b"four\n");
+        drop(taking);
+        let mut text = String::new();
+        File::from(read).read_to_string(&mut text).unwrap();
+        assert_eq!(text, "lost 7 58\nthree\nfour\n");
     }
 
     #[test]

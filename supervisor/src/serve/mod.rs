@@ -52,6 +52,7 @@ use crate::{
         limits::{self, LimitError},
         session,
     },
+    pulse::{self, Pulse, notify::Notify},
     quota::{self, Quotas, table::Table},
     recorder::{self, Recorder},
     reload::{self, Reloader},
@@ -170,6 +171,7 @@ struct Prepared {
     v1_controllers: Vec<&'static str>,
     recorder: Option<Recorder>,
     log_place: Option<sink::Place>,
+    notify: Option<Notify>,
     // Held until the end; the nursery has a copy.
     _state: State,
 }
@@ -259,6 +261,11 @@ fn prepare(source: Source, config: Config, path: &Path, record: Option<&Path>) -
         let hold = |pid| tree.hold_runner(pid).map_err(ServeError::from);
         Some(runner::Started::start(&commands, host.supervisor_uid, hold)?)
     };
+    // systemd waits for us in vain then, and says so; that is no reason to serve nobody.
+    let notify = pulse::notify::connect().unwrap_or_else(|error| {
+        tracing::warn!("{error}");
+        None
+    });
     let jail = jail::Plan::of(&config, &jail::config_dir(path), tree.dirs(), record.is_some()).open()?;
     // Last of what needs root, and after nursery and runner were started: workers and programs must not have it from us.
     jail::limits::protect_from_oom();
@@ -280,6 +287,7 @@ fn prepare(source: Source, config: Config, path: &Path, record: Option<&Path>) -
         v1_controllers,
         recorder,
         log_place,
+        notify,
         _state: state,
     })
 }
@@ -347,6 +355,7 @@ async fn run(
         v1_controllers,
         recorder,
         log_place,
+        notify,
         _state,
     } = prepared;
     let nursery = Nursery::run(started)?;
@@ -398,12 +407,16 @@ async fn run(
     let reloader = Arc::new(reloader);
     tokio::spawn(reloader.clone().expire());
     tokio::spawn(tell_counts(driver.clone()));
+    let (pulse, notify) = (Arc::new(Pulse::default()), notify.map(Arc::new));
+    pulse::watch(&pulse).map_err(os("start the thread that watches the loop"))?;
+    tokio::spawn(pulse::beat(pulse.clone(), driver.clone(), notify.clone()));
     let front = Front {
         driver: driver.clone(),
         reloader: reloader.clone(),
         connections_max: host.connections_max,
         host: facts,
         degraded,
+        pulse,
         stop,
     };
     let mut terminate = signal(SignalKind::terminate()).map_err(os("listen to SIGTERM"))?;
@@ -411,6 +424,9 @@ async fn run(
     let mut hang_up = signal(SignalKind::hangup()).map_err(os("listen to SIGHUP"))?;
     let mut serving = tokio::spawn(front.serve(bound, closing));
     ready(&config);
+    if let Some(notify) = &notify {
+        notify.ready();
+    }
     loop {
         tokio::select! {
             _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
@@ -430,10 +446,15 @@ async fn run(
         }
         break;
     }
+    // From here on nobody takes calls again, so that a drain ends when nothing is left.
+    driver.set_stopping();
+    if let Some(notify) = &notify {
+        notify.stopping();
+    }
     tokio::select! {
-        () = driver.drain(STOP_GRACE) => {}
-        _ = terminate.recv() => driver.drain(Duration::ZERO).await,
-        _ = interrupt.recv() => driver.drain(Duration::ZERO).await,
+        _ = driver.drain(STOP_GRACE) => {}
+        _ = terminate.recv() => drop(driver.drain(Duration::ZERO).await),
+        _ = interrupt.recv() => drop(driver.drain(Duration::ZERO).await),
         () = nursery.gone() => return Err(ServeError::NurseryEnded),
     }
     close.send_replace(true);

@@ -11,7 +11,7 @@
 
 use std::{
     os::fd::OwnedFd,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -217,7 +217,11 @@ async fn killed(kill: &mut watch::Receiver<Option<KillReason>>) {
 
 /// Takes init's reports in until it ends.
 async fn hear(worker: &Worker) {
-    if let Err(error) = worker.reports.run(|report| worker.note(report)).await {
+    let heard = worker.reports.run(|report| worker.note(report)).await;
+    if heard.is_ok() {
+        worker.has_ended_by_itself.store(true, Ordering::SeqCst);
+    }
+    if let Err(error) = heard {
         // Init is ours, but what it says has passed through a process the function might have taken over.
         let (tenant, function) = (&worker.entry.tenant, &worker.entry.name);
         tracing::warn!(worker = worker.name(), %tenant, %function, %error, "init's report cannot be read");
@@ -430,6 +434,8 @@ async fn remove(
             memory_bite: (bites.oom_kills > 0).then(|| tree.memory_bite(leaf.name())),
             pids_bite: (bites.pids_refused > 0).then(|| tree.pids_bite(leaf.name())),
             memory_peak_bytes: leaf.memory_peak_bytes(),
+            was_killed_from_outside: worker.has_ended_by_itself.load(Ordering::SeqCst)
+                && init_signal == Some(nix::sys::signal::Signal::SIGKILL as i32),
             function: worker.function_end(),
             init_signal,
         })));

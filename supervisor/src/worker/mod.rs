@@ -50,7 +50,7 @@ use crate::{
         bite::{Bite, Level},
         counters::LevelCounters,
         leaf::{Bites, Leaf},
-        tree::Tree,
+        tree::{Meddling, Tree},
     },
     config::Layout,
     token::ProviderError,
@@ -81,6 +81,8 @@ pub struct PostMortem {
     pub function: Option<FunctionEnd>,
     /// Signal that ended init, when one did.
     pub init_signal: Option<i32>,
+    /// SIGKILL has ended init before anybody of ours sent it one. Nothing in the sandbox can.
+    pub was_killed_from_outside: bool,
 }
 
 /// The name people know a signal by, with its number.
@@ -222,6 +224,12 @@ pub struct Worker {
     seen: Mutex<Seen>,
     calls: AtomicU64,
     freezer: Freezer,
+    /// Init has let go of its side before its keeper ended it.
+    has_ended_by_itself: AtomicBool,
+    /// What somebody else did to its group last, and when that was seen.
+    meddled: Mutex<Option<(Instant, String)>>,
+    /// Why it is not what it was made: somebody else has removed its group.
+    lost: OnceLock<String>,
     kill: watch::Sender<Option<KillReason>>,
     end: watch::Sender<Option<Arc<PostMortem>>>,
 }
@@ -252,6 +260,9 @@ impl Worker {
             seen: Mutex::default(),
             calls: AtomicU64::new(0),
             freezer: Freezer::default(),
+            has_ended_by_itself: AtomicBool::new(false),
+            meddled: Mutex::default(),
+            lost: OnceLock::new(),
             kill: watch::Sender::new(None),
             end: watch::Sender::new(None),
         }
@@ -512,6 +523,41 @@ impl Worker {
         }
     }
 
+    /// Puts its group's switch right when somebody else has turned it. Returns what they did, and what the kernel said to that.
+    pub fn audit_freeze(&self) -> Option<(Meddling, std::io::Result<()>)> {
+        self.freezer.audit(self.leaf.get()?)
+    }
+
+    /// Somebody else did this to its group.
+    pub fn note_meddling(&self, what: String) {
+        *self.meddled.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), what));
+    }
+
+    /// What somebody else has done to its group since then, if that was seen.
+    pub fn meddled_since(&self, since: Instant) -> Option<String> {
+        let meddled = self.meddled.lock().unwrap_or_else(PoisonError::into_inner);
+        meddled.as_ref().filter(|(at, _)| *at >= since).map(|(_, what)| what.clone())
+    }
+
+    /// Somebody else has removed its group: it is to be ended, and that is no operator's doing.
+    pub fn lose(&self, what: String) {
+        self.lost.get_or_init(|| what);
+    }
+
+    /// Why it had to be ended, if somebody else has removed its group.
+    pub fn lost(&self) -> Option<&str> {
+        self.lost.get().map(String::as_str)
+    }
+
+    /// Looks whether its group stands still though nobody of ours wants that. To be called before the group is killed, which
+    /// ends that as well.
+    pub fn note_frozen(&self, tree: &Tree) {
+        if let Some(leaf) = self.leaf.get().filter(|leaf| !self.is_wanted_frozen() && leaf.is_frozen()) {
+            let whose = tree.frozen_from(leaf.name()).unwrap_or_else(|| "a group above ours".to_owned());
+            self.note_meddling(format!("somebody else has frozen {whose}"));
+        }
+    }
+
     /// What is known when nothing of it is left. Waits for that.
     pub async fn post_mortem(&self) -> Option<Arc<PostMortem>> {
         let mut end = self.end.subscribe();
@@ -543,6 +589,15 @@ impl Freezer {
                 Ok(since.elapsed())
             }
             (true, Some(_)) | (false, None) => Ok(Duration::ZERO),
+        }
+    }
+
+    fn audit(&self, leaf: &Leaf) -> Option<(Meddling, std::io::Result<()>)> {
+        let frozen = self.frozen.lock().unwrap_or_else(PoisonError::into_inner);
+        match (frozen.is_some(), leaf.is_set_frozen()?) {
+            (false, true) => Some((Meddling::Frozen, leaf.thaw())),
+            (true, false) => Some((Meddling::Thawed, leaf.freeze())),
+            (false, false) | (true, true) => None,
         }
     }
 }

@@ -17,7 +17,7 @@ const SUPERVISOR: &[&[&str]] = &[
     &["doctor", "token"],
     &["worker"],
     &["driver"],
-    &["reload"],
+    &["pulse", "reload"],
     &["front"],
     &["serve"],
     &["cli"],

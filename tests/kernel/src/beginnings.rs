@@ -29,6 +29,7 @@ pub const CASES: &[Case] = &[
     case("beginnings::ignored_and_blocked_signals_reach_no_function_and_the_supervisor_stops", signals),
     case("beginnings::limits_that_end_a_process_without_a_word_are_taken_off", limits),
     case("beginnings::limit_that_cannot_be_taken_off_is_named", limit_named),
+    case("beginnings::limit_on_file_size_that_comes_later_costs_lines_and_no_call", limit_later),
     case("beginnings::supervisor_has_no_terminal_and_ctrl_c_stops_it", terminal),
     case("beginnings::supervisor_ends_when_the_process_in_its_terminal_does", terminal_killed),
     case("beginnings::inherited_descriptors_are_closed_and_named", descriptors),
@@ -95,6 +96,56 @@ fn limit_named() -> Outcome {
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.code() == Some(1), "{}: {said}", output.status);
     ensure!(said.contains("RLIMIT_FSIZE is 0 bytes") && said.contains("LimitFSIZE=infinity"), "{said}");
+    Ok(())
+}
+
+/// Sets the limit of a running supervisor, as its own user: root may lack the right to.
+fn limit_file_size(supervisor: &Supervisor, bytes: &str) -> Outcome {
+    let status = fs::read_to_string(format!("/proc/{}/status", supervisor.pid())).map_err(|error| error.to_string())?;
+    let uid = line(&status, "Uid:")?.split_whitespace().next().ok_or("no uid")?;
+    let output = Command::new("setpriv")
+        .args(["--reuid", uid, "--regid", uid, "--clear-groups"])
+        .args(["prlimit", "--pid", &supervisor.pid().to_string(), &format!("--fsize={bytes}:")])
+        .output()
+        .map_err(|error| format!("setpriv: {error}"))?;
+    ensure!(output.status.success(), "prlimit: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
+fn limit_later() -> Outcome {
+    let place = Place::new()?;
+    let logs = format!("log = \"files\"\nlog_dir = {:?}", place.path("logs").display().to_string());
+    let text =
+        format!("{}[tenant.acme.sub_tenant]\n{}", place.host(&logs), place.function("probe", "report_lines = true"));
+    let trace = place.path("trace.csv");
+    let shown = trace.display().to_string();
+    let mut supervisor = Supervisor::start_with(place, &text, &["--record", &shown])?;
+    let mut client = Client::new(&supervisor)?;
+    client.probe("s1", "echo before")?;
+    limit_file_size(&supervisor, "1024")?;
+    // Each is a row of the trace, and three lines of the log.
+    for at in 0..300 {
+        client.probe("s1", "echo on").map_err(|error| format!("call {at}: {error}"))?;
+    }
+    limit_file_size(&supervisor, "unlimited")?;
+    for _ in 0..300 {
+        client.probe("s1", "echo after")?;
+    }
+    let place = supervisor.take_place();
+    kill(supervisor.pid(), Signal::SIGTERM).map_err(|error| error.to_string())?;
+    let (status, log) = supervisor.wait()?;
+    ensure!(log.contains("host.log cannot be written") && log.contains("the trace cannot be written"), "{log}");
+    // A trace that lacks calls is no good end.
+    ensure!(status == "exit status: 1" && log.contains("write the trace"), "{status}: {log}");
+    let rows = fs::read_to_string(&trace).map_err(|error| error.to_string())?;
+    let columns = rows.lines().next().unwrap_or_default().split(',').count();
+    ensure!(rows.lines().count() > 2 && rows.ends_with('\n'), "the trace does not go on: {rows}");
+    ensure!(rows.lines().all(|row| row.split(',').count() == columns), "the trace has half a row: {rows}");
+    let lines = place.path("logs/functions.log");
+    let lines = fs::read_to_string(lines).map_err(|error| error.to_string())?;
+    let values: Result<Vec<serde_json::Value>, _> = lines.lines().map(serde_json::from_str).collect();
+    let values = values.map_err(|error| format!("a line is no value: {error}"))?;
+    ensure!(values.iter().any(|value| value["lost"].as_u64() > Some(0)), "what was lost is not told");
     Ok(())
 }
 

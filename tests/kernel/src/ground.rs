@@ -15,6 +15,8 @@ pub enum Need {
     Time,
     /// CPU quotas.
     Cpu,
+    /// Limits on cgroup v1.
+    Hybrid,
     /// A stock client of the Lambda Runtime API, by its directory's name.
     Client(&'static str),
     /// More time than an emulated machine gives.
@@ -83,6 +85,7 @@ impl Ground {
             Need::Inodes if self.degraded.iter().any(|name| name == "inodes") => Some("no overlay in a user namespace"),
             Need::Time if self.degraded.iter().any(|name| name == "time") => Some("no time namespaces"),
             Need::Cpu if self.degraded.iter().any(|name| name == "cpu") => Some("no CPU limit"),
+            Need::Hybrid if !self.is_hybrid() => Some("limits are not on cgroup v1"),
             Need::Client("python") if !lambda::clients().join("python/awslambdaric").is_dir() => {
                 Some("no awslambdaric")
             }
@@ -90,7 +93,7 @@ impl Ground {
             Need::Client("shell") if !lambda::clients().join("shell").is_dir() => Some("no curl"),
             Need::Speed if self.is_slow => Some("emulated"),
             Need::Addresses if self.is_slow => Some("User Mode Linux does not randomise addresses"),
-            Need::LandlockDevices | Need::Inodes | Need::Time | Need::Cpu => None,
+            Need::LandlockDevices | Need::Inodes | Need::Time | Need::Cpu | Need::Hybrid => None,
             Need::Client(_) | Need::Speed | Need::Addresses => None,
         }
     }

@@ -14,6 +14,8 @@ mod client;
 mod configs;
 mod counters;
 mod ground;
+mod groups;
+mod health;
 mod history;
 mod hostile;
 mod isolation;
@@ -26,6 +28,7 @@ mod logs;
 mod mixed;
 mod neighbours;
 mod pool;
+mod pulse;
 mod quotas;
 mod reload;
 mod streams;
@@ -86,6 +89,9 @@ fn main() {
         neighbours::CASES,
         beginnings::CASES,
         hostile::CASES,
+        health::CASES,
+        pulse::CASES,
+        groups::CASES,
     ]
     .concat();
     let trials = all.into_iter().map(|case| {

@@ -86,6 +86,13 @@ fn same_socket() -> Outcome {
     let said = refused(&other, &with_socket(&other, &socket), &[])?;
     ensure!(said.contains("host.socket") && said.contains(&socket), "{said}");
     ensure!(!other.path("state/admin.sock").exists(), "a socket of the refused one is left");
+    // The operators' is nobody else's either.
+    let socket = first.admin_socket().display().to_string();
+    let config = with_socket(&other, "X").replace("socket = \"X\"", &format!("admin_socket = {socket:?}"));
+    let said = refused(&other, &config, &[])?;
+    ensure!(said.contains("host.admin_socket") && said.contains(&socket), "{said}");
+    ensure!(!other.path("state/call.sock").exists(), "a socket of the refused one is left");
+    ensure!(first.admin(&["health"])?["status"] == "serving", "the first one's operators are not answered");
     serves(&first, "s2")?;
     first.stop()
 }

@@ -37,8 +37,21 @@ fn replay(seed: u64, calls: u64) -> String {
 /// # Panics
 /// When a rule is broken; the message has what it takes to see it again.
 pub fn run(seed: u64, calls: u64, check_every: u64) -> Report {
+    history(seed, calls, check_every, false)
+}
+
+/// The same with a drain in the middle that is taken back.
+///
+/// # Panics
+/// When a rule is broken.
+pub fn run_with_break(seed: u64, calls: u64, check_every: u64) -> Report {
+    history(seed, calls, check_every, true)
+}
+
+fn history(seed: u64, calls: u64, check_every: u64, has_break: bool) -> Report {
     let teller = Teller { seed, calls };
     let mut world = World::new(seed, calls, check_every);
+    world.has_break = has_break;
     world.is_told = std::env::var_os("SUBLET_TOLD").is_some();
     if let Err(what) = world.run() {
         if world.is_told {

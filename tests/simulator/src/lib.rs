@@ -22,7 +22,7 @@ mod stats;
 mod world;
 
 pub use compare::compare;
-pub use history::{Report, run};
+pub use history::{Report, run, run_with_break};
 pub use rng::{Rng, mix};
 pub use seeds::{MODEL_ONCE_DIFFERED, ONCE_FAILED};
 pub use stats::{Fault, Stats};

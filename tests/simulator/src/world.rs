@@ -25,6 +25,7 @@ pub(crate) enum Planned {
     /// Said by a host; the fault is counted when it is said.
     Say(Event),
     Operate,
+    Undrain,
 }
 
 /// Ordered by time, then by when it was planned.
@@ -72,6 +73,8 @@ pub(crate) struct World {
     pub(crate) pace: u64,
     pub(crate) service: u64,
     pub(crate) check_every: u64,
+    /// In the middle of it everything is drained, and calls are taken again some time later.
+    pub(crate) has_break: bool,
     /// Prints every event and what came of it.
     pub(crate) is_told: bool,
     heap: BinaryHeap<Reverse<Due>>,
@@ -103,6 +106,7 @@ impl World {
             pace: rng.pick(&[MILLI / 4, MILLI, 5 * MILLI, 40 * MILLI]),
             service: rng.pick(&[MILLI, 4 * MILLI, 30 * MILLI]),
             check_every,
+            has_break: false,
             is_told: false,
             heap: BinaryHeap::new(),
             planned: 0,
@@ -182,6 +186,14 @@ impl World {
                 self.step(Event::Cancel { call })
             }
             Planned::Say(event) => self.hear(event),
+            // The last one is for good.
+            Planned::Undrain => {
+                if self.calls_left > 0 {
+                    self.step(Event::Undrain)
+                } else {
+                    Ok(())
+                }
+            }
             Planned::Operate => {
                 if self.calls_left > 0 {
                     limits::operate(self)?;
@@ -203,6 +215,14 @@ impl World {
                 self.invoke()?;
             }
             return Ok(());
+        }
+        if self.has_break && self.next_call > self.calls_left {
+            self.has_break = false;
+            let grace = std::time::Duration::from_nanos(self.rng.skewed(5 * SECOND));
+            self.step(Event::Drain { deadline: self.now + grace })?;
+            // Before its end, at it, or long after it.
+            let after = self.rng.skewed(5 * SECOND);
+            self.plan(after, Planned::Undrain);
         }
         let after = self.rng.skewed(self.pace * 4);
         self.plan(after, Planned::Arrive);

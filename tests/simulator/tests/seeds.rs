@@ -1,6 +1,6 @@
 //! Histories with every rule checked after every step.
 
-use sublet_simulator::{ONCE_FAILED, Stats, mix, run};
+use sublet_simulator::{ONCE_FAILED, Stats, mix, run, run_with_break};
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -41,4 +41,13 @@ fn every_rule_holds_after_every_step() {
         stats.add(&run(mix(n), calls, 1).stats);
     }
     println!("{}", stats.table());
+}
+
+#[test]
+fn drain_that_is_taken_back_breaks_no_rule() {
+    for n in 0..if cfg!(debug_assertions) { 60 } else { 1000 } {
+        let seed = mix(n);
+        println!("history {n}: seed {seed}, 300 calls, with a break");
+        run_with_break(seed, 300, 1);
+    }
 }

@@ -58,6 +58,14 @@ impl Pool {
         }
     }
 
+    /// Wants what the misses of the last minute ask for, though nothing has been missed just now.
+    pub(crate) fn follow_misses(&mut self, f: FunctionId) {
+        if self.cells_target(f) > 0 {
+            self.want_cells(f);
+            self.arm_cells(f);
+        }
+    }
+
     fn arm_cells(&mut self, f: FunctionId) {
         let at = self.now + LOOK_AGAIN;
         let function = self.function_mut(f);

@@ -186,6 +186,18 @@ impl Pool {
         }
     }
 
+    /// Takes calls again. Workers that are kept and cells are made anew.
+    pub(super) fn undrain(&mut self) {
+        if self.drain.take().is_none() {
+            return;
+        }
+        self.drained = false;
+        self.unblock_keys(|_, _| true);
+        for at in 0..self.functions.len() {
+            self.follow_misses(FunctionId(u32::try_from(at).unwrap_or(u32::MAX)));
+        }
+    }
+
     /// Lets go of revisions of which nothing is left.
     pub(super) fn finish_retiring(&mut self, out: &mut Vec<Action>) {
         for at in (0..self.retiring.len()).rev() {

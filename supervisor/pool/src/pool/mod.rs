@@ -273,6 +273,10 @@ impl Pool {
                 self.unblock_keys(|_, _| true);
                 None
             }
+            Event::Undrain => {
+                self.undrain();
+                None
+            }
             Event::Timer => None,
         };
         self.expire(out);

@@ -269,3 +269,71 @@ fn drain_cuts_what_is_left_at_its_deadline() {
     assert_eq!(ends(&out), [(call, End::Evicted { worker }), (waiting, End::Refused(Refusal::Draining))]);
     assert_eq!(bench.step(Event::Reaped { worker }), [Action::Drained]);
 }
+
+#[test]
+fn undrain_takes_calls_again_and_makes_again_what_is_kept() {
+    let mut bench = Bench::with(host(), tenant(), FunctionPolicy { cells_max: 2, ..function() });
+    let kept = PoolKey { function: bench.f, sub_tenant: label("kept") };
+    let out = bench.step(Event::SetMinimum { key: kept.clone(), workers: 1 });
+    let idle = spawned(&out);
+    bench.start(idle);
+    let (worker, lease, _) = bench.leased("a");
+    // A cell is being made for whoever comes next.
+    let ended = kills(&bench.step(Event::Drain { deadline: bench.now + 10 * SECOND }));
+    assert!(bench.pool.is_draining());
+    assert_eq!(ended.len(), 2, "the kept one and the cell: {ended:?}");
+    for (worker, _) in ended {
+        bench.step(Event::Reaped { worker });
+    }
+    // In the middle: the call that is under way ends as ever, and its worker stays.
+    let out = bench.step(Event::Undrain);
+    assert!(!bench.pool.is_draining());
+    assert_eq!(spawns(&out).len(), 1, "the kept one is made anew: {out:?}");
+    assert!(out.iter().any(|action| matches!(action, Action::MakeCell { .. })), "{out:?}");
+    assert_eq!(kills(&bench.answer(worker, lease)), []);
+    let again = bench.invoke("a");
+    assert_eq!(delivered(&again.out).1, worker);
+    // The drain's deadline is none any more: what it was to cut goes on.
+    let out = bench.wait(11 * SECOND);
+    assert_eq!(ends(&out), []);
+    assert!(kills(&out).iter().all(|(ended, _)| *ended != worker), "{out:?}");
+}
+
+#[test]
+fn drain_after_an_undrain_comes_to_its_end_again() {
+    let mut bench = Bench::new();
+    for _ in 0..2 {
+        let worker = bench.warm("a");
+        bench.step(Event::Drain { deadline: bench.now + 10 * SECOND });
+        assert_eq!(refusal(&bench.invoke("a")), Some(Refusal::Draining));
+        assert_eq!(bench.step(Event::Reaped { worker }), [Action::Drained]);
+        assert_eq!(bench.step(Event::Undrain), []);
+        // Twice is as good as once.
+        assert_eq!(bench.step(Event::Undrain), []);
+    }
+}
+
+#[test]
+fn outlook_counts_who_serves_and_who_backs_off_until_that_is_forgotten() {
+    let mut bench = Bench::new();
+    let outlook = |bench: &Bench| bench.pool.outlooks(bench.now).remove(&bench.f).unwrap_or_default();
+    for label in ["a", "b"] {
+        for _ in 0..FAILURES_BEFORE_BACKOFF {
+            let (worker, ..) = bench.leased(label);
+            assert_eq!(outlook(&bench).serving, 1);
+            bench.step(Event::Died { worker });
+            bench.step(Event::Reaped { worker });
+        }
+    }
+    assert_eq!(outlook(&bench), Outlook { serving: 0, backing_off: 2, shared_backs_off: false });
+    bench.warm("c");
+    assert_eq!(outlook(&bench), Outlook { serving: 1, backing_off: 2, shared_backs_off: false });
+    // A trial is no proof, its clean answer is one.
+    bench.wait(BACKOFF_FIRST);
+    let (worker, lease, _) = bench.leased("a");
+    assert_eq!(outlook(&bench).serving, 1);
+    bench.answer(worker, lease);
+    assert_eq!(outlook(&bench), Outlook { serving: 2, backing_off: 1, shared_backs_off: false });
+    bench.wait(BACKOFF_FIRST + BACKOFF_MAX);
+    assert_eq!(outlook(&bench).backing_off, 0);
+}

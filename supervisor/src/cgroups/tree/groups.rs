@@ -178,6 +178,19 @@ impl Tree {
         limits::apply(&self.at(path), limits, kill_as_one)
     }
 
+    /// Makes a level, or what is missing of it.
+    pub(super) fn make_level(&self, path: &str, limits: &Limits) -> Result<(), CgroupError> {
+        for dir in self.directories(path).iter().filter(|dir| !dir.exists()) {
+            make(dir)?;
+        }
+        limits::apply(&self.at(path), limits, false)?;
+        let names: BTreeSet<&str> = (self.controllers.iter())
+            .filter(|(controller, _, unified)| *unified && *controller != Controller::CpuAcct)
+            .map(|(controller, ..)| controller.name())
+            .collect();
+        enable(&Path::new(&self.dirs.unified).join(CGROUP_POOL).join(path), &names).map(drop)
+    }
+
     fn remove_group(&self, path: &str) -> bool {
         self.directories(path).iter().all(|dir| remove_tree(dir).is_empty())
     }
@@ -185,18 +198,23 @@ impl Tree {
     /// Counts a user of the level `path`, making it for the first.
     fn enter_level(&self, parent: &str, path: &str, level: &Plan) -> Result<(), CgroupError> {
         let _shape = self.shape.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(group) = self.groups().get_mut(path) {
+        let known = self.groups().get_mut(path).map(|group| {
             group.users += 1;
-            return Ok(());
-        }
-        let made = self.make_group(path, &level.limits, false).and_then(|()| {
-            let names: BTreeSet<&str> = (self.controllers.iter())
-                .filter(|(controller, _, unified)| *unified && *controller != Controller::CpuAcct)
-                .map(|(controller, ..)| controller.name())
-                .collect();
-            enable(&Path::new(&self.dirs.unified).join(CGROUP_POOL).join(path), &names).map(drop)
+            group.limits
         });
-        if let Err(error) = made {
+        if let Some(limits) = known {
+            // Whoever removed it has left others waiting for a place in it.
+            if self.directories(path).iter().all(|dir| dir.exists()) {
+                return Ok(());
+            }
+            tracing::warn!(group = path, "somebody else has removed it; it is made again");
+            return self.make_level(path, &limits).inspect_err(|_| {
+                if let Some(group) = self.groups().get_mut(path) {
+                    group.users -= 1;
+                }
+            });
+        }
+        if let Err(error) = self.make_level(path, &level.limits) {
             self.remove_group(path);
             return Err(error);
         }

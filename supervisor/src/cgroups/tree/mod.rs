@@ -1,5 +1,6 @@
 //! The tree: made at start with full rights, handed to the supervisor's uid, extended and pruned without any.
 
+mod audit;
 mod groups;
 mod own;
 
@@ -16,6 +17,7 @@ use sublet_proto::link::sandbox::{CGROUP_POOL, CGROUP_RUNNER, CGROUP_SUPERVISOR,
 use sublet_shim::cgroups::{kill, move_processes, remove_tree, wait_empty};
 
 pub use self::{
+    audit::{Finding, Meddling, PoolTrouble},
     groups::{Gone, Group, Plan},
     own::OwnMemory,
 };
@@ -265,8 +267,9 @@ impl Tree {
 
     /// Every directory of the group `path`, each once.
     fn directories(&self, path: &str) -> BTreeSet<PathBuf> {
-        let unified = Path::new(&self.dirs.unified).join(CGROUP_POOL).join(path);
-        self.at(path).into_iter().map(|(_, dir, _)| dir).chain([unified]).collect()
+        let pool = Path::new(&self.dirs.unified).join(CGROUP_POOL);
+        let unified = if path.is_empty() { pool } else { pool.join(path) };
+        self.directories_of(path).into_iter().map(|(_, dir, _)| dir).chain([unified]).collect()
     }
 }
 

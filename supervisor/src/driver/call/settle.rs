@@ -115,8 +115,15 @@ impl Call {
             running: delivery.at.elapsed(),
             limit_millis: quota(level),
         });
-        let verdict = verdict::or_cpu(&self.scope(), of_deadline, held);
-        self.failed_with(verdict, Some(delivery), used, &self.noticed(worker), None)
+        // Where nobody has killed it yet.
+        worker.note_frozen(self.driver.shop.quotas.tree());
+        let meddled = worker.meddled_since(delivery.at);
+        let verdict = verdict::or_frozen(verdict::or_cpu(&self.scope(), of_deadline, held), meddled.is_some());
+        let failed = self.failed_with(verdict, Some(delivery), used, &self.noticed(worker), None);
+        match meddled {
+            Some(what) => with_detail(failed, what),
+            None => failed,
+        }
     }
 
     /// What the quotas of the levels above held back since the delivery.
@@ -242,7 +249,10 @@ impl Call {
                 let hit = self.scope().of_refusal(&refusal).map(Box::new);
                 Err(Failure::Rejected(Rejection::Refused(refusal, hit)))
             }
-            End::Evicted { .. } => self.failed(verdict::evicted(), delivery),
+            End::Evicted { .. } => match worker.as_ref().and_then(|worker| worker.lost()) {
+                Some(what) => Err(self.ours(format!("the worker had to be ended: {what}"))),
+                None => self.failed(verdict::evicted(), delivery),
+            },
         }
     }
 

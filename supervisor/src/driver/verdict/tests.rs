@@ -124,7 +124,20 @@ fn worker_that_died_is_told_by_what_was_hit_during_its_call() {
     let by_signal = |signal: Signal| end(None, Some(signal as i32));
     // The whole group was killed at once, and init could not say how the function ended.
     let init = |signal: Option<Signal>| PostMortem { init_signal: signal.map(|s| s as i32), ..Default::default() };
-    let cases: [(&str, PostMortem, Noticed, V, &[V]); 15] = [
+    let outside = || PostMortem { was_killed_from_outside: true, ..init(Some(Signal::SIGKILL)) };
+    let cases: [(&str, PostMortem, Noticed, V, &[V]); 20] = [
+        // Nothing in the sandbox can end its init.
+        ("errno", outside(), Noticed::default(), V::Evicted, &[]),
+        ("errno", outside(), memory(), V::Memory, &[]),
+        (
+            "errno",
+            PostMortem { was_killed_from_outside: true, ..by_signal(Signal::SIGKILL) },
+            Noticed::default(),
+            V::Crash,
+            &[],
+        ),
+        ("errno", init(Some(Signal::SIGKILL)), Noticed::default(), V::Crash, &[]),
+        ("kill", outside(), refused(&["keyctl"]), V::RefusedSyscall, &[]),
         ("errno", by_status(3), Noticed::default(), V::Exit, &[]),
         ("errno", by_status(3), memory(), V::Memory, &[]),
         ("errno", by_status(3), forks(), V::Pids, &[]),
@@ -197,4 +210,14 @@ fn token_tells_its_callers_nothing_of_the_host() {
     let found = token(scope.entry(), &error);
     assert!(!format!("{found:?}").contains("/srv"), "{found:?}");
     assert_eq!(found.setting, "tenant.acme.function.f.token.dir");
+}
+
+#[test]
+fn deadline_of_a_worker_that_somebody_had_frozen_says_so_and_nothing_of_where() {
+    let scope = scope("");
+    let of_deadline = || deadline(scope.entry(), Duration::from_secs(1), false, Duration::from_secs(2));
+    assert_eq!(or_frozen(of_deadline(), false), of_deadline());
+    let found = or_frozen(of_deadline(), true);
+    assert_eq!(found.kind(), VerdictKind::Deadline);
+    assert!(found.message.ends_with("somebody on the host had the worker frozen meanwhile"), "{found:?}");
 }

@@ -16,8 +16,9 @@ use sublet_proto::v1::{
     DiffResponse, DrainRequest, DrainResponse, EvictRequest, EvictResponse, Fact, Function, GetHealthRequest,
     GetHealthResponse, GetUsageRequest, GetUsageResponse, Limit, ListFaultsRequest, ListFaultsResponse,
     ListFunctionsRequest, ListFunctionsResponse, ListLimitsRequest, ListLimitsResponse, ListWorkersRequest,
-    ListWorkersResponse, LogsRequest, LogsResponse, ReloadRequest, ReloadResponse, SetRequest, SetResponse,
-    UnsetRequest, UnsetResponse, WarmRequest, WarmResponse, WatchRequest, WatchResponse, Worker, admin_server::Admin,
+    ListWorkersResponse, LogsRequest, LogsResponse, LoopLateness, NotServing, ReloadRequest, ReloadResponse,
+    SetRequest, SetResponse, UndrainRequest, UndrainResponse, UnsetRequest, UnsetResponse, WarmRequest, WarmResponse,
+    WatchRequest, WatchResponse, Worker, admin_server::Admin,
 };
 use sublet_shim::plan::HostFacts;
 use tokio_stream::wrappers::ReceiverStream;
@@ -26,7 +27,8 @@ use tonic::{Request, Response, Status};
 use crate::{
     catalogue::Entry,
     config::Isolation,
-    driver::{self, Driver, WorkerLine, call},
+    driver::{self, DrainEnd, Driver, WorkerLine, call, standing::Why},
+    pulse::{Lateness, Pulse},
     reload::Reloader,
 };
 
@@ -44,6 +46,8 @@ pub struct AdminService {
     pub host: Arc<[Fact]>,
     /// What this host cannot enforce and the configuration accepted.
     pub degraded: Arc<[String]>,
+    /// How late the loop is.
+    pub pulse: Arc<Pulse>,
     /// Set to end the process.
     pub stop: tokio::sync::watch::Sender<bool>,
 }
@@ -141,6 +145,32 @@ fn warm_refused(entry: &Entry, count: u32, refusal: WarmRefusal) -> Status {
             retry_after.as_millis()
         )),
     }
+}
+
+/// The whole in one word.
+fn status(not_serving: &[driver::NotServing]) -> &'static str {
+    match not_serving.iter().find(|found| found.service.is_empty()).map(|found| found.why) {
+        None => "serving",
+        Some(Why::Stopping) => "stopping",
+        Some(Why::Draining) => "draining",
+        Some(
+            Why::NurseryGone
+            | Why::Pool(_)
+            | Why::NoFunctionServes
+            | Why::StartsFail(_)
+            | Why::BacksOff(_)
+            | Why::SharedBacksOff,
+        ) => "not serving",
+    }
+}
+
+fn wire_not_serving(found: driver::NotServing) -> NotServing {
+    NotServing { service: found.service, why: found.why.to_string() }
+}
+
+fn wire_lateness(lateness: Lateness) -> LoopLateness {
+    let Lateness { p50, p99, max, longest } = lateness;
+    LoopLateness { p50: wire(p50), p99: wire(p99), max: wire(max), longest: wire(longest) }
 }
 
 fn layout_name(entry: &Entry) -> String {
@@ -301,7 +331,7 @@ impl Admin for AdminService {
     }
 
     async fn list_limits(&self, request: Request<ListLimitsRequest>) -> Result<Response<ListLimitsResponse>, Status> {
-        quotas::list(&self.reloader, request.into_inner()).await.map(Response::new)
+        quotas::list(&self.reloader, &self.driver, request.into_inner()).await.map(Response::new)
     }
 
     async fn list_faults(&self, request: Request<ListFaultsRequest>) -> Result<Response<ListFaultsResponse>, Status> {
@@ -334,7 +364,13 @@ impl Admin for AdminService {
             None => GRACE_DEFAULT,
         };
         let before = self.driver.counters.failed.load(Ordering::Relaxed);
-        self.driver.drain(grace).await;
+        if stop {
+            // Nobody takes calls again between the drain and the end.
+            self.driver.set_stopping();
+        }
+        if self.driver.drain(grace).await == DrainEnd::Undrained {
+            return Err(Status::aborted("calls are taken again: somebody undrained before the drain had ended"));
+        }
         let cut = self.driver.counters.failed.load(Ordering::Relaxed) - before;
         if stop {
             self.stop.send_replace(true);
@@ -342,11 +378,20 @@ impl Admin for AdminService {
         Ok(Response::new(DrainResponse { cut }))
     }
 
+    async fn undrain(&self, _request: Request<UndrainRequest>) -> Result<Response<UndrainResponse>, Status> {
+        let undrained = self.driver.undrain();
+        let was_draining = undrained.map_err(|error| Status::failed_precondition(error.to_string()))?;
+        Ok(Response::new(UndrainResponse { was_draining }))
+    }
+
     async fn get_health(&self, _request: Request<GetHealthRequest>) -> Result<Response<GetHealthResponse>, Status> {
-        let (counts, is_draining) = self.driver.counts();
+        let counts = self.driver.counts();
+        let not_serving = self.driver.not_serving();
+        let groups = self.driver.groups();
         let counters = &self.driver.counters;
         Ok(Response::new(GetHealthResponse {
-            status: if is_draining { "draining" } else { "serving" }.to_owned(),
+            status: status(&not_serving).to_owned(),
+            not_serving: not_serving.into_iter().map(wire_not_serving).collect(),
             host: self.host.to_vec(),
             degraded: self.degraded.to_vec(),
             workers: counts.workers,
@@ -360,6 +405,9 @@ impl Admin for AdminService {
             calls_failed: counters.failed.load(Ordering::Relaxed),
             workers_started: counters.started.load(Ordering::Relaxed),
             answers_polled: self.driver.shop().busy_poll.found(),
+            groups_mended: groups.mended,
+            groups_left: groups.left,
+            loop_late: Some(wire_lateness(self.pulse.lateness())),
             worker_start_failures: counters.start_failures.load(Ordering::Relaxed),
         }))
     }

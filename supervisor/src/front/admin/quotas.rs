@@ -14,6 +14,7 @@ use tonic::Status;
 
 use crate::{
     config::{LevelPath, Overlay, Source},
+    driver::Driver,
     reload::{Difference, ReloadError, Reloader, report},
 };
 
@@ -106,13 +107,22 @@ pub async fn unset(reloader: &Arc<Reloader>, request: UnsetRequest) -> Result<Un
     Ok(UnsetResponse { changes })
 }
 
-pub async fn list(reloader: &Arc<Reloader>, request: ListLimitsRequest) -> Result<ListLimitsResponse, Status> {
+pub async fn list(
+    reloader: &Arc<Reloader>,
+    driver: &Arc<Driver>,
+    request: ListLimitsRequest,
+) -> Result<ListLimitsResponse, Status> {
     let path = optional_level(&request.path)?;
+    let driver = driver.clone();
+    // What is said to be in force is so.
+    let audited = tokio::task::spawn_blocking(move || (driver.audit(), driver.groups()));
+    let (findings, groups) = audited.await.map_err(|error| Status::internal(format!("look at the groups: {error}")))?;
     let limits = blocking(reloader, move |reloader| {
         let lines = reloader.limits(path.as_ref())?;
         Ok(lines.into_iter().map(|line| wire(line, reloader)).collect())
     });
-    Ok(ListLimitsResponse { limits: limits.await? })
+    let mended = findings.iter().filter(|finding| finding.left.is_none()).map(ToString::to_string).collect();
+    Ok(ListLimitsResponse { limits: limits.await?, mended, groups_left: groups.left })
 }
 
 fn wire(line: report::Line, reloader: &Reloader) -> EffectiveLimit {

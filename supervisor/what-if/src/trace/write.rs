@@ -34,6 +34,11 @@ impl<W: Write> Writer<W> {
         writeln!(self.output, "{at_us},{tenant},{function},{sub_tenant},{service_us},{}", outcome.name())
     }
 
+    /// What it writes to.
+    pub fn output(&mut self) -> &mut W {
+        &mut self.output
+    }
+
     /// The output, with everything handed on to it.
     ///
     /// # Errors

@@ -135,6 +135,7 @@ impl Oracle {
             }
             Event::Retire { function } => self.expect_retire(function.0 as usize),
             Event::Drain { deadline } => self.drain = Some(self.drain.map_or(*deadline, |old| old.min(*deadline))),
+            Event::Undrain => (self.drain, self.is_drained) = (None, false),
             Event::Timer => {}
         }
     }
