@@ -1,8 +1,9 @@
-//! The reference of all commands, supervisor/docs/command-line.md, is written by this test from what `--help` prints.
+//! The reference of all commands, supervisor/docs/command-line.md, is written by these tests from what `--help` prints; and what
+//! any page shows of a command is one that there is.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, fs, path::Path};
 
-use clap::{Arg, CommandFactory as _};
+use clap::{Arg, Command, CommandFactory as _};
 
 use super::Cli;
 use crate::golden;
@@ -72,4 +73,63 @@ fn page_is_what_help_says() {
     }
     golden::section(PAGE, "index", &index);
     golden::section(PAGE, "commands", &text);
+}
+
+/// All pages below a directory.
+fn pages(dir: &Path, found: &mut Vec<(String, String)>) {
+    for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        let (path, name) = (entry.path(), entry.file_name().into_string().unwrap());
+        if name.starts_with('.') || name == "target" {
+            continue;
+        }
+        if entry.file_type().unwrap().is_dir() {
+            pages(&path, found);
+        } else if name.ends_with(".md") {
+            found.push((path.display().to_string(), fs::read_to_string(&path).unwrap()));
+        }
+    }
+}
+
+/// What is wrong with a command line that a page shows; it begins behind "sublet ".
+fn wrong(cli: &Command, line: &str) -> Option<String> {
+    let mut words = line.split_whitespace();
+    let name = words.next()?;
+    if !name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-') || name.starts_with('-') {
+        return None;
+    }
+    let Some(command) = cli.find_subcommand(name) else { return Some(format!("there is no command {name:?}")) };
+    let options =
+        words.take_while(|word| !matches!(*word, "|" | "||" | "&&" | "#")).filter_map(|word| word.strip_prefix("--"));
+    for option in options {
+        let option = option.split('=').next().unwrap_or_default().trim_end_matches([']', ',', '.', ';']);
+        let is_known = command.get_arguments().any(|arg| arg.get_long() == Some(option));
+        if !is_known && !matches!(option, "help" | "version") {
+            return Some(format!("`sublet {name}` has no option --{option}"));
+        }
+    }
+    None
+}
+
+#[test]
+fn commands_on_the_pages_are_commands_that_there_are() {
+    let mut cli = Cli::command();
+    cli.build();
+    assert!(wrong(&cli, "servee").is_some() && wrong(&cli, "ps --tenants acme").is_some());
+    assert_eq!(wrong(&cli, "drain --stop --grace=1s"), None);
+    let mut found = Vec::new();
+    pages(&Path::new(env!("CARGO_MANIFEST_DIR")).join(".."), &mut found);
+    let (mut shown, mut told) = (0, Vec::new());
+    for (path, text) in found {
+        for line in text.lines() {
+            let spans = line.split('`').skip(1).step_by(2);
+            // At a prompt, or set off: a line of prose may begin with the name as well.
+            let set_off = line.strip_prefix("# ").or(line.strip_prefix(' ')).filter(|_| !line.contains('`'));
+            for command in spans.chain(set_off).filter_map(|span| span.trim_start().strip_prefix("sublet ")) {
+                shown += 1;
+                told.extend(wrong(&cli, command).map(|what| format!("{path}: sublet {command}: {what}")));
+            }
+        }
+    }
+    assert!(shown > 100, "{shown}");
+    assert!(told.is_empty(), "{}", told.join("\n"));
 }
