@@ -29,6 +29,8 @@ pub mod events;
 pub mod front;
 #[doc(hidden)]
 pub mod fuzz;
+#[cfg(test)]
+mod golden;
 pub mod hex;
 pub mod jail;
 pub mod logs;

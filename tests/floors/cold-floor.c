@@ -1,5 +1,5 @@
 /*
- * The cold floor: the same confinement steps sublet's nursery and init perform (design.md, section 4), in plain C with
+ * The cold floor: the same confinement steps sublet's nursery and init perform (shim/src/plan.rs), in plain C with
  * nothing around them, from just before the mkdir of the worker's cgroup until the program inside has said "ready".
  * What sublet takes above this is its own doing; what this takes is the kernel's.
  *

@@ -9,6 +9,8 @@ mod offline;
 mod operate;
 mod output;
 mod quotas;
+#[cfg(test)]
+mod reference;
 mod signals;
 mod stage;
 mod terminal;

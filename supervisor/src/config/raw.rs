@@ -72,6 +72,10 @@ macro_rules! table {
         }
 
         impl $name {
+            /// Every key of the table, in the order above.
+            #[cfg(test)]
+            pub const KEYS: &'static [&'static str] = &[$(stringify!($key),)* $(stringify!($rest),)*];
+
             /// One setting; none when there is none of the name.
             pub fn slot(&mut self, key: &str) -> Option<&mut Maybe> {
                 match key {

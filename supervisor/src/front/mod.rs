@@ -8,6 +8,8 @@ mod admin;
 mod health;
 mod incoming;
 pub(crate) mod invoker;
+#[cfg(test)]
+mod reference;
 pub mod status;
 mod stream;
 

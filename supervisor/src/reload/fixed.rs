@@ -117,3 +117,22 @@ fn largest_frames(config: &Config) -> (u32, u32) {
     let of = |f: fn(&Function) -> u32| config.functions().map(|(_, _, function)| f(function)).max().unwrap_or(0);
     (of(|function| function.payload_max_bytes), of(|function| function.answer_max_bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::golden;
+
+    #[test]
+    fn page_says_restart_of_what_is_fixed_and_of_nothing_else() {
+        let rows = golden::rows("supervisor/docs/configuration.md", "host");
+        let told: BTreeSet<String> =
+            rows.into_iter().filter(|row| row[4] == "restart").map(|row| row[0].trim_matches('`').to_owned()).collect();
+        // How log files are written is part of where logs go.
+        let of_files = ["log_dir", "log_file_size", "log_files"];
+        let fixed = FIXED.iter().map(|(key, _)| *key).chain(of_files).map(str::to_owned).collect();
+        assert_eq!(told, fixed);
+    }
+}

@@ -7,6 +7,7 @@ mod lambda;
 mod levels;
 mod logs;
 mod quotas;
+mod reference;
 mod shape;
 mod token;
 
