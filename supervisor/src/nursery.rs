@@ -133,6 +133,17 @@ pub struct Sandbox {
     pub reaped: watch::Receiver<Option<InitEnd>>,
 }
 
+/// What a look at the files of the supervisor has shown.
+#[derive(Debug)]
+pub struct Places {
+    /// What is not as it was, each with the remedy.
+    pub wrong: Vec<String>,
+    /// What was gone and has been made anew.
+    pub healed: Vec<String>,
+    /// Listening sockets that were made anew, by the number of their place.
+    pub sockets: Vec<(usize, OwnedFd)>,
+}
+
 type Answer<T> = oneshot::Sender<Result<T, NurseryError>>;
 
 #[derive(Debug, Default)]
@@ -141,6 +152,7 @@ struct Waiting {
     postures: HashMap<u64, Answer<Posture>>,
     lefts: HashMap<u64, oneshot::Sender<Option<Left>>>,
     reaps: HashMap<u64, watch::Sender<Option<InitEnd>>>,
+    look: Option<oneshot::Sender<Places>>,
     stop: Option<oneshot::Sender<Vec<String>>>,
     gone: bool,
 }
@@ -235,6 +247,12 @@ impl Nursery {
                     sender.send_replace(Some(InitEnd { code, signal }));
                 }
             }
+            Event::Places { wrong, healed, sockets } => {
+                let sockets = sockets.into_iter().zip(descriptors).collect();
+                if let Some(answer) = waiting.look.take() {
+                    answer.send(Places { wrong, healed, sockets }).ok();
+                }
+            }
             Event::Stopped { left } => {
                 if let Some(answer) = waiting.stop.take() {
                     answer.send(left).ok();
@@ -299,6 +317,23 @@ impl Nursery {
     /// What is left for a sandbox's processes; none when it cannot be asked.
     pub async fn left(&self, worker: u64) -> Option<Left> {
         self.ask_about(worker, &Request::AskLeft { worker }, |waiting| &mut waiting.lefts).await.ok().flatten()
+    }
+
+    /// Has it look at the files of the supervisor, and make anew what is gone. One look at a time.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub async fn look(&self) -> Result<Places, NurseryError> {
+        let (sender, receiver) = oneshot::channel();
+        {
+            let mut waiting = self.waiting();
+            if waiting.gone {
+                return Err(NurseryError::Gone);
+            }
+            waiting.look = Some(sender);
+        }
+        self.ask(&Request::LookAtPlaces).await?;
+        receiver.await.map_err(|_| NurseryError::Gone)
     }
 
     /// Ends it, and with it every sandbox and cgroup of ours. Returns what could not be removed.

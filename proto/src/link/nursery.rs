@@ -36,6 +36,9 @@ pub enum Request {
         /// Which.
         worker: u64,
     },
+    /// See whether the files that the supervisor lives by are still there, and make anew what is gone. Answered by
+    /// [`Event::Places`].
+    LookAtPlaces,
     /// End every sandbox, remove the cgroups, exit. Answered by [`Event::Stopped`].
     Stop,
 }
@@ -87,6 +90,15 @@ pub enum Event {
         code: Option<i32>,
         /// Signal that ended init, when one did.
         signal: Option<i32>,
+    },
+    /// What the look at the files has shown.
+    Places {
+        /// What is not as it was and could not be made anew, each with the remedy.
+        wrong: Vec<String>,
+        /// What was gone and has been made anew, since the last look.
+        healed: Vec<String>,
+        /// Which of [`NurseryConfig::sockets`] listen anew. Their descriptors are attached, in this order.
+        sockets: Vec<usize>,
     },
     /// Everything is gone; the nursery exits now.
     Stopped {

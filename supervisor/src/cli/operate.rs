@@ -230,7 +230,7 @@ pub fn health(socket: &Path, json: bool) -> Result<(), Failed> {
     ];
     if json {
         let mut value = json!({
-            "status": found.status, "degraded": found.degraded, "host": facts_value(&found.host),
+            "status": found.status, "troubles": found.troubles, "degraded": found.degraded, "host": facts_value(&found.host),
         });
         for (name, number) in numbers {
             value[name] = number.into();
@@ -239,6 +239,9 @@ pub fn health(socket: &Path, json: bool) -> Result<(), Failed> {
         return Ok(());
     }
     output::say(&found.status)?;
+    for trouble in &found.troubles {
+        output::say(format_args!("  {:<22} {}", "trouble", printable::line(trouble)))?;
+    }
     for (name, number) in numbers {
         output::say(format_args!("  {:<22} {number}", name.replace('_', " ")))?;
     }

@@ -7,6 +7,7 @@
 //! ```
 //! Each step undoes those before it when it fails. From the nursery on, the nursery does that, even after kill -9.
 
+mod places;
 mod rights;
 pub mod state;
 
@@ -19,12 +20,12 @@ use std::{
 
 use nix::sys::stat::{Mode, umask};
 use sublet_proto::{
-    link::sandbox::{Layer, NurseryConfig},
+    link::sandbox::{Layer, NurseryConfig, SocketPlace},
     v1::Fact,
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::watch,
+    sync::{mpsc, watch},
 };
 
 use self::state::State;
@@ -38,8 +39,8 @@ use crate::{
     descriptors,
     doctor::Report,
     driver::{Driver, labels::Labels},
-    events,
-    front::{Bound, Front, FrontError},
+    events::{self, troubles::Troubles},
+    front::{Bound, Front, FrontError, Listener, Renewed},
     jail::{self, Jail, JailError},
     logs::{
         Logs,
@@ -154,6 +155,14 @@ pub struct Options {
     pub record: Option<PathBuf>,
 }
 
+/// What was bound with root's rights.
+#[derive(Debug)]
+struct Listeners {
+    call: Listener,
+    admin: Listener,
+    tcp: Option<std::net::TcpListener>,
+}
+
 /// Everything that was made with root's rights.
 struct Prepared {
     source: Source,
@@ -161,7 +170,7 @@ struct Prepared {
     keys: Keys,
     report: Report,
     tree: Tree,
-    bound: Bound,
+    bound: Listeners,
     started: Started,
     runner: Option<runner::Started>,
     jail: Jail,
@@ -288,14 +297,20 @@ fn begin(
     state: &State,
     tree: &Tree,
     missing_layers: &[Layer],
-) -> Result<(Bound, Started), ServeError> {
+) -> Result<(Listeners, Started), ServeError> {
     let host = &config.host;
     let tcp = match host.listen {
         Some(address) => Some(listen(address)?),
         None => None,
     };
     let (call, admin) = state::bind_unix(host)?;
-    let sockets = [&host.socket, &host.admin_socket].map(|path| path.as_str().to_owned());
+    // In the order in which the listeners are renewed.
+    let sockets = state::sockets(host).map(|(setting, path, mode, gid)| SocketPlace {
+        setting: format!("host.{setting}"),
+        path: path.as_str().to_owned(),
+        mode,
+        gid,
+    });
     let nursery_config = NurseryConfig {
         uid_base: host.uid_base,
         uid_count: host.uid_count,
@@ -305,11 +320,11 @@ fn begin(
         cgroups: tree.dirs().clone(),
         missing_layers: missing_layers.to_vec(),
         forbid_store_bypass: host.forbid_store_bypass,
-        remove_at_end: sockets.into(),
+        sockets: sockets.into(),
     };
     let locks: Vec<_> = std::iter::once(state.lock_fd()).chain(tree.claim().locks()).collect();
     match nursery::start_nursery(nursery_config, &locks) {
-        Ok(started) => Ok((Bound { call, admin, tcp }, started)),
+        Ok(started) => Ok((Listeners { call, admin, tcp }, started)),
         Err(error) => {
             state::remove_sockets(host);
             Err(error.into())
@@ -354,7 +369,9 @@ async fn run(
     let own_memory = tree.own_memory();
     let quotas = Arc::new(Quotas::new(Arc::new(tree)));
     let logs = Arc::new(Logs::new(usize::try_from(host.log_memory.bytes()).unwrap_or(usize::MAX)));
-    let sink = log_place.map(|place| Sink::start(place, logs.clone())).transpose().map_err(os("write host.log"))?;
+    let troubles: Arc<Troubles> = Arc::default();
+    let sink = log_place.map(|place| Sink::start(place, logs.clone(), troubles.clone()));
+    let sink = sink.transpose().map_err(os("write host.log"))?;
     let shop = Workshop {
         nursery: nursery.clone(),
         quotas: quotas.clone(),
@@ -372,6 +389,7 @@ async fn run(
         forbid_store_bypass: host.forbid_store_bypass,
         inherited_filters: report.own_filters,
         relays_streams: report.relays_streams,
+        troubles: troubles.clone(),
     };
     // There is no group yet that could refuse it.
     quotas.change(Table::new(&config)).ok();
@@ -383,6 +401,14 @@ async fn run(
         tracing::warn!("not enforced on this host, and accepted: {degradation}");
     }
     let degraded = degraded.iter().map(|degradation| degradation.name().to_owned()).collect();
+    let (renew_call, next_call) = mpsc::unbounded_channel();
+    let (renew_admin, next_admin) = mpsc::unbounded_channel();
+    let bound = Bound {
+        call: Renewed { listener: bound.call, next: next_call },
+        admin: Renewed { listener: bound.admin, next: next_admin },
+        tcp: bound.tcp,
+    };
+    tokio::spawn(places::watch(nursery.clone(), troubles.clone(), vec![renew_call, renew_admin]));
     let (stop, mut stopping) = watch::channel(false);
     let (close, closing) = watch::channel(false);
     // What would be in force is of no interest where what is can be told.

@@ -57,7 +57,11 @@ pub fn read(dir: &Path, label: &str) -> Result<Token, String> {
             return Err(format!("{at} is not a plain file"));
         }
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            return Err(format!("the supervisor's uid {} may not read {at}", nix::unistd::geteuid()));
+            return Err(format!(
+                "the supervisor's uid {} may not read {at}; if its modes let it, the directory was replaced since the start, and \
+                 sublet must be restarted",
+                nix::unistd::geteuid()
+            ));
         }
         Err(error) => return Err(format!("open {at}: {error}")),
     };

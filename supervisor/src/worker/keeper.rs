@@ -36,6 +36,7 @@ use super::{
 use crate::{
     cgroups::{CgroupError, leaf::Leaf},
     driver::labels::Labels,
+    events::troubles::Troubles,
     logs::Logs,
     nursery::{InitEnd, Nursery, NurseryError, Sandbox},
     quota::Quotas,
@@ -87,6 +88,8 @@ pub struct Workshop {
     pub inherited_filters: u32,
     /// Whether launchers pass on the frames of `stream` functions.
     pub relays_streams: bool,
+    /// What is wrong now.
+    pub troubles: Arc<Troubles>,
 }
 
 /// Keeps one worker until nothing of it is left.

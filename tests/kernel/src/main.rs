@@ -25,6 +25,7 @@ mod load;
 mod logs;
 mod mixed;
 mod neighbours;
+mod places;
 mod pool;
 mod quotas;
 mod reload;
@@ -86,6 +87,7 @@ fn main() {
         neighbours::CASES,
         beginnings::CASES,
         hostile::CASES,
+        places::CASES,
     ]
     .concat();
     let trials = all.into_iter().map(|case| {

@@ -344,8 +344,15 @@ impl Admin for AdminService {
     async fn get_health(&self, _request: Request<GetHealthRequest>) -> Result<Response<GetHealthResponse>, Status> {
         let (counts, is_draining) = self.driver.counts();
         let counters = &self.driver.counters;
+        let troubles = self.driver.shop().troubles.all();
+        let status = match (is_draining, troubles.is_empty()) {
+            (true, _) => "draining",
+            (false, true) => "serving",
+            (false, false) => "impaired",
+        };
         Ok(Response::new(GetHealthResponse {
-            status: if is_draining { "draining" } else { "serving" }.to_owned(),
+            status: status.to_owned(),
+            troubles,
             host: self.host.to_vec(),
             degraded: self.degraded.to_vec(),
             workers: counts.workers,
