@@ -32,6 +32,7 @@ pub mod plan;
 pub mod program;
 pub mod runner;
 pub mod seccomp;
+pub mod shortage;
 pub mod signals;
 mod sys;
 

@@ -14,6 +14,7 @@ use std::{
 
 use nix::{
     fcntl::{FcntlArg, OFlag, SealFlag, fcntl},
+    poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         memfd::{MFdFlags, memfd_create},
         socket::{AddressFamily, Shutdown, SockFlag, SockType, shutdown, socketpair},
@@ -353,6 +354,14 @@ impl Nursery {
         let left = receiver.await.map_err(|_| NurseryError::Gone)?;
         self.gone().await;
         Ok(left)
+    }
+
+    /// Whether it is gone, whoever has heard of that so far. It closes its socket before its sandboxes end, so that who sees
+    /// one of them end can ask.
+    pub fn is_gone(&self) -> bool {
+        let mut watched = [PollFd::new(self.socket.get_ref().as_fd(), PollFlags::empty())];
+        let polled = poll(&mut watched, PollTimeout::ZERO);
+        self.waiting().gone || polled.is_ok() && watched[0].any().unwrap_or(true)
     }
 
     /// Returns when it is gone, for whatever reason.

@@ -185,6 +185,8 @@ pub enum InitReport {
         step: String,
         /// Why.
         error: String,
+        /// Whether the host lacks what it takes: see `sublet_shim::shortage`.
+        is_shortage: bool,
     },
     /// The filter refused a system call; sent for the first 16 different ones of the start and of each call.
     SyscallRefused {

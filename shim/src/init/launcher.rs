@@ -22,7 +22,7 @@ use nix::{
 use serde::{Deserialize, Serialize};
 use sublet_proto::link::{
     CHANNEL_FD,
-    frame::{Header, Kind},
+    frame::{HOST_SHORTAGE, Header, Kind},
     sandbox::{Protocol, SandboxSpec},
     step::StepId,
 };
@@ -31,7 +31,9 @@ use super::{Birth, channel::Channel, confine, exec, lambda, prove, relay};
 use crate::{
     link,
     plan::{FUNCTION_UID, LauncherStep},
-    program, signals,
+    program,
+    shortage::is_shortage,
+    signals,
     sys::{self, Speculation},
 };
 
@@ -53,6 +55,8 @@ pub enum FromLauncher {
         step: String,
         /// Why.
         error: String,
+        /// Whether the host lacks what it takes.
+        is_shortage: bool,
     },
 }
 
@@ -66,15 +70,18 @@ pub fn run(birth: &Birth<'_>, init: OwnedFd) -> ! {
     prctl::set_name(c"sublet-launcher").ok();
     for step in birth.plan.of_launcher() {
         if let Err(error) = apply(birth, &mut init, &mut environment, step) {
-            let message = FromLauncher::StepFailed { id: step.id(), step: step.to_string(), error: error.to_string() };
+            let is_shortage = is_shortage(&error);
+            let (id, name) = (step.id(), step.to_string());
+            let message = FromLauncher::StepFailed { id, step: name, error: error.to_string(), is_shortage };
             match init {
                 // Init ends the sandbox when it hears this; when it cannot hear, it is gone already.
                 Some(init) => drop(link::send(init.as_fd(), &message, &[])),
                 // Init has let go of us: tell the supervisor itself.
-                None => drop(
-                    Channel::new(sys::lasting_fd(CHANNEL_FD))
-                        .send(Header::bare(Kind::Error), format!("{step}: {error}").as_bytes()),
-                ),
+                None => {
+                    let aux = if is_shortage { HOST_SHORTAGE } else { 0 };
+                    let header = Header { aux, ..Header::bare(Kind::Error) };
+                    drop(Channel::new(sys::lasting_fd(CHANNEL_FD)).send(header, format!("{step}: {error}").as_bytes()));
+                }
             }
             sys::exit_now(1);
         }

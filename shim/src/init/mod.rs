@@ -46,6 +46,7 @@ use crate::{
     nursery::skeleton::Skeleton,
     plan::{HOST_NAME, INIT_UID, InitStep, OOM_SCORE_ADJ, Plan},
     seccomp::{Filters, policy::TOKEN_DIR_FD},
+    shortage::is_shortage,
     sys::{self, Fork},
 };
 
@@ -122,7 +123,9 @@ pub fn run(birth: Birth<'_>) -> ! {
 
 /// Reports the step and ends the sandbox.
 fn fail(control: &OwnedFd, step: &InitStep, error: &io::Error) -> ! {
-    let report = InitReport::StepFailed { id: step.id(), step: step.to_string(), error: error.to_string() };
+    let is_shortage = is_shortage(error);
+    let report =
+        InitReport::StepFailed { id: step.id(), step: step.to_string(), error: error.to_string(), is_shortage };
     // When even this cannot be sent, the supervisor sees the end of the process and says that.
     drop(link::send(control.as_fd(), &report, &[]));
     sys::exit_now(1)

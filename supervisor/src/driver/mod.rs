@@ -310,7 +310,7 @@ impl Driver {
         let (id, what) = match event {
             Event::Made { worker } => (worker, "cell ready"),
             Event::Started { worker } => (worker, "ready"),
-            Event::StartFailed { worker } => (worker, "start failed"),
+            Event::StartFailed { worker, .. } => (worker, "start failed"),
             Event::Reaped { worker } => (worker, "gone"),
             _ => return,
         };

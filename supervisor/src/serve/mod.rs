@@ -63,6 +63,8 @@ use crate::{
 
 /// What accepted calls may still take after SIGTERM. A second signal ends the wait.
 const STOP_GRACE: Duration = Duration::from_secs(30);
+/// How long calls may take to be told that the nursery is gone, and groups to be removed.
+const NURSERY_GRACE: Duration = Duration::from_secs(1);
 /// How long connections may take to close when all calls have ended.
 const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
@@ -450,7 +452,13 @@ async fn run(
                 });
                 continue;
             }
-            () = nursery.gone() => return Err(ServeError::NurseryEnded),
+            () = nursery.gone() => {
+                // Calls that have lost their workers are told so; nobody else is left to clean up what can be.
+                tokio::time::timeout(NURSERY_GRACE, driver.drain(NURSERY_GRACE)).await.ok();
+                close.send_replace(true);
+                drop(tokio::time::timeout(CLOSE_GRACE, &mut serving).await);
+                return Err(ServeError::NurseryEnded);
+            }
             ended = &mut serving => return Err(early(ended)),
         }
         break;

@@ -48,6 +48,8 @@ pub enum Reply {
     },
     /// The handler failed; the worker goes on.
     Error(Bytes),
+    /// The launcher could not start the program: it was refused a process, a descriptor or memory. The worker goes on.
+    Shortage(Bytes),
     /// The payload is not what the runtime takes, for this reason; no handler has seen it.
     BadPayload(Bytes),
 }

@@ -19,6 +19,8 @@ pub enum Need {
     Client(&'static str),
     /// More time than an emulated machine gives.
     Speed,
+    /// Limits on cgroup v1, whose groups above the workers have no process of the supervisor's.
+    V1Limits,
     /// Addresses that differ from one program to the next.
     Addresses,
 }
@@ -90,7 +92,8 @@ impl Ground {
             Need::Client("shell") if !lambda::clients().join("shell").is_dir() => Some("no curl"),
             Need::Speed if self.is_slow => Some("emulated"),
             Need::Addresses if self.is_slow => Some("User Mode Linux does not randomise addresses"),
-            Need::LandlockDevices | Need::Inodes | Need::Time | Need::Cpu => None,
+            Need::V1Limits if !self.is_hybrid() => Some("limits are not on cgroup v1"),
+            Need::V1Limits | Need::LandlockDevices | Need::Inodes | Need::Time | Need::Cpu => None,
             Need::Client(_) | Need::Speed | Need::Addresses => None,
         }
     }

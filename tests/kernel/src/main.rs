@@ -13,6 +13,7 @@ mod channel;
 mod client;
 mod configs;
 mod counters;
+mod faults;
 mod ground;
 mod history;
 mod hostile;
@@ -88,6 +89,7 @@ fn main() {
         beginnings::CASES,
         hostile::CASES,
         places::CASES,
+        faults::CASES,
     ]
     .concat();
     let trials = all.into_iter().map(|case| {

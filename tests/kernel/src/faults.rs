@@ -1,0 +1,160 @@
+//! Faults of the host and of sublet's own parts: told as such, and held against no customer.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    thread::{sleep, spawn},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use sublet_proto::v1::{Start, VerdictKind};
+use tonic::Code;
+
+use crate::{
+    Case, Outcome, case,
+    client::{self, Client, request},
+    ensure,
+    ground::Need,
+    life::nursery_of,
+    supervisor::Supervisor,
+};
+
+/// The cases.
+pub const CASES: &[Case] = &[
+    case("faults::host_without_descriptors_backs_nobody_off_and_health_tells", no_descriptors),
+    case("faults::calls_that_lose_their_workers_with_the_nursery_are_failed_by_sublet", nursery_killed),
+    Case {
+        name: "faults::limit_above_sublets_groups_is_not_taken_for_one_of_its_own",
+        needs: &[Need::V1Limits],
+        run: limit_above,
+    },
+];
+
+/// The most descriptors a process may have: the soft limit.
+fn descriptors_max(pid: Pid) -> Result<u64, String> {
+    let path = format!("/proc/{pid}/limits");
+    let text = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Max open files"));
+    let soft = line.and_then(|line| line.split_whitespace().next());
+    soft.and_then(|number| number.parse().ok()).ok_or_else(|| format!("{path} has no such line: {text}"))
+}
+
+/// Lets a process have no more descriptors than so many.
+pub fn allow_descriptors(pid: Pid, most: u64) -> Outcome {
+    let mut command = Command::new("prlimit");
+    command.arg(format!("--pid={pid}")).arg(format!("--nofile={most}:"));
+    let output = command.output().map_err(|error| format!("prlimit: {error}"))?;
+    ensure!(output.status.success(), "prlimit: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
+fn no_descriptors() -> Outcome {
+    let supervisor = Supervisor::simple("")?;
+    let mut client = Client::new(&supervisor)?;
+    client.probe("warm", "echo here")?;
+    let nursery = nursery_of(&supervisor)?;
+    let before = descriptors_max(nursery)?;
+    allow_descriptors(nursery, 8)?;
+    let mut told = Vec::new();
+    for _ in 0..8 {
+        match client.call(request("probe", "cold", "echo here")) {
+            Ok(_) => return Err("a worker was made without descriptors".into()),
+            Err(status) => told.push((status.code(), client::reason(&status))),
+        }
+    }
+    let health = supervisor.admin(&["health"])?;
+    allow_descriptors(nursery, before)?;
+    ensure!(told.iter().all(|(code, reason)| (*code, reason.as_str()) == (Code::Internal, "INTERNAL")), "{told:?}");
+    let troubles = health["troubles"].to_string();
+    ensure!(health["status"] == "impaired" && troubles.contains("no function is to blame"), "{health}");
+    // Who has a worker is served all the while, and who has none at once when it is over.
+    ensure!(client.probe("warm", "echo here")?.1.start() == Start::Warm, "the warm worker is gone");
+    let (answer, receipt) = client.probe("cold", "echo here")?;
+    ensure!(answer == "here" && receipt.start() == Start::Cold, "{receipt:?}");
+    ensure!(supervisor.admin(&["health"])?["status"] == "serving", "health goes on to tell of it");
+    supervisor.stop()
+}
+
+fn nursery_killed() -> Outcome {
+    const CALLERS: usize = 12;
+    let mut supervisor = Supervisor::simple("")?;
+    let begin: Vec<_> = (0..CALLERS).map(|at| Ok((at, Client::new(&supervisor)?))).collect::<Result<_, String>>()?;
+    let callers: Vec<_> = begin
+        .into_iter()
+        .map(|(at, mut client)| {
+            // Some have a worker by then, and some wait for one.
+            spawn(move || client.call(request("probe", &format!("s{at}"), "sleep 30000")))
+        })
+        .collect();
+    let end = Instant::now() + Duration::from_secs(20);
+    while supervisor.admin(&["health"])?["calls_in_flight"].as_u64().unwrap_or(0) < 4 {
+        ensure!(Instant::now() < end, "no call is delivered");
+        sleep(Duration::from_millis(5));
+    }
+    kill(nursery_of(&supervisor)?, Signal::SIGKILL).map_err(|error| error.to_string())?;
+    let mut ours = 0;
+    for caller in callers {
+        let status = caller.join().map_err(|_| "a caller panicked")?.err().ok_or("a call was answered")?;
+        if let Some(verdict) = client::verdict(&status) {
+            return Err(format!("the function is blamed: {verdict:?}"));
+        }
+        let reason = client::reason(&status);
+        // Without a reason its connection broke, which is nobody's verdict.
+        ensure!(reason.is_empty() || reason == "INTERNAL", "{status:?}");
+        ours += usize::from(reason == "INTERNAL");
+    }
+    ensure!(ours > 0, "nobody was told anything");
+    let place = supervisor.take_place();
+    let (status, log) = supervisor.wait()?;
+    ensure!(status != "exit status: 0" && log.contains("nursery"), "{status}: {log}");
+    // Groups that nobody was left to remove are removed by the next start.
+    let text = place.simple("");
+    Supervisor::start(place, &text)?.stop()
+}
+
+/// The group of the case's supervisor that is above all that sublet sets limits on, in the hierarchy of a v1 controller.
+fn top_group(supervisor: &Supervisor, controller: &str) -> Result<PathBuf, String> {
+    let listed = supervisor.admin(&["ps"])?;
+    let pid = listed[0]["pid"].as_u64().ok_or("no worker")?;
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).map_err(|error| error.to_string())?;
+    let mut lines = text.lines().filter_map(|line| line.splitn(3, ':').skip(1).collect::<Vec<_>>().try_into().ok());
+    let found = lines.find(|[names, _]: &[&str; 2]| names.split(',').any(|name| name == controller));
+    let [names, path] = found.ok_or_else(|| format!("no {controller} in {text}"))?;
+    let (top, _) = path.split_once("/pool/").ok_or_else(|| format!("{path} is not below a pool"))?;
+    let mounts = fs::read_to_string("/proc/self/mounts").map_err(|error| error.to_string())?;
+    let is_its = |options: &str| options.split(',').any(|option| option == controller);
+    let mount = mounts.lines().filter_map(|line| line.split(' ').collect::<Vec<_>>().try_into().ok()).find_map(
+        |[_, place, kind, options, ..]: [&str; 6]| (kind == "cgroup" && is_its(options)).then(|| place.to_owned()),
+    );
+    let mount = mount.ok_or_else(|| format!("{names} is not mounted"))?;
+    Ok(Path::new(&mount).join(top.trim_start_matches('/')))
+}
+
+fn limit_above() -> Outcome {
+    let supervisor = Supervisor::simple("pids_max = 16\nmemory_max = \"64MiB\"")?;
+    let mut client = Client::new(&supervisor)?;
+    client.probe("s1", "echo here")?;
+    let write = |path: &Path, text: &str| fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()));
+    let group = top_group(&supervisor, "pids")?;
+    let now = fs::read_to_string(group.join("pids.current")).map_err(|error| error.to_string())?;
+    let now: u64 = now.trim().parse().map_err(|_| now.clone())?;
+    write(&group.join("pids.max"), &(now + 2).to_string())?;
+    let verdict = client.verdict("probe", "fork 10", VerdictKind::FunctionError, Code::Unknown);
+    write(&group.join("pids.max"), "max")?;
+    let found = client::remark(verdict?.receipt.as_ref(), VerdictKind::Pids)?;
+    ensure!(found.level == "above" && found.setting.is_empty(), "{found:?}");
+    ensure!(found.message.contains("above sublet's own"), "{found:?}");
+    client.probe("s1", "echo here")?;
+    let group = top_group(&supervisor, "memory")?;
+    write(&group.join("memory.limit_in_bytes"), &(24_u64 << 20).to_string())?;
+    let verdict = client.verdict("probe", "alloc 48", VerdictKind::Memory, Code::ResourceExhausted);
+    write(&group.join("memory.limit_in_bytes"), "-1")?;
+    let verdict = verdict?;
+    ensure!(verdict.level == "above" && verdict.setting.is_empty(), "{verdict:?}");
+    supervisor.stop()
+}
