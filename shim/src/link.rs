@@ -67,7 +67,8 @@ pub fn receive<T: DeserializeOwned>(socket: BorrowedFd<'_>, dont_wait: bool) -> 
     receive_into(socket, dont_wait, None)
 }
 
-/// Receives one packet and the descriptors that it carries, however many; the caller judges their number.
+/// Receives one packet and the descriptors that it carries, however many; the caller judges their number. It is none when
+/// this process may not have all of them now: its limit, or that of the host.
 ///
 /// # Errors
 /// As [`receive`], but for descriptors.
@@ -76,6 +77,27 @@ pub fn receive_with_descriptors<T: DeserializeOwned>(
     dont_wait: bool,
 ) -> io::Result<Received<T>> {
     receive_into(socket, dont_wait, Some(cmsg_space!([RawFd; DESCRIPTORS_MAX])))
+}
+
+/// Bytes of a control message's header.
+const CONTROL_HEADER_BYTES: usize = size_of::<usize>() + 2 * size_of::<i32>();
+
+/// The descriptors that are there of a message whose others could not be taken. The kernel says how many it has put into
+/// `control`, which was zeros, and puts in nothing when there was none.
+fn some_arrived(control: &[u8]) -> Vec<OwnedFd> {
+    arrived(control).into_iter().map(sys::received_fd).collect()
+}
+
+fn arrived(control: &[u8]) -> Vec<RawFd> {
+    let Some((length, rest)) = control.split_first_chunk() else { return Vec::new() };
+    let Some((level, rest)) = rest.split_first_chunk() else { return Vec::new() };
+    let Some((kind, descriptors)) = rest.split_first_chunk() else { return Vec::new() };
+    if (i32::from_ne_bytes(*level), i32::from_ne_bytes(*kind)) != (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
+        return Vec::new();
+    }
+    let bytes = usize::from_ne_bytes(*length).saturating_sub(CONTROL_HEADER_BYTES).min(descriptors.len());
+    let (numbers, _) = descriptors[..bytes].as_chunks();
+    numbers.iter().map(|number| RawFd::from_ne_bytes(*number)).collect()
 }
 
 /// Without `space` for descriptors the kernel closes those that come, and says that it did.
@@ -93,12 +115,15 @@ fn receive_into<T: DeserializeOwned>(
         let mut slices = [IoSliceMut::new(&mut buffer)];
         match recvmsg::<()>(socket.as_raw_fd(), &mut slices, space.as_deref_mut(), flags) {
             Ok(message) => {
-                let cut = message.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC);
                 let mut descriptors = Vec::new();
-                if message.flags.contains(MsgFlags::MSG_CTRUNC) {
-                    // There was no room for any; with room for all of them the kernel has nothing to cut.
-                    break (message.bytes, descriptors, cut);
+                let (length, flags) = (message.bytes, message.flags);
+                if flags.contains(MsgFlags::MSG_CTRUNC) {
+                    // Nobody asked for any; or this process may have no more of them. Then some may be here all the same, which
+                    // are of no use without the others.
+                    drop(space.as_deref().map(some_arrived));
+                    break (length, descriptors, flags.contains(MsgFlags::MSG_TRUNC) || space.is_none());
                 }
+                let cut = flags.contains(MsgFlags::MSG_TRUNC);
                 for control in message.cmsgs()? {
                     if let ControlMessageOwned::ScmRights(raw) = control {
                         descriptors.extend(raw.into_iter().map(sys::received_fd));
@@ -192,6 +217,20 @@ mod tests {
         }
         drop(file);
         fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn descriptors_that_came_before_there_was_no_room_are_known() {
+        let control = |length: usize, kind: i32| {
+            let head = [&length.to_ne_bytes()[..], &libc::SOL_SOCKET.to_ne_bytes(), &kind.to_ne_bytes()].concat();
+            [head, [7_i32, 9, 0, 0].iter().flat_map(|number| number.to_ne_bytes()).collect()].concat()
+        };
+        assert_eq!(arrived(&control(CONTROL_HEADER_BYTES + 8, libc::SCM_RIGHTS)), [7, 9]);
+        assert_eq!(arrived(&control(CONTROL_HEADER_BYTES, libc::SCM_RIGHTS)), [0; 0]);
+        assert_eq!(arrived(&control(CONTROL_HEADER_BYTES + 8, libc::SCM_CREDENTIALS)), [0; 0]);
+        assert_eq!(arrived(&[0; 64]), [0; 0], "nothing was put in");
+        assert_eq!(arrived(&[]), [0; 0]);
+        assert_eq!(arrived(&control(usize::MAX, libc::SCM_RIGHTS)).len(), 4, "never more than there is");
     }
 
     #[test]

@@ -52,6 +52,9 @@ pub enum NurseryError {
     /// A sandbox could not be looked at.
     #[error("the nursery cannot inspect the sandbox: {0}")]
     Inspect(String),
+    /// A sandbox was made, and there was no room for its descriptors.
+    #[error("the supervisor may have no more open files: its own limit (RLIMIT_NOFILE), or the host's (fs.file-max)")]
+    NoDescriptors,
     /// It is gone.
     #[error("the nursery is gone")]
     Gone,
@@ -154,6 +157,8 @@ struct Waiting {
     lefts: HashMap<u64, oneshot::Sender<Option<Left>>>,
     reaps: HashMap<u64, watch::Sender<Option<InitEnd>>>,
     look: Option<oneshot::Sender<Places>>,
+    /// Sockets that were made anew and for which there was no room.
+    lost_sockets: Vec<usize>,
     stop: Option<oneshot::Sender<Vec<String>>>,
     gone: bool,
 }
@@ -222,10 +227,12 @@ impl Nursery {
             Event::Spawned { worker, pid } => {
                 let (sender, reaped) = watch::channel(None);
                 waiting.reaps.insert(worker, sender);
-                if let (Some(answer), Ok([channel, control, log])) =
-                    (waiting.spawns.remove(&worker), <[OwnedFd; 3]>::try_from(descriptors))
-                {
-                    answer.send(Ok(Sandbox { pid, channel, control, log, reaped })).ok();
+                if let Some(answer) = waiting.spawns.remove(&worker) {
+                    // Without them nobody can talk to it: it is ended by whoever asked for it, and everybody else goes on.
+                    let sandbox = <[OwnedFd; 3]>::try_from(descriptors)
+                        .map(|[channel, control, log]| Sandbox { pid, channel, control, log, reaped })
+                        .map_err(|_| NurseryError::NoDescriptors);
+                    answer.send(sandbox).ok();
                 }
             }
             Event::Refused { worker, error } => {
@@ -249,6 +256,8 @@ impl Nursery {
                 }
             }
             Event::Places { wrong, healed, sockets } => {
+                // Those that did not arrive are asked for again.
+                waiting.lost_sockets = if descriptors.len() < sockets.len() { sockets.clone() } else { Vec::new() };
                 let sockets = sockets.into_iter().zip(descriptors).collect();
                 if let Some(answer) = waiting.look.take() {
                     answer.send(Places { wrong, healed, sockets }).ok();
@@ -326,14 +335,15 @@ impl Nursery {
     /// When it is gone.
     pub async fn look(&self) -> Result<Places, NurseryError> {
         let (sender, receiver) = oneshot::channel();
-        {
+        let lost = {
             let mut waiting = self.waiting();
             if waiting.gone {
                 return Err(NurseryError::Gone);
             }
             waiting.look = Some(sender);
-        }
-        self.ask(&Request::LookAtPlaces).await?;
+            std::mem::take(&mut waiting.lost_sockets)
+        };
+        self.ask(&Request::LookAtPlaces { lost }).await?;
         receiver.await.map_err(|_| NurseryError::Gone)
     }
 

@@ -38,7 +38,10 @@ pub enum Request {
     },
     /// See whether the files that the supervisor lives by are still there, and make anew what is gone. Answered by
     /// [`Event::Places`].
-    LookAtPlaces,
+    LookAtPlaces {
+        /// Sockets that were made anew and have not arrived, by their number.
+        lost: Vec<usize>,
+    },
     /// End every sandbox, remove the cgroups, exit. Answered by [`Event::Stopped`].
     Stop,
 }

@@ -215,7 +215,10 @@ impl Nursery {
                         let left = self.sandboxes.get(&worker).and_then(|sandbox| self.left(sandbox));
                         send(socket, &Event::Left { worker, left }, &[])?;
                     }
-                    Ok(link::Received::Message(Request::LookAtPlaces, _)) => self.look(socket, places)?,
+                    Ok(link::Received::Message(Request::LookAtPlaces { lost }, _)) => {
+                        places.lose(&lost);
+                        self.look(socket, places)?;
+                    }
                     Ok(link::Received::Message(Request::Stop, _)) => return Ok(Stop::Asked),
                     Ok(link::Received::Closed) => return Ok(Stop::Abandoned),
                     Ok(link::Received::Nothing) => {}

@@ -171,6 +171,17 @@ impl Places {
         }
     }
 
+    /// Removes these sockets, as far as they are still ours: nobody listens to them.
+    pub(super) fn lose(&mut self, sockets: &[usize]) {
+        for (place, ours) in sockets.iter().filter_map(|number| self.sockets.get(*number)) {
+            let path = Path::new(&place.path);
+            if identity(path).is_ok_and(|found| fate(*ours, found) == Fate::Kept) {
+                // One that stays is found to be there, and is of no use; the next loss tries again.
+                fs::remove_file(path).ok();
+            }
+        }
+    }
+
     /// Removes the sockets, as far as they are still ours. Returns those that would not go.
     pub(super) fn remove_sockets(&self) -> Vec<String> {
         let is_ours =
@@ -327,6 +338,8 @@ mod tests {
         assert!(Flock::lock(lock, FlockArg::LockSharedNonblock).is_err(), "nobody holds the new lock");
         let look = places.look();
         assert!(look.wrong.is_empty() && look.healed.is_empty() && look.sockets.is_empty(), "{look:?}");
+        places.lose(&[0, 7]);
+        assert_eq!(places.look().sockets.len(), 1, "one that did not arrive is made once more");
         assert!(places.remove_sockets().is_empty() && !path.exists());
     }
 

@@ -14,6 +14,7 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::connection::Connection;
+use crate::events::troubles::{About, Troubles};
 
 /// How long accepting pauses after it failed. Without it, a process out of descriptors spins.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -49,6 +50,7 @@ pub fn incoming(
     unix: Renewed,
     tcp: Option<TcpListener>,
     most: u32,
+    troubles: Arc<Troubles>,
 ) -> io::Result<ReceiverStream<Result<Connection, io::Error>>> {
     let places = Arc::new(Semaphore::new(most as usize));
     let (sender, receiver) = mpsc::channel(1);
@@ -56,6 +58,7 @@ pub fn incoming(
     let mut unix = UnixListener::from_std(listener)?;
     // Nobody new comes by it; who waits there since before is not sent away.
     let mut former = None;
+    let mut fails = false;
     tokio::spawn(async move {
         loop {
             let Ok(place) = places.clone().acquire_owned().await else { return };
@@ -74,12 +77,18 @@ pub fn incoming(
             };
             match accepted.and_then(|socket| Connection::new(socket, place)) {
                 Ok(connection) => {
+                    if std::mem::take(&mut fails) {
+                        troubles.set(About::Descriptors, Vec::new());
+                    }
                     if sender.send(Ok(connection)).await.is_err() {
                         return;
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "a connection cannot be accepted");
+                    // Told once: it is tried again as long as somebody waits.
+                    if !std::mem::replace(&mut fails, true) {
+                        troubles.set(About::Descriptors, vec![format!("connections cannot be accepted: {error}")]);
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }

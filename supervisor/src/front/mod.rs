@@ -106,18 +106,22 @@ impl Front {
         };
         let Bound { call, admin: admin_socket, tcp } = bound;
         let tcp = tcp.map(TcpListener::from_std).transpose()?;
+        let troubles = self.driver.shop().troubles.clone();
         let callers = server()
             .add_service(health_service.clone())
             .add_service(reflection(INVOKER_NAME).build_v1()?)
             .add_service(reflection(INVOKER_NAME).build_v1alpha()?)
             .add_service(invoker)
-            .serve_with_incoming_shutdown(incoming(call, tcp, self.connections_max)?, closed(closing.clone()));
+            .serve_with_incoming_shutdown(
+                incoming(call, tcp, self.connections_max, troubles.clone())?,
+                closed(closing.clone()),
+            );
         let operators = server()
             .add_service(health_service)
             .add_service(reflection(ADMIN_NAME).build_v1()?)
             .add_service(reflection(ADMIN_NAME).build_v1alpha()?)
             .add_service(admin)
-            .serve_with_incoming_shutdown(incoming(admin_socket, None, OPERATORS_MAX)?, closed(closing));
+            .serve_with_incoming_shutdown(incoming(admin_socket, None, OPERATORS_MAX, troubles)?, closed(closing));
         tokio::try_join!(callers, operators)?;
         Ok(())
     }

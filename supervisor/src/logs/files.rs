@@ -18,7 +18,10 @@ use nix::{
     unistd::{Gid, Uid, UnlinkatFlags, fchown, geteuid, unlinkat},
 };
 
-use crate::trust::{Trusted, Untrusted};
+use crate::{
+    descriptors::with_reserve,
+    trust::{Trusted, Untrusted},
+};
 
 /// The one that is written.
 const NAME: &str = "functions.log";
@@ -111,7 +114,8 @@ impl Dir {
 
     fn append(&self) -> io::Result<(File, u64)> {
         let flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let file = File::from(openat(&self.0, NAME, flags, Mode::from_bits_truncate(0o640))?);
+        let open = || Ok(openat(&self.0, NAME, flags, Mode::from_bits_truncate(0o640))?);
+        let file = File::from(with_reserve(open)?);
         let size = file.metadata()?.len();
         Ok((file, size))
     }

@@ -229,6 +229,7 @@ fn prepare(source: Source, config: Config, path: &Path, record: Option<&Path>) -
     let host = &config.host;
     limits::take_off()?;
     descriptors::allow(descriptors::needed(host)).map_err(ServeError::Host)?;
+    descriptors::keep_reserve();
     let state = State::lock(host.state_dir.as_path())?;
     let found = HostCgroups::discover()?;
     let wanted = Wanted {

@@ -16,6 +16,8 @@ use sublet_shim::link::{self, Received};
 use tokio::io::Interest;
 use zeroize::Zeroizing;
 
+use crate::descriptors::with_reserve;
+
 /// One worker's control socket.
 #[derive(Debug, Default)]
 pub struct Reports(Mutex<Option<OwnedFd>>);
@@ -47,7 +49,7 @@ impl Reports {
     /// As [`Self::run`].
     pub async fn until(&self, note: impl Fn(InitReport), enough: impl Fn() -> bool) -> io::Result<bool> {
         // Two descriptors of one socket: this one wakes the loop, the other is read by whoever comes first.
-        let copy = self.socket().as_ref().map(OwnedFd::try_clone);
+        let copy = self.socket().as_ref().map(|socket| with_reserve(|| socket.try_clone()));
         let wakes = crate::sys::register(copy.ok_or(io::ErrorKind::NotConnected)??, Interest::READABLE)?;
         loop {
             let mut ready = wakes.readable().await?;

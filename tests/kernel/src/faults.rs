@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::Command,
     thread::{sleep, spawn},
@@ -27,6 +28,7 @@ use crate::{
 /// The cases.
 pub const CASES: &[Case] = &[
     case("faults::host_without_descriptors_backs_nobody_off_and_health_tells", no_descriptors),
+    case("faults::descriptors_that_run_out_while_a_worker_is_made_fail_that_start_alone", descriptors_run_out),
     case("faults::calls_that_lose_their_workers_with_the_nursery_are_failed_by_sublet", nursery_killed),
     Case {
         name: "faults::limit_above_sublets_groups_is_not_taken_for_one_of_its_own",
@@ -46,7 +48,15 @@ fn descriptors_max(pid: Pid) -> Result<u64, String> {
 
 /// Lets a process have no more descriptors than so many.
 pub fn allow_descriptors(pid: Pid, most: u64) -> Outcome {
+    let path = format!("/proc/{pid}/status");
+    let status = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
+    let id = |name: &str| -> Option<u32> {
+        status.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok())
+    };
+    let (Some(uid), Some(gid)) = (id("Uid:"), id("Gid:")) else { return Err(format!("{path} has no ids")) };
     let mut command = Command::new("prlimit");
+    // As whom it runs: for another's limits root needs a capability that it may not have.
+    command.uid(uid).gid(gid);
     command.arg(format!("--pid={pid}")).arg(format!("--nofile={most}:"));
     let output = command.output().map_err(|error| format!("prlimit: {error}"))?;
     ensure!(output.status.success(), "prlimit: {}", String::from_utf8_lossy(&output.stderr));
@@ -77,6 +87,62 @@ fn no_descriptors() -> Outcome {
     let (answer, receipt) = client.probe("cold", "echo here")?;
     ensure!(answer == "here" && receipt.start() == Start::Cold, "{receipt:?}");
     ensure!(supervisor.admin(&["health"])?["status"] == "serving", "health goes on to tell of it");
+    supervisor.stop()
+}
+
+/// Numbers of a process's open descriptors.
+fn descriptors(pid: Pid) -> Result<Vec<u64>, String> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).map_err(|error| error.to_string())?;
+    Ok(entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
+}
+
+fn descriptors_run_out() -> Outcome {
+    let supervisor = Supervisor::simple("")?;
+    let mut client = Client::new(&supervisor)?;
+    client.probe("warm", "echo here")?;
+    let before = descriptors_max(supervisor.pid())?;
+    let open = descriptors(supervisor.pid())?;
+    let highest = open.iter().max().copied().unwrap_or(0);
+    let (mut failed, mut made) = (0, 0);
+    // Each place of a start at which there may be no more of them.
+    for more in 0..40 {
+        allow_descriptors(supervisor.pid(), highest + 1 + more)?;
+        let told = client.call(request("probe", &format!("s{more}"), "echo here"));
+        match told {
+            Ok(_) => made += 1,
+            Err(status) => {
+                failed += 1;
+                let reason = client::reason(&status);
+                ensure!(status.code() == Code::Internal && reason == "INTERNAL", "with {more} more: {status:?}");
+            }
+        }
+        // Who is served already is served on.
+        let (_, receipt) = client.probe("warm", "echo here")?;
+        ensure!(receipt.start() == Start::Warm, "the warm worker is gone with {more} more");
+        allow_descriptors(supervisor.pid(), before)?;
+        supervisor.admin(&["evict", "--sub-tenant", &format!("s{more}")]).ok();
+    }
+    ensure!(failed > 0 && made > 0, "{failed} starts failed and {made} went well");
+    client.probe("after", "echo here")?;
+    // Nobody who comes while there are none is lost.
+    allow_descriptors(supervisor.pid(), 8)?;
+    let socket = supervisor.socket();
+    let late = spawn(move || -> Result<(), String> {
+        let runtime = tokio::runtime::Runtime::new().map_err(|error| error.to_string())?;
+        let mut client = runtime.block_on(client::connect(&socket))?;
+        let answer = runtime.block_on(client.invoke(request("probe", "warm", "echo late")));
+        answer.map(drop).map_err(|status| format!("{status:?}"))
+    });
+    sleep(Duration::from_millis(300));
+    allow_descriptors(supervisor.pid(), before)?;
+    late.join().map_err(|_| "the late caller panicked")??;
+    // None was kept of those that arrived of a sandbox whose others did not.
+    supervisor.admin(&["evict", "--all"]).ok();
+    let end = Instant::now() + Duration::from_secs(20);
+    while descriptors(supervisor.pid())?.len() > open.len() {
+        ensure!(Instant::now() < end, "{} descriptors, then {}", open.len(), descriptors(supervisor.pid())?.len());
+        sleep(Duration::from_millis(50));
+    }
     supervisor.stop()
 }
 
