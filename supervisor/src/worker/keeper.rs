@@ -435,6 +435,8 @@ async fn remove(
     let mut init_signal = None;
     if let Some(leaf) = worker.leaf() {
         kill(worker, leaf);
+        // After the group, so that nobody of it goes on without init. One that was moved out of its group ends by this.
+        worker.close_reports();
         if let Some(mut reaped) = reaped {
             let end = patiently(worker.id, "init to end", async {
                 loop {

@@ -488,6 +488,11 @@ impl Worker {
         self.reports.tell(what)
     }
 
+    /// Lets go of its init, once what it has said is taken in.
+    fn close_reports(&self) {
+        self.reports.close(|report| self.note(report));
+    }
+
     /// How its function's process ended, when it did and init told.
     pub fn function_end(&self) -> Option<FunctionEnd> {
         self.seen().function

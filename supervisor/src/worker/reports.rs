@@ -35,6 +35,13 @@ impl Reports {
         *self.socket() = Some(socket);
     }
 
+    /// Lets go of the socket, after what has come is given to `note`. Init ends when it sees that, in whatever group it is by
+    /// then; and with it all that is in its sandbox.
+    pub fn close(&self, note: impl Fn(InitReport)) {
+        self.take_in(note);
+        *self.socket() = None;
+    }
+
     /// Gives each report to `note` until init closes the socket, which it does only by ending.
     ///
     /// # Errors

@@ -30,6 +30,8 @@ pub const CASES: &[Case] = &[
     case("faults::host_without_descriptors_backs_nobody_off_and_health_tells", no_descriptors),
     case("faults::descriptors_that_run_out_while_a_worker_is_made_fail_that_start_alone", descriptors_run_out),
     case("faults::calls_that_lose_their_workers_with_the_nursery_are_failed_by_sublet", nursery_killed),
+    case("faults::worker_that_was_moved_out_of_its_group_ends_at_its_deadline", moved_out),
+    case("faults::group_that_cannot_be_removed_holds_nobody_up", stuck_group),
     Case {
         name: "faults::limit_above_sublets_groups_is_not_taken_for_one_of_its_own",
         needs: &[Need::V1Limits],
@@ -222,5 +224,67 @@ fn limit_above() -> Outcome {
     write(&group.join("memory.limit_in_bytes"), "-1")?;
     let verdict = verdict?;
     ensure!(verdict.level == "above" && verdict.setting.is_empty(), "{verdict:?}");
+    supervisor.stop()
+}
+
+/// Init's pid and the v2 group of the one worker there is.
+fn worker(supervisor: &Supervisor) -> Result<(Pid, PathBuf), String> {
+    let name = supervisor.admin(&["ps"])?[0]["worker"].as_str().ok_or("no worker")?.to_owned();
+    let described = supervisor.admin(&["describe", &name])?;
+    let pid = described["worker"]["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()).ok_or("no pid")?;
+    let group = described["cgroup"].as_str().ok_or_else(|| format!("no cgroup: {described}"))?;
+    Ok((Pid::from_raw(pid), PathBuf::from(group)))
+}
+
+fn moved_out() -> Outcome {
+    let supervisor = Supervisor::simple("timeout = \"2s\"")?;
+    let mut client = Client::new(&supervisor)?;
+    client.probe("s1", "echo here")?;
+    let (pid, group) = worker(&supervisor)?;
+    // As an operator with a shell would, to a group of the case's own, in every process of the worker.
+    let top = group.ancestors().find(|dir| dir.ends_with(format!("sublet-{}", supervisor.place.instance)));
+    let aside = top.ok_or("no group of the instance")?.join("aside");
+    let write = |path: &Path, text: &str| fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()));
+    fs::create_dir(&aside).map_err(|error| error.to_string())?;
+    let members = fs::read_to_string(group.join("cgroup.procs")).map_err(|error| error.to_string())?;
+    for member in members.lines() {
+        write(&aside.join("cgroup.procs"), member)?;
+    }
+    client.verdict("probe", "sleep 60000", VerdictKind::Deadline, Code::DeadlineExceeded)?;
+    let end = Instant::now() + Duration::from_secs(20);
+    while fs::exists(format!("/proc/{pid}")).unwrap_or(true) {
+        ensure!(Instant::now() < end, "the worker outlives its deadline");
+        sleep(Duration::from_millis(20));
+    }
+    crate::life::no_workers(&supervisor)?;
+    fs::remove_dir(&aside).map_err(|error| error.to_string())?;
+    client.probe("s1", "echo again")?;
+    supervisor.stop()
+}
+
+fn stuck_group() -> Outcome {
+    // A start that has to wait for the group fails by its own limit.
+    let supervisor = Supervisor::simple("start_timeout = \"3s\"")?;
+    let mut client = Client::new(&supervisor)?;
+    client.probe("s1", "echo here")?;
+    let (_, group) = worker(&supervisor)?;
+    let stuck = group.parent().ok_or("no level")?.join("stuck");
+    fs::create_dir(&stuck).map_err(|error| error.to_string())?;
+    let mut sleeper = Command::new("sleep").arg("60").spawn().map_err(|error| error.to_string())?;
+    let mut tried = || -> Outcome {
+        fs::write(stuck.join("cgroup.procs"), sleeper.id().to_string()).map_err(|error| error.to_string())?;
+        supervisor.admin(&["evict", "--all"])?;
+        crate::life::no_workers(&supervisor)?;
+        for other in ["s2", "s3"] {
+            client.probe(other, "echo here")?;
+        }
+        // The customer whose group it is is served as well.
+        client.probe("s1", "echo again")?;
+        Ok(())
+    };
+    let outcome = tried();
+    sleeper.kill().map_err(|error| error.to_string())?;
+    sleeper.wait().map_err(|error| error.to_string())?;
+    outcome?;
     supervisor.stop()
 }

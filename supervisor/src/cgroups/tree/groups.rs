@@ -9,7 +9,7 @@ use std::{
 };
 
 use sublet_proto::link::sandbox::CGROUP_POOL;
-use sublet_shim::cgroups::remove_tree;
+use sublet_shim::cgroups::{remove_tree, try_to_remove_tree};
 
 use super::{Tree, enable, make};
 use crate::cgroups::{
@@ -178,8 +178,33 @@ impl Tree {
         limits::apply(&self.at(path), limits, kill_as_one)
     }
 
+    /// The same for a level, of which an earlier one may still be there.
+    fn make_level(&self, path: &str, limits: &Limits) -> Result<(), CgroupError> {
+        for dir in self.directories(path) {
+            if !dir.is_dir() {
+                make(&dir)?;
+            }
+        }
+        limits::apply(&self.at(path), limits, false)
+    }
+
     fn remove_group(&self, path: &str) -> bool {
         self.directories(path).iter().all(|dir| remove_tree(dir).is_empty())
+    }
+
+    /// Tries to remove levels that nobody needs, those that would not go before among them. Never waits: everybody who makes a
+    /// worker would. One that somebody else has put a process into stays until that is gone, and can be used again meanwhile.
+    fn sweep(&self, unused: Vec<String>) {
+        let mut stale = self.stale.lock().unwrap_or_else(PoisonError::into_inner);
+        stale.extend(unused);
+        // From the inside out.
+        let all: Vec<String> = stale.iter().rev().cloned().collect();
+        for path in all {
+            let is_used = self.groups().contains_key(&path);
+            if is_used || self.directories(&path).iter().all(|dir| try_to_remove_tree(dir)) {
+                stale.remove(&path);
+            }
+        }
     }
 
     /// Counts a user of the level `path`, making it for the first.
@@ -189,7 +214,7 @@ impl Tree {
             group.users += 1;
             return Ok(());
         }
-        let made = self.make_group(path, &level.limits, false).and_then(|()| {
+        let made = self.make_level(path, &level.limits).and_then(|()| {
             let names: BTreeSet<&str> = (self.controllers.iter())
                 .filter(|(controller, _, unified)| *unified && *controller != Controller::CpuAcct)
                 .map(|(controller, ..)| controller.name())
@@ -197,7 +222,7 @@ impl Tree {
             enable(&Path::new(&self.dirs.unified).join(CGROUP_POOL).join(path), &names).map(drop)
         });
         if let Err(error) = made {
-            self.remove_group(path);
+            self.sweep(vec![path.to_owned()]);
             return Err(error);
         }
         let above = self.group(parent);
@@ -215,7 +240,7 @@ impl Tree {
     /// Takes a user off the level `path` and off all above it; removes those without any, and returns them.
     fn leave_levels(&self, path: &str) -> Vec<Gone> {
         let _shape = self.shape.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut gone = Vec::new();
+        let (mut gone, mut unused) = (Vec::new(), Vec::new());
         let mut path = path;
         while !path.is_empty() {
             let left = {
@@ -230,10 +255,11 @@ impl Tree {
                 // All of it, those that lived in it included: nothing runs in it any more.
                 let cpu = group.counters().and_then(|counters| counters.cpu()).unwrap_or_default();
                 gone.push(Gone { owner: group.owner, cpu });
-                self.remove_group(path);
+                unused.push(path.to_owned());
             }
             path = path.rsplit_once('/').map_or("", |(parent, _)| parent);
         }
+        self.sweep(unused);
         gone
     }
 }
