@@ -65,6 +65,13 @@ pub fn remove_tree(dir: &Path) -> Vec<String> {
     }
 }
 
+/// Tries once, without waiting. True when all of it is gone.
+pub fn try_to_remove_tree(dir: &Path) -> bool {
+    let mut left = Vec::new();
+    remove_once(dir, &mut left);
+    left.is_empty()
+}
+
 fn remove_once(dir: &Path, left: &mut Vec<String>) {
     for child in children(dir) {
         remove_once(&child, left);

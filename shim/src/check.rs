@@ -152,7 +152,7 @@ mod tests {
             cgroups: CgroupDirs::default(),
             missing_layers: vec![],
             forbid_store_bypass: false,
-            remove_at_end: vec![],
+            sockets: vec![],
         }
     }
 

@@ -23,6 +23,7 @@
 pub mod cgroups;
 pub mod check;
 pub mod counters;
+mod directory;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod init;
@@ -33,6 +34,7 @@ pub mod plan;
 pub mod program;
 pub mod runner;
 pub mod seccomp;
+pub mod shortage;
 pub mod signals;
 pub mod skeleton;
 mod sys;

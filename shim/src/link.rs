@@ -67,7 +67,8 @@ pub fn receive<T: DeserializeOwned>(socket: BorrowedFd<'_>, dont_wait: bool) -> 
     receive_into(socket, dont_wait, None)
 }
 
-/// Receives one packet and the descriptors that it carries, however many; the caller judges their number.
+/// Receives one packet and the descriptors that it carries, however many; the caller judges their number. It is none when
+/// this process may not have all of them now: its limit, or that of the host.
 ///
 /// # Errors
 /// As [`receive`], but for descriptors.
@@ -101,7 +102,10 @@ fn receive_into<T: DeserializeOwned>(
     if packet.bytes == 0 {
         return Ok(Received::Closed);
     }
-    if packet.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC) {
+    // With room for all of them, control data is cut when this process may have no more descriptors. Then they are the
+    // caller's to miss, and the message is whole.
+    let is_refused = packet.flags.contains(MsgFlags::MSG_CTRUNC) && space.is_none();
+    if packet.flags.contains(MsgFlags::MSG_TRUNC) || is_refused {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
             "packet is over its limit or carries a descriptor nobody asked for",

@@ -12,16 +12,16 @@ use std::{
 };
 
 use nix::{
-    fcntl::{AT_FDCWD, OFlag, OpenHow, openat2},
-    mount::{MsFlags, mount},
+    mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, unshare},
     sys::{
-        stat::{Mode, SFlag, makedev, mknod},
+        stat::{Mode, SFlag, fstat, makedev, mknod},
         wait::{WaitStatus, waitpid},
     },
 };
 
 use crate::{
+    directory::{made_directory, open_directory},
     plan::{FUNCTION_UID, INIT_UID},
     sys::{self, Fork},
 };
@@ -114,16 +114,23 @@ pub const MOUNT_POINTS: [&str; 4] = ["dev", "proc", "tmp", "function"];
 /// The one more of functions with a token.
 pub const TOKEN_MOUNT_POINT: &str = "run/sublet";
 
-/// Enters an own mount namespace and prepares the skeleton on a tmpfs at `scratch`.
+/// Enters an own mount namespace.
 ///
 /// # Errors
 /// The step that failed, in words.
-pub fn prepare(scratch: &Path, own_inodes: bool) -> Result<Skeleton, String> {
+pub fn enter_namespace() -> Result<(), String> {
     unshare(CloneFlags::CLONE_NEWNS).map_err(|e| format!("unshare the mount namespace: {e}"))?;
     let none = None::<&str>;
     // Slave, not private: what the operator mounts or unmounts on the host still reaches us, nothing goes back.
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none)
-        .map_err(|e| format!("make all mounts slaves: {e}"))?;
+        .map_err(|e| format!("make all mounts slaves: {e}"))
+}
+
+/// Prepares the skeleton on a tmpfs at `scratch`, which nobody sees who is not in this mount namespace.
+///
+/// # Errors
+/// The step that failed, in words.
+pub fn prepare(scratch: &Path, own_inodes: bool) -> Result<Skeleton, String> {
     mount(
         Some("sublet"),
         scratch,
@@ -156,6 +163,59 @@ pub fn prepare(scratch: &Path, own_inodes: bool) -> Result<Skeleton, String> {
     };
     fill().map_err(|e| format!("prepare the skeleton in {}: {e}", scratch.display()))?;
     Ok(skeleton)
+}
+
+/// The skeleton, and the directory of the host that it is mounted on. Whoever removes that directory takes the mount off it in
+/// every namespace (rename and umount do as well), and the skeleton must be prepared again.
+#[derive(Debug)]
+pub struct Mounted {
+    scratch: PathBuf,
+    own_inodes: bool,
+    /// Root of the tmpfs.
+    root: OwnedFd,
+    skeleton: Skeleton,
+}
+
+impl Mounted {
+    /// Prepares the skeleton.
+    ///
+    /// # Errors
+    /// The step that failed, in words.
+    pub fn new(scratch: &Path, own_inodes: bool) -> Result<Self, String> {
+        let skeleton = prepare(scratch, own_inodes)?;
+        let root = open_root(scratch)?;
+        Ok(Self { scratch: scratch.to_owned(), own_inodes, root, skeleton })
+    }
+
+    /// The parts.
+    pub const fn skeleton(&self) -> &Skeleton {
+        &self.skeleton
+    }
+
+    /// Whether the path still leads to the tmpfs.
+    fn is_there(&self) -> bool {
+        let of = |fd: &OwnedFd| fstat(fd).ok().map(|found| (found.st_dev, found.st_ino));
+        open_root(&self.scratch).is_ok_and(|found| of(&found).is_some() && of(&found) == of(&self.root))
+    }
+
+    /// Prepares it anew if it is gone. True when it was.
+    ///
+    /// # Errors
+    /// Why it cannot be, with the remedy.
+    pub fn heal(&mut self) -> Result<bool, String> {
+        if self.is_there() {
+            return Ok(false);
+        }
+        // Its directory may have been moved, and the tmpfs with it. One that is detached already is no mount any more.
+        umount2(format!("/proc/self/fd/{}", self.root.as_raw_fd()).as_str(), MntFlags::MNT_DETACH).ok();
+        made_directory(&self.scratch, 0o700)?;
+        *self = Self::new(&self.scratch.clone(), self.own_inodes)?;
+        Ok(true)
+    }
+}
+
+fn open_root(scratch: &Path) -> Result<OwnedFd, String> {
+    open_directory(scratch).map_err(|e| format!("open {}: {e}", scratch.display()))
 }
 
 fn dir(path: &Path) -> io::Result<()> {
@@ -229,12 +289,4 @@ fn fill_dev(dev: &Path) -> io::Result<()> {
         symlink(target, dev.join(name))?;
     }
     Ok(())
-}
-
-/// Opens a directory of the host by its absolute path.
-///
-/// # Errors
-/// What openat2 says.
-pub fn open_directory(path: &Path) -> nix::Result<OwnedFd> {
-    openat2(AT_FDCWD, path, OpenHow::new().flags(OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC))
 }

@@ -2,12 +2,12 @@
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use crate::config::Host;
+use crate::{config::Host, reserve};
 
 /// Open descriptors per worker: channel, control, log twice, seven files of its group; three of its sub-tenant's.
 const PER_WORKER: u64 = 14;
 /// Everything else: sockets, libraries, the runtime.
-const BASE: u64 = 256;
+const BASE: u64 = 256 + reserve::RESERVED as u64;
 
 /// Descriptors that may have to be open at one time.
 pub fn needed(host: &Host) -> u64 {

@@ -42,6 +42,7 @@ pub mod pulse;
 pub mod quota;
 pub mod recorder;
 pub mod reload;
+mod reserve;
 pub mod runner;
 pub mod serve;
 mod socket;

@@ -14,6 +14,7 @@ use std::{
 
 use nix::{
     fcntl::{FcntlArg, OFlag, SealFlag, fcntl},
+    poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         memfd::{MFdFlags, memfd_create},
         socket::{AddressFamily, Shutdown, SockFlag, SockType, shutdown, socketpair},
@@ -51,6 +52,9 @@ pub enum NurseryError {
     /// A sandbox could not be looked at.
     #[error("the nursery cannot inspect the sandbox: {0}")]
     Inspect(String),
+    /// A sandbox was made, and there was no room for its descriptors.
+    #[error("the supervisor may have no more open files: its own limit (RLIMIT_NOFILE), or the host's (fs.file-max)")]
+    NoDescriptors,
     /// It is gone.
     #[error("the nursery is gone")]
     Gone,
@@ -133,6 +137,17 @@ pub struct Sandbox {
     pub reaped: watch::Receiver<Option<InitEnd>>,
 }
 
+/// What a look at the files of the supervisor has shown.
+#[derive(Debug)]
+pub struct Places {
+    /// What is not as it was, each with the remedy.
+    pub wrong: Vec<String>,
+    /// What was gone and has been made anew.
+    pub healed: Vec<String>,
+    /// Listening sockets that were made anew, by the number of their place.
+    pub sockets: Vec<(usize, OwnedFd)>,
+}
+
 type Answer<T> = oneshot::Sender<Result<T, NurseryError>>;
 
 #[derive(Debug, Default)]
@@ -141,6 +156,9 @@ struct Waiting {
     postures: HashMap<u64, Answer<Posture>>,
     lefts: HashMap<u64, oneshot::Sender<Option<Left>>>,
     reaps: HashMap<u64, watch::Sender<Option<InitEnd>>>,
+    look: Option<oneshot::Sender<Places>>,
+    /// Sockets that were made anew and for which there was no room.
+    lost_sockets: Vec<usize>,
     stop: Option<oneshot::Sender<Vec<String>>>,
     gone: bool,
 }
@@ -209,10 +227,12 @@ impl Nursery {
             Event::Spawned { worker, pid } => {
                 let (sender, reaped) = watch::channel(None);
                 waiting.reaps.insert(worker, sender);
-                if let (Some(answer), Ok([channel, control, log])) =
-                    (waiting.spawns.remove(&worker), <[OwnedFd; 3]>::try_from(descriptors))
-                {
-                    answer.send(Ok(Sandbox { pid, channel, control, log, reaped })).ok();
+                if let Some(answer) = waiting.spawns.remove(&worker) {
+                    // Without them nobody can talk to it: it is ended by whoever asked for it, and everybody else goes on.
+                    let sandbox = <[OwnedFd; 3]>::try_from(descriptors)
+                        .map(|[channel, control, log]| Sandbox { pid, channel, control, log, reaped })
+                        .map_err(|_| NurseryError::NoDescriptors);
+                    answer.send(sandbox).ok();
                 }
             }
             Event::Refused { worker, error } => {
@@ -233,6 +253,14 @@ impl Nursery {
             Event::Reaped { worker, code, signal } => {
                 if let Some(sender) = waiting.reaps.remove(&worker) {
                     sender.send_replace(Some(InitEnd { code, signal }));
+                }
+            }
+            Event::Places { wrong, healed, sockets } => {
+                // Those that did not arrive are asked for again.
+                waiting.lost_sockets = if descriptors.len() < sockets.len() { sockets.clone() } else { Vec::new() };
+                let sockets = sockets.into_iter().zip(descriptors).collect();
+                if let Some(answer) = waiting.look.take() {
+                    answer.send(Places { wrong, healed, sockets }).ok();
                 }
             }
             Event::Stopped { left } => {
@@ -301,6 +329,24 @@ impl Nursery {
         self.ask_about(worker, &Request::AskLeft { worker }, |waiting| &mut waiting.lefts).await.ok().flatten()
     }
 
+    /// Has it look at the files of the supervisor, and make anew what is gone. One look at a time.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub async fn look(&self) -> Result<Places, NurseryError> {
+        let (sender, receiver) = oneshot::channel();
+        let lost = {
+            let mut waiting = self.waiting();
+            if waiting.gone {
+                return Err(NurseryError::Gone);
+            }
+            waiting.look = Some(sender);
+            std::mem::take(&mut waiting.lost_sockets)
+        };
+        self.ask(&Request::LookAtPlaces { lost }).await?;
+        receiver.await.map_err(|_| NurseryError::Gone)
+    }
+
     /// Ends it, and with it every sandbox and cgroup of ours. Returns what could not be removed.
     ///
     /// # Errors
@@ -320,9 +366,12 @@ impl Nursery {
         Ok(left)
     }
 
-    /// Whether it is gone.
+    /// Whether it is gone, whoever has heard of that so far. It closes its socket before its sandboxes end, so that who sees
+    /// one of them end can ask.
     pub fn is_gone(&self) -> bool {
-        *self.gone.borrow()
+        let mut watched = [PollFd::new(self.socket.get_ref().as_fd(), PollFlags::empty())];
+        let polled = poll(&mut watched, PollTimeout::ZERO);
+        self.waiting().gone || polled.is_ok() && watched[0].any().unwrap_or(true)
     }
 
     /// Returns when it is gone, for whatever reason.

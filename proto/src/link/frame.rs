@@ -37,6 +37,10 @@ pub const TOO_LARGE: u32 = u32::MAX;
 /// The `aux` of an ERROR that blames the payload: the function has not seen it.
 pub const BAD_PAYLOAD: u32 = 1;
 
+/// The `aux` of an ERROR by which a launcher says that no function has run, because something was not to be had: a process, a
+/// descriptor, memory. Whether the function's limits or the host are to blame, the supervisor finds out.
+pub const HOST_SHORTAGE: u32 = 2;
+
 /// What a frame says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -53,7 +57,7 @@ pub enum Kind {
     /// [`ENDED_BY_SIGNAL`] plus the signal's number, and [`TMP_WAS_FULL`]; from anybody else 0, or it is a violation.
     Response = 5,
     /// Function to supervisor: the handler failed and the worker is fit for further calls. Payload: what it says. `aux`:
-    /// [`BAD_PAYLOAD`] from the launcher of a `lambda` function; from anybody else 0, or it is a violation.
+    /// [`BAD_PAYLOAD`] from the launcher of a `lambda` function, [`HOST_SHORTAGE`] from that of an `exec` one; from anybody else 0, or it is a violation.
     Error = 6,
     /// Function to supervisor, for a REQUEST with [`FLAG_IN_PIECES`]: a piece of the answer. A RESPONSE, with what is left
     /// of it or nothing, or an ERROR ends it.

@@ -36,6 +36,12 @@ pub enum Request {
         /// Which.
         worker: u64,
     },
+    /// See whether the files that the supervisor lives by are still there, and make anew what is gone. Answered by
+    /// [`Event::Places`].
+    LookAtPlaces {
+        /// Sockets that were made anew and have not arrived, by their number.
+        lost: Vec<usize>,
+    },
     /// End every sandbox, remove the cgroups, exit. Answered by [`Event::Stopped`].
     Stop,
 }
@@ -87,6 +93,15 @@ pub enum Event {
         code: Option<i32>,
         /// Signal that ended init, when one did.
         signal: Option<i32>,
+    },
+    /// What the look at the files has shown.
+    Places {
+        /// What is not as it was and could not be made anew, each with the remedy.
+        wrong: Vec<String>,
+        /// What was gone and has been made anew, since the last look.
+        healed: Vec<String>,
+        /// Which of [`NurseryConfig::sockets`] listen anew. Their descriptors are attached, in this order.
+        sockets: Vec<usize>,
     },
     /// Everything is gone; the nursery exits now.
     Stopped {
@@ -173,6 +188,8 @@ pub enum InitReport {
         step: String,
         /// Why.
         error: String,
+        /// Whether the host lacks what it takes: see `sublet_shim::shortage`.
+        is_shortage: bool,
     },
     /// The filter refused a system call; sent for the first 16 different ones of the start and of each call.
     SyscallRefused {

@@ -183,8 +183,21 @@ pub struct NurseryConfig {
     pub missing_layers: Vec<Layer>,
     /// Whether functions run without speculative store bypass.
     pub forbid_store_bypass: bool,
-    /// Sockets it removes when it ends: the supervisor, which bound them, has no right to by then.
-    pub remove_at_end: Vec<String>,
+    /// The supervisor's sockets.
+    pub sockets: Vec<SocketPlace>,
+}
+
+/// Where the supervisor listens. Once it has given up root it can neither bind there again nor remove it: the nursery does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SocketPlace {
+    /// The setting that names it, for people.
+    pub setting: String,
+    /// Absolute path on the host.
+    pub path: String,
+    /// Who may connect.
+    pub mode: u32,
+    /// Its group; none: root's.
+    pub gid: Option<u32>,
 }
 
 /// The cgroup directories of one supervisor. All were made by it, and all are removed when it ends.

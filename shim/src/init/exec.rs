@@ -21,13 +21,16 @@ use nix::{
     unistd::{Pid, pipe2},
 };
 use sublet_proto::link::{
-    frame::{ENDED_BY_SIGNAL, FLAG_IN_PIECES, Header, Kind, TMP_WAS_FULL, TOO_LARGE},
+    frame::{ENDED_BY_SIGNAL, FLAG_IN_PIECES, HOST_SHORTAGE, Header, Kind, TMP_WAS_FULL, TOO_LARGE},
     sandbox::SandboxSpec,
     token::{TOKEN_FD, TOKEN_FILE},
 };
 
 use super::{channel::Channel, child::EXEC_FAILED};
-use crate::sys::{self, Child, Fork};
+use crate::{
+    shortage::is_shortage,
+    sys::{self, Child, Fork},
+};
 
 /// Largest piece of an answer: what a pipe holds.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -52,7 +55,9 @@ pub fn serve(channel: Channel, spec: &SandboxSpec, arguments: &[CString], enviro
             }
             Ok(Outcome::TooLarge) => channel.send_header(Header { length: TOO_LARGE, ..reply })?,
             Err(error) => {
-                channel.send(Header { kind: Kind::Error, ..reply }, format!("start the program: {error}").as_bytes())?
+                let aux = if is_shortage(&error) { HOST_SHORTAGE } else { 0 };
+                let header = Header { kind: Kind::Error, aux, ..reply };
+                channel.send(header, format!("start the program: {error}").as_bytes())?
             }
         }
     }

@@ -22,7 +22,7 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 use sublet_proto::link::{
-    frame::{Header, Kind},
+    frame::{HOST_SHORTAGE, Header, Kind},
     sandbox::{Protocol, SandboxSpec},
     step::StepId,
 };
@@ -38,6 +38,7 @@ use crate::{
     plan::{FUNCTION_UID, LauncherStep},
     program,
     seccomp::Filters,
+    shortage::is_shortage,
     signals,
     sys::{self, Speculation},
 };
@@ -58,6 +59,8 @@ pub enum FromLauncher {
         step: String,
         /// Why.
         error: String,
+        /// Whether the host lacks what it takes.
+        is_shortage: bool,
     },
 }
 
@@ -96,13 +99,18 @@ pub fn run(birth: Birth<'_>, init: OwnedFd) -> ! {
 impl Launcher<'_> {
     /// Reports the step and ends.
     fn fail(&self, step: &LauncherStep, error: &io::Error) -> ! {
+        let is_shortage = is_shortage(error);
         let (id, step, error) = (step.id(), step.to_string(), error.to_string());
         match (&self.init, self.channel) {
             // Init ends the sandbox when it hears this; when it cannot hear, it is gone already.
-            (Some(init), _) => drop(link::send(init.as_fd(), &FromLauncher::StepFailed { id, step, error }, &[])),
+            (Some(init), _) => {
+                drop(link::send(init.as_fd(), &FromLauncher::StepFailed { id, step, error, is_shortage }, &[]))
+            }
             // Init has let go of us: tell the supervisor itself.
             (None, Some(channel)) => {
-                drop(Channel::new(channel).send(Header::bare(Kind::Error), format!("{step}: {error}").as_bytes()))
+                let aux = if is_shortage { HOST_SHORTAGE } else { 0 };
+                let header = Header { aux, ..Header::bare(Kind::Error) };
+                drop(Channel::new(channel).send(header, format!("{step}: {error}").as_bytes()));
             }
             // Init sees our end.
             (None, None) => {}

@@ -50,6 +50,7 @@ use crate::{
     counters, link,
     plan::{HOST_NAME, INIT_UID, InitStep, OOM_SCORE_ADJ, Plan},
     seccomp::Filters,
+    shortage::is_shortage,
     skeleton::Skeleton,
     sys::Fork,
 };
@@ -165,7 +166,9 @@ fn give_up_rights(filters: &Filters, kept: &OfInit) -> io::Result<SignalFd> {
 
 /// Reports the step and ends the sandbox.
 fn fail(control: &OwnedFd, step: &InitStep, error: &io::Error) -> ! {
-    let report = InitReport::StepFailed { id: step.id(), step: step.to_string(), error: error.to_string() };
+    let is_shortage = is_shortage(error);
+    let report =
+        InitReport::StepFailed { id: step.id(), step: step.to_string(), error: error.to_string(), is_shortage };
     // When even this cannot be sent, the supervisor sees the end of the process and says that.
     drop(link::send(control.as_fd(), &report, &[]));
     crate::sys::exit_now(1)

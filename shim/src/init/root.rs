@@ -20,6 +20,7 @@ use sublet_proto::link::sandbox::Root;
 
 use crate::{
     plan::{FUNCTION_UID, INIT_UID, TOKEN_MOUNT_BYTES, TOKEN_MOUNT_INODES},
+    shortage::is_shortage,
     skeleton::{MOUNT_POINTS, Skeleton, TOKEN_MOUNT_POINT},
     sys,
 };
@@ -155,5 +156,9 @@ fn plain_directory_below(root: BorrowedFd<'_>, name: &str) -> io::Result<OwnedFd
 
 fn named(error: nix::Error, what: &str) -> io::Error {
     let error = io::Error::from(error);
+    if is_shortage(&error) {
+        // No path is to blame, and the number must not be lost.
+        return error;
+    }
     io::Error::new(error.kind(), format!("{what}: {error}"))
 }

@@ -67,8 +67,8 @@ pub fn run(Ports { control, launcher, children, token }: &Ports, pid: Pid, kill_
                     Ok(link::Received::Message(FromLauncher::Listener, mut descriptors)) => {
                         listener = descriptors.pop()
                     }
-                    Ok(link::Received::Message(FromLauncher::StepFailed { id, step, error }, _)) => {
-                        report(control.as_fd(), &InitReport::StepFailed { id, step, error });
+                    Ok(link::Received::Message(FromLauncher::StepFailed { id, step, error, is_shortage }, _)) => {
+                        report(control.as_fd(), &InitReport::StepFailed { id, step, error, is_shortage });
                         sys::exit_now(1);
                     }
                     Ok(link::Received::Nothing) => {}

@@ -65,7 +65,7 @@ pub fn make(nursery: &Nursery, spec: &SandboxSpec) -> Result<Born, String> {
     let (log, child_log) = pipe()?;
     let (child_gate, gate) = pipe()?;
     let null = nursery.null.try_clone().map_err(|e| format!("copy /dev/null: {e}"))?;
-    let dev = nursery.skeleton.new_dev().map_err(|e| format!("make /dev: {e}"))?;
+    let dev = nursery.skeleton.skeleton().new_dev().map_err(|e| format!("make /dev: {e}"))?;
     let mut child = None;
     for step in plan.of_nursery() {
         match step {
@@ -77,7 +77,7 @@ pub fn make(nursery: &Nursery, spec: &SandboxSpec) -> Result<Born, String> {
                         spec,
                         plan: &plan,
                         filters: &nursery.filters,
-                        skeleton: &nursery.skeleton,
+                        skeleton: nursery.skeleton.skeleton(),
                         v1_tasks,
                         gate: Some(child_gate),
                         control: child_control,

@@ -6,6 +6,7 @@
 //! that is done.
 
 mod born;
+mod places;
 pub(crate) mod posture;
 mod teardown;
 
@@ -31,14 +32,15 @@ use sublet_proto::link::{
     sandbox::{CGROUP_POOL, Layer, NurseryConfig, SandboxSpec},
 };
 
+use self::places::Places;
 pub use self::posture::status;
 use crate::{
-    check,
+    check, directory,
     keyring::NURSERY_KEY,
     link,
     seccomp::Filters,
     signals,
-    skeleton::{self, Skeleton},
+    skeleton::{self, Mounted},
     sys,
 };
 
@@ -69,7 +71,9 @@ fn os(what: &'static str) -> impl Fn(io::Error) -> NurseryError {
 /// What the nursery knows once it is configured.
 struct Nursery {
     config: NurseryConfig,
-    skeleton: Skeleton,
+    skeleton: Mounted,
+    /// What was made anew and is to be told at the next look.
+    healed: Vec<String>,
     filters: Filters,
     pool: OwnedFd,
     v1_pools: Vec<OwnedFd>,
@@ -100,7 +104,7 @@ pub fn run() -> Result<(), NurseryError> {
     // A supervisor that was taken over could send one whose closing takes as long as it likes, and hold the clean-up up.
     link::refuse_descriptors(socket.as_fd()).map_err(os("refuse the supervisor's descriptors"))?;
     // The supervisor passes nothing else on. Held for as long as this process lives.
-    let _locks: Vec<OwnedFd> = (FIRST_LOCK_FD..).map_while(|raw| sys::inherited_fd(raw).ok()).collect();
+    let locks: Vec<OwnedFd> = (FIRST_LOCK_FD..).map_while(|raw| sys::inherited_fd(raw).ok()).collect();
     // Ctrl-C in a terminal goes to the whole group; the supervisor decides when we end.
     nix::unistd::setsid().map_err(|e| os("start a session")(e.into()))?;
     prctl::set_name(c"sublet-nursery").map_err(|e| os("set the process name")(e.into()))?;
@@ -112,17 +116,18 @@ pub fn run() -> Result<(), NurseryError> {
     let children = SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
         .map_err(|e| os("open a signalfd")(e.into()))?;
     let Some(config) = await_configuration(&socket)? else { return Ok(()) };
+    let mut places = Places::new(&config, locks.first());
     let mut nursery = match Nursery::new(config.clone()) {
         Ok(nursery) => nursery,
         Err(error) => {
             link::send(socket.as_fd(), &Event::ConfigureFailed { error }, &[]).map_err(os("answer the supervisor"))?;
-            teardown::remove(&config);
+            teardown::remove(&config, &places);
             return Ok(());
         }
     };
-    let served =
-        link::send(socket.as_fd(), &Event::Configured, &[]).and_then(|()| nursery.serve(socket.as_fd(), &children));
-    let left = teardown::remove(&nursery.config);
+    let served = link::send(socket.as_fd(), &Event::Configured, &[])
+        .and_then(|()| nursery.serve(socket.as_fd(), &children, &mut places));
+    let left = teardown::remove(&nursery.config, &places);
     // The supervisor waits for the answer, and whoever reads standard error may not read: so it comes first.
     let ended = match served {
         Ok(Stop::Asked) => {
@@ -167,11 +172,12 @@ impl Nursery {
         sys::join_new_session_keyring().map_err(|e| format!("start a session keyring: {e}"))?;
         sys::add_session_key(NURSERY_KEY).map_err(|e| format!("put a key into the session keyring: {e}"))?;
         let own_inodes = !config.missing_layers.contains(&Layer::Inodes);
-        let skeleton = skeleton::prepare(Path::new(&config.scratch_dir), own_inodes)?;
+        skeleton::enter_namespace()?;
+        let skeleton = Mounted::new(Path::new(&config.scratch_dir), own_inodes)?;
         let filters = Filters::compile(own_inodes).map_err(|e| e.to_string())?;
         let open = |dir: &str| -> Result<OwnedFd, String> {
             let path = Path::new(dir).join(CGROUP_POOL);
-            skeleton::open_directory(&path).map_err(|e| format!("open {}: {e}", path.display()))
+            directory::open_directory(&path).map_err(|e| format!("open {}: {e}", path.display()))
         };
         Ok(Self {
             pool: open(&config.cgroups.unified)?,
@@ -180,12 +186,13 @@ impl Nursery {
             relays_streams: !link::can_refuse_descriptors(),
             config,
             skeleton,
+            healed: Vec::new(),
             filters,
             sandboxes: BTreeMap::new(),
         })
     }
 
-    fn serve(&mut self, socket: BorrowedFd<'_>, children: &SignalFd) -> io::Result<Stop> {
+    fn serve(&mut self, socket: BorrowedFd<'_>, children: &SignalFd, places: &mut Places) -> io::Result<Stop> {
         loop {
             let mut watched =
                 [PollFd::new(socket, PollFlags::POLLIN), PollFd::new(children.as_fd(), PollFlags::POLLIN)];
@@ -211,6 +218,10 @@ impl Nursery {
                         let left = self.sandboxes.get(&worker).and_then(|sandbox| self.left(sandbox));
                         send(socket, &Event::Left { worker, left }, &[])?;
                     }
+                    Ok(link::Received::Message(Request::LookAtPlaces { lost }, _)) => {
+                        places.lose(&lost);
+                        self.look(socket, places)?;
+                    }
                     Ok(link::Received::Message(Request::Stop, _)) => return Ok(Stop::Asked),
                     Ok(link::Received::Closed) => return Ok(Stop::Abandoned),
                     Ok(link::Received::Nothing) => {}
@@ -229,7 +240,10 @@ impl Nursery {
         let made = if self.sandboxes.contains_key(&worker) {
             Err(check::Refusal::WorkerExists { worker }.to_string())
         } else {
-            check::check(&self.config, spec, &slots).map_err(|e| e.to_string()).and_then(|()| born::make(self, spec))
+            check::check(&self.config, spec, &slots)
+                .map_err(|e| e.to_string())
+                .and_then(|()| self.heal_skeleton())
+                .and_then(|()| born::make(self, spec))
         };
         match made {
             Ok(born) => {
@@ -242,6 +256,26 @@ impl Nursery {
             }
             Err(error) => send(socket, &Event::Refused { worker, error }, &[]),
         }
+    }
+
+    /// Without it no sandbox can be made.
+    fn heal_skeleton(&mut self) -> Result<(), String> {
+        let scratch = &self.config.scratch_dir;
+        let healed = self.skeleton.heal().map_err(|error| format!("what sandboxes are made of is gone: {error}"))?;
+        if healed {
+            self.healed
+                .push(format!("{scratch} was gone, and with it what sandboxes are made of; it has been made anew"));
+        }
+        Ok(())
+    }
+
+    fn look(&mut self, socket: BorrowedFd<'_>, places: &mut Places) -> io::Result<()> {
+        let places::Look { mut wrong, healed, sockets } = places.look();
+        wrong.extend(self.heal_skeleton().err());
+        let healed = healed.into_iter().chain(std::mem::take(&mut self.healed)).collect();
+        let descriptors: Vec<BorrowedFd<'_>> = sockets.iter().map(|(_, listener)| listener.as_fd()).collect();
+        let sockets = sockets.iter().map(|(number, _)| *number).collect();
+        send(socket, &Event::Places { wrong, healed, sockets }, &descriptors)
     }
 
     fn group(&self, sandbox: &Sandbox) -> PathBuf {

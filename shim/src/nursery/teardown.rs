@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    os::unix::fs::FileTypeExt,
     path::Path,
     thread::sleep,
     time::{Duration, Instant},
@@ -14,6 +13,7 @@ use nix::{
 };
 use sublet_proto::link::sandbox::{CGROUP_POOL, CGROUP_RUNNER, NurseryConfig};
 
+use super::places::Places;
 use crate::cgroups;
 
 /// How long children that were killed may take to end. One that somebody has moved out of the pool was not killed, and one
@@ -37,7 +37,7 @@ fn reap_all(patience: Duration) -> bool {
 
 /// Kills everything in the pool and in the runner's group, reaps it, gives supervisor and nursery back to where they came from and removes every
 /// cgroup and the sockets. Returns what would not go.
-pub fn remove(config: &NurseryConfig) -> Vec<String> {
+pub(super) fn remove(config: &NurseryConfig, places: &Places) -> Vec<String> {
     let dirs = &config.cgroups;
     let mut left = Vec::new();
     let unified = Path::new(&dirs.unified);
@@ -75,14 +75,7 @@ pub fn remove(config: &NurseryConfig) -> Vec<String> {
     for dir in dirs.v1.iter().map(Path::new).chain([unified]) {
         left.extend(cgroups::remove_tree(dir));
     }
-    for path in &config.remove_at_end {
-        // A socket and nothing else: whatever took its place since is not ours.
-        if fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket())
-            && let Err(error) = fs::remove_file(path)
-        {
-            left.push(format!("{path}: {error}"));
-        }
-    }
+    left.extend(places.remove_sockets());
     left
 }
 

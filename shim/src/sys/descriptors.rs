@@ -24,6 +24,9 @@ const FIRST: RawFd = 3;
 /// Numbers below this one are given out by [`keep_only`] and [`Child::exec`].
 const LIFTED: RawFd = 10;
 
+/// Bytes of a control message's header.
+const CONTROL_HEADER_BYTES: usize = size_of::<usize>() + 2 * size_of::<i32>();
+
 /// Takes ownership of a descriptor that this process was started with, and sets its close-on-exec flag.
 ///
 /// That flag is how such a descriptor is known: execve(2) leaves only those open that are without it, and everything that
@@ -170,10 +173,15 @@ pub fn receive(
     flags: MsgFlags,
 ) -> nix::Result<Packet> {
     let mut slices = [IoSliceMut::new(buffer)];
-    let message = recvmsg::<()>(socket.as_raw_fd(), &mut slices, space, flags)?;
+    let mut space = space;
+    let message = recvmsg::<()>(socket.as_raw_fd(), &mut slices, space.as_deref_mut(), flags)?;
+    let (bytes, flags) = (message.bytes, message.flags);
     let mut descriptors = Vec::new();
-    // Otherwise there was no room for any; with room for all of them the kernel has nothing to cut.
-    if !message.flags.contains(MsgFlags::MSG_CTRUNC) {
+    if flags.contains(MsgFlags::MSG_CTRUNC) {
+        // There was no room for any; or this process may have no more of them. Then some may be here all the same, which are of
+        // no use without the others.
+        drop(space.as_deref().map(some_arrived));
+    } else {
         for control in message.cmsgs()? {
             if let ControlMessageOwned::ScmRights(raw) = control {
                 // WHY UNSAFE: nix hands received descriptors over as numbers.
@@ -182,7 +190,27 @@ pub fn receive(
             }
         }
     }
-    Ok(Packet { bytes: message.bytes, flags: message.flags, descriptors })
+    Ok(Packet { bytes, flags, descriptors })
+}
+
+/// The descriptors that are there of a message whose others could not be taken. The kernel says how many it has put into
+/// `control`, which was zeros, and puts in nothing when there was none.
+fn some_arrived(control: &[u8]) -> Vec<OwnedFd> {
+    // WHY UNSAFE: the kernel hands them over as numbers.
+    // SAFETY: it has installed them for this message, whose control data nobody else looks at.
+    arrived(control).into_iter().map(|raw| unsafe { OwnedFd::from_raw_fd(raw) }).collect()
+}
+
+fn arrived(control: &[u8]) -> Vec<RawFd> {
+    let Some((length, rest)) = control.split_first_chunk() else { return Vec::new() };
+    let Some((level, rest)) = rest.split_first_chunk() else { return Vec::new() };
+    let Some((kind, descriptors)) = rest.split_first_chunk() else { return Vec::new() };
+    if (i32::from_ne_bytes(*level), i32::from_ne_bytes(*kind)) != (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
+        return Vec::new();
+    }
+    let bytes = usize::from_ne_bytes(*length).saturating_sub(CONTROL_HEADER_BYTES).min(descriptors.len());
+    let (numbers, _) = descriptors[..bytes].as_chunks();
+    numbers.iter().map(|number| RawFd::from_ne_bytes(*number)).collect()
 }
 
 /// Makes tokio watch a descriptor for input until it is dropped. Must be called inside a tokio runtime.
@@ -282,5 +310,19 @@ mod tests {
                 nix::sys::wait::waitpid(pid, None).unwrap();
             }
         }
+    }
+
+    #[test]
+    fn descriptors_that_came_before_there_was_no_room_are_known() {
+        let control = |length: usize, kind: i32| {
+            let head = [&length.to_ne_bytes()[..], &libc::SOL_SOCKET.to_ne_bytes(), &kind.to_ne_bytes()].concat();
+            [head, [7_i32, 9, 0, 0].iter().flat_map(|number| number.to_ne_bytes()).collect()].concat()
+        };
+        assert_eq!(arrived(&control(CONTROL_HEADER_BYTES + 8, libc::SCM_RIGHTS)), [7, 9]);
+        assert_eq!(arrived(&control(CONTROL_HEADER_BYTES, libc::SCM_RIGHTS)), [0; 0]);
+        assert_eq!(arrived(&control(CONTROL_HEADER_BYTES + 8, libc::SCM_CREDENTIALS)), [0; 0]);
+        assert_eq!(arrived(&[0; 64]), [0; 0], "nothing was put in");
+        assert_eq!(arrived(&[]), [0; 0]);
+        assert_eq!(arrived(&control(usize::MAX, libc::SCM_RIGHTS)).len(), 4, "never more than there is");
     }
 }

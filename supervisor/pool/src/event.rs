@@ -51,6 +51,8 @@ pub enum Event {
     StartFailed {
         /// Which.
         worker: WorkerId,
+        /// Whose fault it is.
+        blame: Blame,
     },
     /// The driver holds the reply of a lease.
     Answered {
@@ -131,6 +133,15 @@ pub enum Event {
     Undrain,
     /// [`crate::Pool::next_wakeup`] has passed.
     Timer,
+}
+
+/// Whose fault it is that a worker could not be started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// Its function's, or its sub-tenant's: a key whose workers keep failing backs off.
+    Theirs,
+    /// The host's or sublet's: nobody is refused a call for it.
+    Ours,
 }
 
 /// Which workers an operator means.
@@ -264,7 +275,7 @@ pub enum End {
         /// With this worker.
         worker: Option<WorkerId>,
     },
-    /// Its worker ended without an answer.
+    /// Its worker ended without an answer. That may have been a while ago, when the call was to be given to another.
     WorkerDied {
         /// Which.
         worker: WorkerId,
@@ -274,7 +285,8 @@ pub enum End {
         /// Which.
         worker: WorkerId,
     },
-    /// It was not accepted.
+    /// It was not accepted; or it was, and no function has seen it, and it is not served any more: of a drain, or because its
+    /// key backs off.
     Refused(Refusal),
     /// An operator took its worker away.
     Evicted {

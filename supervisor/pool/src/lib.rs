@@ -38,7 +38,8 @@ mod virtual_clock;
 
 pub use breaker::{BACKOFF_FIRST, BACKOFF_MAX, FAILURES_BEFORE_BACKOFF};
 pub use event::{
-    Action, CallId, End, Event, KillReason, LeaseId, LimitLevel, Refusal, Selector, Stage, Start, WarmRefusal, WorkerId,
+    Action, Blame, CallId, End, Event, KillReason, LeaseId, LimitLevel, Refusal, Selector, Stage, Start, WarmRefusal,
+    WorkerId,
 };
 pub use key::{FunctionId, LabelError, PoolKey, SUB_TENANT_MAX_BYTES, SubTenant, TenantId};
 pub use policy::{FunctionPolicy, HostPolicy, SubTenantPolicy, TenantPolicy};

@@ -131,6 +131,9 @@ pub struct KeyRecord {
     /// Places promised to it.
     pub rooms: u32,
     pub breaker: Breaker,
+    /// Starts that the host has failed. They hold up what is made ahead of calls, so that it is not tried over and over, and
+    /// no call.
+    pub host_faults: Breaker,
     /// Workers kept always, and workers asked for once.
     pub minimum: u32,
     pub warm_target: u32,
@@ -316,6 +319,6 @@ pub struct Call {
     pub key: u32,
     pub deadline: Tick,
     pub place: Place,
-    /// Its worker died once already.
-    pub is_retry: bool,
+    /// The worker that died with it, when one did.
+    pub died_with: Option<WorkerId>,
 }

@@ -4,7 +4,7 @@
 use std::fs;
 
 use super::{
-    limits::{Directories, Knob, Limits},
+    limits::{Knob, Limits},
     oom::OomCount,
     tree::Tree,
 };
@@ -20,6 +20,8 @@ pub enum Level {
     Tenant,
     /// All workers of this host.
     Host,
+    /// A group above sublet's own, or the host itself: which, it does not know.
+    Above,
 }
 
 impl Level {
@@ -30,6 +32,7 @@ impl Level {
             Self::SubTenant => "sub-tenant",
             Self::Tenant => "tenant",
             Self::Host => "host",
+            Self::Above => "above",
         }
     }
 }
@@ -39,7 +42,7 @@ impl Level {
 pub struct Bite {
     /// Whose.
     pub level: Level,
-    /// What it was; none where it is the host's own and was not set.
+    /// What it was; none where it was not set, or is not known.
     pub limit: Option<u64>,
     /// The most that was seen in the group; none where that is not known.
     pub seen: Option<u64>,
@@ -59,28 +62,30 @@ impl Tree {
         let bit = levels(leaf).find(|(_, path)| count(path).is_some_and(|count| count.explains()));
         let bit =
             bit.or_else(|| levels(leaf).find(|(_, path)| count(path).is_some_and(|count| count.explained_lately())));
-        // What no group of ours explains: on v1 the worker's own limit, on v2 memory that the whole host was short of.
         let own_by_rest = count(leaf).is_none_or(|count| count.is_rest());
-        let rest = if own_by_rest { (Level::Worker, leaf) } else { (Level::Host, "") };
-        let (level, path) = bit.unwrap_or(rest);
-        let files = ("memory.peak", "memory.max_usage_in_bytes");
-        self.bite(level, path, Knob::MemoryMax, files, |limits| limits.memory_max)
+        let bit = bit.or_else(|| own_by_rest.then_some((Level::Worker, leaf))).map(|(level, path)| {
+            let files = ("memory.peak", "memory.max_usage_in_bytes");
+            self.bite(level, path, Knob::MemoryMax, files, |limits| limits.memory_max)
+        });
+        unless_above(bit)
     }
 
-    /// Whose limit of processes it was that a fork of this worker was refused by: the one with the least room left, and
-    /// of equals the nearest.
+    /// Whose limit of processes it was that a fork of this worker was refused by.
     pub fn pids_bite(&self, leaf: &str) -> Bite {
         let all = levels(leaf).map(|(level, path)| {
-            self.bite(level, path, Knob::PidsMax, ("pids.peak", "pids.peak"), |limits| limits.pids_max)
+            let files = ("pids.peak", "pids.peak");
+            let bite = self.bite(level, path, Knob::PidsMax, files, |limits| limits.pids_max);
+            let has_peak = self.peak(path, Knob::PidsMax, files).is_some();
+            (bite, has_peak)
         });
-        let room = |bite: &Bite| match (bite.limit, bite.seen) {
-            (Some(limit), Some(seen)) => limit.saturating_sub(seen),
-            // Without a peak (Linux before 6.12) the nearest limit is the likeliest.
-            (Some(_), None) => 0,
-            (None, _) => u64::MAX,
-        };
-        let least = all.min_by_key(|bite| (room(bite), bite.level));
-        least.unwrap_or(Bite { level: Level::Worker, limit: None, seen: None })
+        least_room(&all.collect::<Vec<_>>())
+    }
+
+    /// The most that was in a group, where the kernel keeps it.
+    fn peak(&self, path: &str, knob: Knob, (peak_v2, peak_v1): (&str, &str)) -> Option<u64> {
+        let directories = self.directories_of(path);
+        let (_, dir, unified) = directories.iter().find(|(controller, ..)| *controller == knob.controller())?;
+        fs::read_to_string(dir.join(if *unified { peak_v2 } else { peak_v1 })).ok()?.trim().parse().ok()
     }
 
     fn bite(
@@ -88,16 +93,12 @@ impl Tree {
         level: Level,
         path: &str,
         knob: Knob,
-        (peak_v2, peak_v1): (&str, &str),
+        peak_files: (&str, &str),
         of: impl Fn(&Limits) -> Option<u64>,
     ) -> Bite {
-        let peak = |directories: &Directories| {
-            let (_, dir, unified) = directories.iter().find(|(controller, ..)| *controller == knob.controller())?;
-            fs::read_to_string(dir.join(if *unified { peak_v2 } else { peak_v1 })).ok()?.trim().parse().ok()
-        };
         let limit =
             if path.is_empty() { of(&self.pool_limits()) } else { self.group(path).and_then(|g| of(&g.limits)) };
-        Bite { level, limit, seen: peak(&self.directories_of(path)).or_else(|| self.used(path, knob)) }
+        Bite { level, limit, seen: self.peak(path, knob, peak_files).or_else(|| self.used(path, knob)) }
     }
 
     fn oom_count(&self, path: &str) -> Option<std::sync::Arc<OomCount>> {
@@ -105,9 +106,71 @@ impl Tree {
     }
 }
 
+/// Memory that the kernel may ask for at once: what fails a group that has less than this left.
+const ASKED_AT_ONCE_BYTES: u64 = 1 << 20;
+
+/// The limit that a death is put down to, if it is one and was ever reached: on v1 groups hear of the limits above them as well.
+fn unless_above(bit: Option<Bite>) -> Bite {
+    let was_reached = |bite: &Bite| match (bite.limit, bite.seen) {
+        (Some(limit), Some(seen)) => seen.saturating_add(ASKED_AT_ONCE_BYTES) >= limit,
+        (Some(_), None) => true,
+        (None, _) => false,
+    };
+    bit.filter(was_reached).unwrap_or(Bite { level: Level::Above, limit: None, seen: None })
+}
+
+/// Of the limits that a fork may have been refused by, each with whether the most that was in its group is known, the one that
+/// had the least room left, and of equals the nearest. None of ours where all are known to have had room at all times.
+fn least_room(all: &[(Bite, bool)]) -> Bite {
+    let room = |bite: &Bite| match (bite.limit, bite.seen) {
+        (Some(limit), Some(seen)) => limit.saturating_sub(seen),
+        // Nothing is known of it: the nearest limit is the likeliest.
+        (Some(_), None) => 0,
+        (None, _) => u64::MAX,
+    };
+    let limited = all.iter().filter(|(bite, _)| bite.limit.is_some());
+    let had_room = limited.clone().all(|(bite, has_peak)| *has_peak && room(bite) > 0);
+    let least =
+        if had_room { None } else { limited.map(|(bite, _)| *bite).min_by_key(|bite| (room(bite), bite.level)) };
+    least.unwrap_or(Bite { level: Level::Above, limit: None, seen: None })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn death_is_put_down_to_a_limit_that_is_set_and_was_reached() {
+        let bite = |level, limit, seen| Bite { level, limit, seen };
+        let full = Some(64 << 20);
+        for own in [
+            bite(Level::Worker, full, full),
+            bite(Level::Tenant, full, Some((63 << 20) + 1)),
+            bite(Level::Worker, full, None),
+        ] {
+            assert_eq!(unless_above(Some(own)), own);
+        }
+        for other in [Some(bite(Level::Worker, full, Some(20 << 20))), Some(bite(Level::Host, None, full)), None] {
+            assert_eq!(unless_above(other).level, Level::Above);
+        }
+    }
+
+    #[test]
+    fn fork_was_refused_by_the_limit_without_room_and_by_none_of_ours_where_all_had_some() {
+        let bite = |level, limit, seen| Bite { level, limit, seen };
+        let worker = |seen| (bite(Level::Worker, Some(16), Some(seen)), true);
+        let sub_tenant = |seen| (bite(Level::SubTenant, Some(20), Some(seen)), true);
+        let host = (bite(Level::Host, None, Some(500)), true);
+        assert_eq!(least_room(&[worker(16), sub_tenant(20), host]).level, Level::Worker);
+        assert_eq!(least_room(&[worker(15), sub_tenant(20), host]).level, Level::SubTenant);
+        let above = bite(Level::Above, None, None);
+        assert_eq!(least_room(&[worker(15), sub_tenant(19), host]), above);
+        assert_eq!(least_room(&[host]), above);
+        // Before Linux 6.12 only what is there now is known, and it may have been more.
+        let now = (bite(Level::Worker, Some(16), Some(3)), false);
+        assert_eq!(least_room(&[now, sub_tenant(19), host]).level, Level::SubTenant);
+        assert_eq!(least_room(&[now, host]).level, Level::Worker);
+    }
 
     #[test]
     fn levels_are_named_from_the_worker_up() {

@@ -10,6 +10,7 @@ use std::{
 
 use super::reading::Reading;
 use super::{CgroupError, counters::Counters, host::Controller, limits::Directories};
+use crate::reserve::with_reserve;
 
 /// Longest that is read of a file of events: a dozen short lines.
 const EVENTS_MAX_BYTES: usize = 512;
@@ -105,12 +106,12 @@ impl Leaf {
     /// # Errors
     /// What the write says; a group that is gone is none.
     pub fn kill(&self) -> io::Result<()> {
-        sublet_shim::cgroups::kill(&self.unified)
+        with_reserve(|| sublet_shim::cgroups::kill(&self.unified))
     }
 
     /// Whether a living process is in the group.
     pub fn is_populated(&self) -> bool {
-        sublet_shim::cgroups::is_populated(&self.unified).unwrap_or(true)
+        with_reserve(|| sublet_shim::cgroups::is_populated(&self.unified)).unwrap_or(true)
     }
 
     /// The file that counts how often its own memory limit bit; v2 only.

@@ -257,7 +257,7 @@ pub fn health(socket: &Path, json: bool) -> Result<(), Failed> {
         let not_serving = |part: &NotServing| json!({ "service": part.service, "why": part.why });
         let mut value = json!({
             "status": found.status, "not_serving": found.not_serving.iter().map(not_serving).collect::<Vec<_>>(),
-            "degraded": found.degraded, "host": facts_value(&found.host),
+            "troubles": found.troubles, "degraded": found.degraded, "host": facts_value(&found.host),
         });
         for (name, number) in numbers {
             value[name] = number.into();
@@ -278,6 +278,9 @@ pub fn health(socket: &Path, json: bool) -> Result<(), Failed> {
             printable::line(service),
             printable::line(&part.why)
         ))?;
+    }
+    for trouble in &found.troubles {
+        output::say(format_args!("  {:<22} {}", "trouble", printable::line(trouble)))?;
     }
     for (name, number) in numbers {
         output::say(format_args!("  {:<22} {number}", name.replace('_', " ")))?;

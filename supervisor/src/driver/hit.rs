@@ -54,6 +54,8 @@ impl Scope {
             Level::SubTenant => LevelPath::Id(tenant, self.label.as_str().to_owned()),
             Level::Tenant => LevelPath::Tenant(tenant),
             Level::Host => LevelPath::Host,
+            // None of ours.
+            Level::Above => return String::new(),
         };
         config.setting(&path, key)
     }

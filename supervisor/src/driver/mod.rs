@@ -368,7 +368,7 @@ impl Driver {
         let (id, what) = match event {
             Event::Made { worker } => (worker, "cell ready"),
             Event::Started { worker } => (worker, "ready"),
-            Event::StartFailed { worker } => (worker, "start failed"),
+            Event::StartFailed { worker, .. } => (worker, "start failed"),
             Event::Reaped { worker } => (worker, "gone"),
             _ => return,
         };
@@ -605,7 +605,8 @@ impl Driver {
     fn note_standing(&self, books: &mut Books, event: &Event) {
         let function = |worker: &WorkerId| books.workers.get(worker).map(|worker| worker.entry.id);
         match event {
-            Event::StartFailed { worker } => {
+            // Whosever fault it is: a call would get no worker.
+            Event::StartFailed { worker, blame: _ } => {
                 if let Some(function) = function(worker) {
                     books.starts.entry(function).or_default().fail(Instant::now());
                     self.looked_for.notify_one();

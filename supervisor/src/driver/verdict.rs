@@ -40,6 +40,7 @@ const fn whose(level: Level) -> &'static str {
         Level::SubTenant => "its sub-tenant's",
         Level::Tenant => "its tenant's",
         Level::Host => "the host's",
+        Level::Above => "another's",
     }
 }
 
@@ -64,6 +65,9 @@ impl LimitHit {
     }
 
     fn memory(scope: &Scope, bite: &Bite) -> Self {
+        if bite.level == Level::Above {
+            return Self::above(VerdictKind::Memory, "a process of the worker was ended for memory");
+        }
         let size = |bytes: Option<u64>| bytes.map(ByteSize::from_bytes);
         let limit = size(bite.limit).map_or_else(|| "the host's memory".to_owned(), |limit| limit.to_string());
         let seen = bite.seen.filter(|seen| *seen > 0).map_or_else(|| "more".to_owned(), |seen| format!("{seen} bytes"));
@@ -77,7 +81,17 @@ impl LimitHit {
         }
     }
 
+    /// By a limit that sublet has not set.
+    fn above(kind: VerdictKind, did: &str) -> Self {
+        let did = format!("{did} by a limit of a group above sublet's own, or by the host itself, which is not known");
+        let limit = "not known".to_owned();
+        Self { kind, level: Level::Above, seen: "more".to_owned(), setting: String::new(), did, limit }
+    }
+
     fn pids(scope: &Scope, bite: &Bite) -> Self {
+        if bite.level == Level::Above {
+            return Self::above(VerdictKind::Pids, "the worker was refused a process or thread");
+        }
         let limit = bite.limit.map_or_else(|| "none".to_owned(), |limit| limit.to_string());
         Self {
             kind: VerdictKind::Pids,
@@ -264,6 +278,33 @@ impl Noticed {
     pub fn has_limits(&self) -> bool {
         let is_full = self.tmp.is_some_and(|tmp| tmp.space.is_full());
         self.memory.is_some() || self.forks.is_some() || is_full || self.is_out_of_descriptors
+    }
+}
+
+/// Whether what could not be had was kept back by a limit that sublet has set, and not by the host.
+pub fn is_own_shortage(noticed: &Noticed) -> bool {
+    [noticed.memory, noticed.forks].into_iter().flatten().any(|bite| bite.level != Level::Above)
+}
+
+/// Whether a verdict tells of processes that have ended, or of a channel that was closed: what the end of the nursery, with
+/// which every worker ends, would look like as well.
+pub const fn tells_of_an_end(kind: VerdictKind) -> bool {
+    match kind {
+        VerdictKind::Crash | VerdictKind::Exit | VerdictKind::Start | VerdictKind::BadFrame => true,
+        VerdictKind::Unspecified
+        | VerdictKind::Memory
+        | VerdictKind::Pids
+        | VerdictKind::Disk
+        | VerdictKind::Inodes
+        | VerdictKind::Descriptors
+        | VerdictKind::Cpu
+        | VerdictKind::Deadline
+        | VerdictKind::RefusedSyscall
+        | VerdictKind::FunctionError
+        | VerdictKind::AnswerTooLarge
+        | VerdictKind::Evicted
+        | VerdictKind::Token
+        | VerdictKind::BadPayload => false,
     }
 }
 

@@ -1,6 +1,7 @@
 //! What operators are told while it happens: faults, workers that come and go, changes of the configuration.
 
 pub mod book;
+pub mod troubles;
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},

@@ -13,52 +13,102 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 
-use crate::socket::connection::Connection;
+use crate::{
+    events::troubles::{About, Troubles},
+    socket::connection::Connection,
+};
 
 /// How long accepting pauses after it failed. Without it, a process out of descriptors spins.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A listener that was bound with root's rights, and does not block.
+pub type Listener = unix::UnixListener;
 
 /// Sockets that were bound while we still had the rights to.
 #[derive(Debug)]
 pub struct Bound {
     /// For callers.
-    pub call: unix::UnixListener,
+    pub call: Renewed,
     /// For operators.
-    pub admin: unix::UnixListener,
+    pub admin: Renewed,
     /// For callers on loopback, when configured.
     pub tcp: Option<std::net::TcpListener>,
 }
 
+/// A listener, and where those come from that take its place when its path is gone.
+#[derive(Debug)]
+pub struct Renewed {
+    /// The first.
+    pub listener: Listener,
+    /// The others.
+    pub next: mpsc::UnboundedReceiver<Listener>,
+}
+
 /// Accepts on both listeners, at most `most` connections at a time; further ones wait in the kernel's backlog.
+///
+/// # Errors
+/// When a listener cannot be watched.
 pub fn incoming(
-    unix: UnixListener,
+    unix: Renewed,
     tcp: Option<TcpListener>,
     most: u32,
-) -> ReceiverStream<Result<Connection, io::Error>> {
+    troubles: Arc<Troubles>,
+) -> io::Result<ReceiverStream<Result<Connection, io::Error>>> {
     let places = Arc::new(Semaphore::new(most as usize));
     let (sender, receiver) = mpsc::channel(1);
+    let Renewed { listener, mut next } = unix;
+    let mut unix = UnixListener::from_std(listener)?;
+    // Nobody new comes by it; who waits there since before is not sent away.
+    let mut former = None;
+    let mut fails = false;
     tokio::spawn(async move {
         loop {
             let Ok(place) = places.clone().acquire_owned().await else { return };
             let accepted = tokio::select! {
-                accepted = unix.accept() => accepted.and_then(|(stream, _)| Ok(stream.into_std()?.into())),
+                accepted = accept_unix(&unix) => accepted,
+                accepted = accept_former(former.as_ref()) => accepted,
                 accepted = accept_tcp(tcp.as_ref()) => accepted,
+                Some(listener) = next.recv() => {
+                    match UnixListener::from_std(listener) {
+                        Ok(listener) => former = Some(std::mem::replace(&mut unix, listener)),
+                        Err(error) => tracing::error!(%error, "a socket that was made anew cannot be watched"),
+                    }
+                    continue;
+                }
                 () = sender.closed() => return,
             };
             match accepted.and_then(|socket| Connection::new(socket, place)) {
                 Ok(connection) => {
+                    if std::mem::take(&mut fails) {
+                        troubles.set(About::Descriptors, Vec::new());
+                    }
                     if sender.send(Ok(connection)).await.is_err() {
                         return;
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "a connection cannot be accepted");
+                    // Told once: it is tried again as long as somebody waits.
+                    if !std::mem::replace(&mut fails, true) {
+                        troubles.set(About::Descriptors, vec![format!("connections cannot be accepted: {error}")]);
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
     });
-    ReceiverStream::new(receiver)
+    Ok(ReceiverStream::new(receiver))
+}
+
+async fn accept_unix(listener: &UnixListener) -> io::Result<OwnedFd> {
+    let (stream, _) = listener.accept().await?;
+    Ok(stream.into_std()?.into())
+}
+
+async fn accept_former(listener: Option<&UnixListener>) -> io::Result<OwnedFd> {
+    match listener {
+        Some(listener) => accept_unix(listener).await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn accept_tcp(listener: Option<&TcpListener>) -> io::Result<OwnedFd> {

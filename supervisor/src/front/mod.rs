@@ -20,14 +20,11 @@ use sublet_proto::v1::{
     admin_server::{AdminServer, SERVICE_NAME as ADMIN_NAME},
     invoker_server::{InvokerServer, SERVICE_NAME as INVOKER_NAME},
 };
-use tokio::{
-    net::{TcpListener, UnixListener},
-    sync::watch,
-};
+use tokio::{net::TcpListener, sync::watch};
 use tonic::transport::Server;
 use tonic_health::pb::health_server::HealthServer;
 
-pub use self::incoming::Bound;
+pub use self::incoming::{Bound, Listener, Renewed};
 use self::{admin::AdminService, health::HealthService, incoming::incoming, invoker::InvokerService};
 use crate::{driver::Driver, pulse::Pulse, reload::Reloader};
 
@@ -115,21 +112,23 @@ impl Front {
                 .tcp_nodelay(true)
         };
         let Bound { call, admin: admin_socket, tcp } = bound;
-        let call = UnixListener::from_std(call)?;
         let tcp = tcp.map(TcpListener::from_std).transpose()?;
-        let admin_socket = UnixListener::from_std(admin_socket)?;
+        let troubles = self.driver.shop().troubles.clone();
         let callers = server()
             .add_service(callers_health)
             .add_service(reflection(INVOKER_NAME).build_v1()?)
             .add_service(reflection(INVOKER_NAME).build_v1alpha()?)
             .add_service(invoker)
-            .serve_with_incoming_shutdown(incoming(call, tcp, self.connections_max), closed(closing.clone()));
+            .serve_with_incoming_shutdown(
+                incoming(call, tcp, self.connections_max, troubles.clone())?,
+                closed(closing.clone()),
+            );
         let operators = server()
             .add_service(operators_health)
             .add_service(reflection(ADMIN_NAME).build_v1()?)
             .add_service(reflection(ADMIN_NAME).build_v1alpha()?)
             .add_service(admin)
-            .serve_with_incoming_shutdown(incoming(admin_socket, None, OPERATORS_MAX), closed(closing));
+            .serve_with_incoming_shutdown(incoming(admin_socket, None, OPERATORS_MAX, troubles)?, closed(closing));
         tokio::try_join!(callers, operators)?;
         Ok(())
     }

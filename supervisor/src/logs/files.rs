@@ -13,12 +13,15 @@ use std::{
 
 use nix::{
     errno::Errno,
-    fcntl::{OFlag, open, openat, renameat},
-    sys::stat::Mode,
+    fcntl::{AtFlags, OFlag, open, openat, renameat},
+    sys::stat::{Mode, fstat, fstatat},
     unistd::{Gid, Uid, UnlinkatFlags, fchown, geteuid, unlinkat},
 };
 
-use crate::trust::{Trusted, Untrusted};
+use crate::{
+    reserve::with_reserve,
+    trust::{Trusted, Untrusted},
+};
 
 /// The one that is written.
 const NAME: &str = "functions.log";
@@ -97,11 +100,34 @@ impl Dir {
         Ok(Self(dir.into()))
     }
 
+    /// A directory that was removed takes no new files, even if there is another by its name.
+    fn explain(&self, error: io::Error) -> io::Error {
+        let is_removed = fstat(&self.0).is_ok_and(|found| found.st_nlink == 0);
+        if error.kind() == io::ErrorKind::NotFound && is_removed {
+            return io::Error::other(
+                "the directory of host.log_dir was removed; restart sublet, which makes it anew, and no supervisor can while \
+                 it runs confined",
+            );
+        }
+        error
+    }
+
     fn append(&self) -> io::Result<(File, u64)> {
         let flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let file = File::from(openat(&self.0, NAME, flags, Mode::from_bits_truncate(0o640))?);
+        let open = || Ok(openat(&self.0, NAME, flags, Mode::from_bits_truncate(0o640))?);
+        let file = File::from(with_reserve(open)?);
         let size = file.metadata()?.len();
         Ok((file, size))
+    }
+
+    /// Whether the name still leads to this file. It does not when somebody has removed or moved it.
+    fn leads_to(&self, file: &File) -> io::Result<bool> {
+        let ours = file.metadata()?;
+        match fstatat(&self.0, NAME, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(found) => Ok((found.st_dev, found.st_ino) == (ours.dev(), ours.ino())),
+            Err(Errno::ENOENT) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Moves every file on by one; the oldest of `count` goes.
@@ -152,6 +178,10 @@ impl Files {
     /// When the disk refuses; then the file is as it was, as far as the disk lets us.
     pub fn write(&mut self, lines: &[u8]) -> io::Result<()> {
         let length = lines.len() as u64;
+        if !self.dir.leads_to(&self.file)? {
+            // Nobody would find in it what is written from here on.
+            (self.file, self.size) = self.dir.append().map_err(|error| self.dir.explain(error))?;
+        }
         if self.size > 0 && self.size + length > self.size_max {
             self.dir.shift(self.count)?;
             (self.file, self.size) = self.dir.append()?;
@@ -216,6 +246,27 @@ mod tests {
         assert_eq!(place.read("functions.log.1").as_deref(), Some("eeee\nffff\n"));
         assert_eq!(place.read("functions.log.2").as_deref(), Some("cccc\ndddd\n"));
         assert_eq!(place.read("functions.log.3"), None);
+    }
+
+    #[test]
+    fn file_that_was_removed_or_moved_is_begun_anew_and_a_directory_that_was_removed_is_named() {
+        let place = Place::new("removed");
+        let mut files = Files::open(Dir::open(&place.0, uid()).unwrap(), 100, 3).unwrap();
+        files.write(b"one\n").unwrap();
+        std::fs::remove_file(place.0.join(NAME)).unwrap();
+        files.write(b"two\n").unwrap();
+        assert_eq!(place.read(NAME).as_deref(), Some("two\n"));
+        std::fs::rename(place.0.join(NAME), place.0.join("kept")).unwrap();
+        files.write(b"three\n").unwrap();
+        assert_eq!(place.read(NAME).as_deref(), Some("three\n"));
+        std::fs::write(place.0.join("other"), "of another\n").unwrap();
+        std::fs::rename(place.0.join("other"), place.0.join(NAME)).unwrap();
+        files.write(b"four\n").unwrap();
+        assert_eq!(place.read(NAME).as_deref(), Some("of another\nfour\n"));
+        std::fs::remove_dir_all(&place.0).unwrap();
+        std::fs::create_dir(&place.0).unwrap();
+        let error = files.write(b"five\n").unwrap_err().to_string();
+        assert!(error.contains("host.log_dir") && error.contains("restart"), "{error}");
     }
 
     #[test]

@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     config::{Host, LogTo},
+    events::troubles::{About, Troubles},
     own_log::queue::write_all,
     printable,
     timestamp::rfc3339,
@@ -76,7 +77,7 @@ impl Sink {
     ///
     /// # Errors
     /// When the file cannot be made, or the thread.
-    pub fn start(place: Place, logs: Arc<Logs>) -> io::Result<Self> {
+    pub fn start(place: Place, logs: Arc<Logs>, troubles: Arc<Troubles>) -> io::Result<Self> {
         let out = match place {
             Place::Stdout(file) => Out::Stdout(file),
             Place::Files(dir, size, count) => Out::Files(Files::open(dir, size, count)?),
@@ -85,7 +86,7 @@ impl Sink {
         let until = ends.clone();
         let thread = std::thread::Builder::new()
             .name("sublet-logs".into())
-            .spawn(move || Writer::new(out).run(&logs, &until))?;
+            .spawn(move || Writer::new(out, troubles).run(&logs, &until))?;
         Ok(Self { ends, thread })
     }
 
@@ -122,11 +123,14 @@ struct Writer {
     /// Records that nobody will find there.
     lost: u64,
     told: Option<Instant>,
+    troubles: Arc<Troubles>,
+    /// Whether the last write failed.
+    fails: bool,
 }
 
 impl Writer {
-    const fn new(out: Out) -> Self {
-        Self { out, lost: 0, told: None }
+    const fn new(out: Out, troubles: Arc<Troubles>) -> Self {
+        Self { out, lost: 0, told: None, troubles, fails: false }
     }
 
     fn run(mut self, logs: &Logs, ends: &AtomicBool) {
@@ -169,9 +173,17 @@ impl Writer {
             text.splice(0..0, line.into_bytes());
         }
         match self.out.write(text) {
-            Ok(()) => self.lost = 0,
+            Ok(()) => {
+                self.lost = 0;
+                if std::mem::take(&mut self.fails) {
+                    self.troubles.set(About::Log, Vec::new());
+                }
+            }
             Err(error) => {
                 self.lost += *count;
+                if !std::mem::replace(&mut self.fails, true) {
+                    self.troubles.set(About::Log, vec![format!("host.log cannot be written: {error}")]);
+                }
                 if self.told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
                     self.told = Some(Instant::now());
                     tracing::error!(%error, lost = self.lost, "host.log cannot be written; `sublet logs` still has the last lines");
@@ -191,11 +203,14 @@ mod tests {
     #[test]
     fn what_cannot_be_written_is_counted_and_told_with_the_next() {
         let (read, write) = nix::unistd::pipe().unwrap();
-        let mut writer = Writer::new(Out::Stdout(File::open("/dev/null").unwrap()));
+        let mut writer = Writer::new(Out::Stdout(File::open("/dev/null").unwrap()), Arc::default());
         writer.write(&Batch { records: vec![(0, line("a").into()), (1, line("b").into())], next: 2, lost: 0 });
         assert_eq!(writer.lost, 2, "a file that is open for reading takes nothing");
+        let troubles = writer.troubles.clone();
+        assert!(troubles.all()[0].starts_with("host.log cannot be written"), "{troubles:?}");
         writer.out = Out::Stdout(write.into());
         writer.write(&Batch { records: vec![(2, line("c").into())], next: 3, lost: 0 });
+        assert!(troubles.all().is_empty(), "{troubles:?}");
         drop(writer);
         let text = io::read_to_string(File::from(read)).unwrap();
         let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -206,7 +221,7 @@ mod tests {
     fn thread_writes_all_there_is_before_it_ends() {
         let (read, write) = nix::unistd::pipe().unwrap();
         let logs = Arc::new(Logs::new(1 << 20));
-        let sink = Sink::start(Place::Stdout(write.into()), logs.clone()).unwrap();
+        let sink = Sink::start(Place::Stdout(write.into()), logs.clone(), Arc::default()).unwrap();
         for number in 0..100 {
             logs.take_in(vec![line(&number.to_string())]);
         }

@@ -185,6 +185,7 @@ impl Quotas {
             Level::SubTenant => sub,
             Level::Tenant => sub.rsplit_once('/').map_or("", |(tenant, _)| tenant),
             Level::Host => "",
+            Level::Above => return None,
         };
         let limits = self.tree.group(path).map_or_else(|| self.tree.pool_limits(), |group| group.limits);
         limits.cpu.map(|cpu| cpu.share() / 1000)

@@ -7,6 +7,7 @@
 //! ```
 //! Each step undoes those before it when it fails. From the nursery on, the nursery does that, even after kill -9.
 
+mod places;
 mod rights;
 pub mod state;
 
@@ -19,12 +20,12 @@ use std::{
 
 use nix::sys::stat::{Mode, umask};
 use sublet_proto::{
-    link::sandbox::{Layer, NurseryConfig},
+    link::sandbox::{Layer, NurseryConfig, SocketPlace},
     v1::Fact,
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::watch,
+    sync::{mpsc, watch},
 };
 
 use self::state::State;
@@ -39,8 +40,8 @@ use crate::{
     descriptors,
     doctor::Report,
     driver::Driver,
-    events,
-    front::{Bound, Front, FrontError},
+    events::{self, troubles::Troubles},
+    front::{Bound, Front, FrontError, Listener, Renewed},
     jail::{self, Jail, JailError},
     logs::{
         Logs,
@@ -56,6 +57,7 @@ use crate::{
     quota::{self, Quotas, table::Table},
     recorder::{self, Recorder},
     reload::{self, Reloader},
+    reserve,
     runner::{self, Runner, RunnerError},
     token::{Keys, Providers},
     usage::Ledger,
@@ -64,6 +66,8 @@ use crate::{
 
 /// What accepted calls may still take after SIGTERM. A second signal ends the wait.
 const STOP_GRACE: Duration = Duration::from_secs(30);
+/// How long calls may take to be told that the nursery is gone, and groups to be removed.
+const NURSERY_GRACE: Duration = Duration::from_secs(1);
 /// How long connections may take to close when all calls have ended.
 const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
@@ -156,6 +160,14 @@ pub struct Options {
     pub record: Option<PathBuf>,
 }
 
+/// What was bound with root's rights.
+#[derive(Debug)]
+struct Listeners {
+    call: Listener,
+    admin: Listener,
+    tcp: Option<std::net::TcpListener>,
+}
+
 /// Everything that was made with root's rights.
 struct Prepared {
     source: Source,
@@ -163,7 +175,7 @@ struct Prepared {
     keys: Keys,
     report: Report,
     tree: Tree,
-    bound: Bound,
+    bound: Listeners,
     started: Started,
     runner: Option<runner::Started>,
     jail: Jail,
@@ -221,6 +233,7 @@ fn prepare(source: Source, config: Config, path: &Path, record: Option<&Path>) -
     let host = &config.host;
     limits::take_off()?;
     descriptors::allow(descriptors::needed(host)).map_err(ServeError::Host)?;
+    reserve::keep_reserve();
     let state = State::lock(host.state_dir.as_path())?;
     let found = HostCgroups::discover()?;
     let wanted = Wanted {
@@ -297,14 +310,20 @@ fn begin(
     state: &State,
     tree: &Tree,
     missing_layers: &[Layer],
-) -> Result<(Bound, Started), ServeError> {
+) -> Result<(Listeners, Started), ServeError> {
     let host = &config.host;
     let tcp = match host.listen {
         Some(address) => Some(listen(address)?),
         None => None,
     };
     let (call, admin) = state::bind_unix(host)?;
-    let sockets = [&host.socket, &host.admin_socket].map(|path| path.as_str().to_owned());
+    // In the order in which the listeners are renewed.
+    let sockets = state::sockets(host).map(|(setting, path, mode, gid)| SocketPlace {
+        setting: format!("host.{setting}"),
+        path: path.as_str().to_owned(),
+        mode,
+        gid,
+    });
     let nursery_config = NurseryConfig {
         uid_base: host.uid_base,
         uid_count: host.uid_count,
@@ -314,11 +333,11 @@ fn begin(
         cgroups: tree.dirs().clone(),
         missing_layers: missing_layers.to_vec(),
         forbid_store_bypass: host.forbid_store_bypass,
-        remove_at_end: sockets.into(),
+        sockets: sockets.into(),
     };
     let locks: Vec<_> = std::iter::once(state.lock_fd()).chain(tree.claim().locks()).collect();
     match nursery::start_nursery(nursery_config, &locks) {
-        Ok(started) => Ok((Bound { call, admin, tcp }, started)),
+        Ok(started) => Ok((Listeners { call, admin, tcp }, started)),
         Err(error) => {
             state::remove_sockets(host);
             Err(error.into())
@@ -364,7 +383,9 @@ async fn run(
     let own_memory = tree.own_memory();
     let quotas = Arc::new(Quotas::new(Arc::new(tree)));
     let logs = Arc::new(Logs::new(usize::try_from(host.log_memory.bytes()).unwrap_or(usize::MAX)));
-    let sink = log_place.map(|place| Sink::start(place, logs.clone())).transpose().map_err(os("write host.log"))?;
+    let troubles: Arc<Troubles> = Arc::default();
+    let sink = log_place.map(|place| Sink::start(place, logs.clone(), troubles.clone()));
+    let sink = sink.transpose().map_err(os("write host.log"))?;
     let shop = Workshop {
         nursery: nursery.clone(),
         quotas: quotas.clone(),
@@ -382,6 +403,7 @@ async fn run(
         forbid_store_bypass: host.forbid_store_bypass,
         inherited_filters: report.own_filters,
         relays_streams: report.relays_streams,
+        troubles: troubles.clone(),
     };
     // There is no group yet that could refuse it.
     quotas.change(Table::new(&config)).ok();
@@ -393,6 +415,14 @@ async fn run(
         tracing::warn!("not enforced on this host, and accepted: {degradation}");
     }
     let degraded = degraded.iter().map(|degradation| degradation.name().to_owned()).collect();
+    let (renew_call, next_call) = mpsc::unbounded_channel();
+    let (renew_admin, next_admin) = mpsc::unbounded_channel();
+    let bound = Bound {
+        call: Renewed { listener: bound.call, next: next_call },
+        admin: Renewed { listener: bound.admin, next: next_admin },
+        tcp: bound.tcp,
+    };
+    tokio::spawn(places::watch(nursery.clone(), troubles.clone(), vec![renew_call, renew_admin]));
     let (stop, mut stopping) = watch::channel(false);
     let (close, closing) = watch::channel(false);
     // What would be in force is of no interest where what is can be told.
@@ -441,7 +471,13 @@ async fn run(
                 });
                 continue;
             }
-            () = nursery.gone() => return Err(ServeError::NurseryEnded),
+            () = nursery.gone() => {
+                // Calls that have lost their workers are told so; nobody else is left to clean up what can be.
+                tokio::time::timeout(NURSERY_GRACE, driver.drain(NURSERY_GRACE)).await.ok();
+                close.send_replace(true);
+                drop(tokio::time::timeout(CLOSE_GRACE, &mut serving).await);
+                return Err(ServeError::NurseryEnded);
+            }
             ended = &mut serving => return Err(early(ended)),
         }
         break;

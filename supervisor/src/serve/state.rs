@@ -19,7 +19,7 @@ use std::{
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::{
-    config::Host,
+    config::{Host, HostPath},
     trust::{Trusted, Untrusted},
 };
 
@@ -195,13 +195,26 @@ fn open_lock(path: &Path) -> Result<File, StateError> {
     }
 }
 
+/// A socket: its setting, path, mode, and its group if not root's.
+pub type Socket<'a> = (&'static str, &'a HostPath, u32, Option<u32>);
+
+/// That of callers and that of operators.
+pub fn sockets(host: &Host) -> [Socket<'_>; 2] {
+    [
+        ("socket", &host.socket, host.socket_mode.bits(), host.socket_gid),
+        ("admin_socket", &host.admin_socket, 0o600, None),
+    ]
+}
+
 /// Binds both UNIX sockets, with the modes of the configuration. What a killed run left in their place is removed.
 ///
 /// # Errors
 /// A living process listens at one, or it cannot be bound. Then none of ours is left.
 pub fn bind_unix(host: &Host) -> Result<(UnixListener, UnixListener), StateError> {
-    let call = bind("socket", host.socket.as_path(), host.socket_mode.bits(), host.socket_gid)?;
-    match bind("admin_socket", host.admin_socket.as_path(), 0o600, None) {
+    let [call, admin] = sockets(host);
+    let bind = |(setting, path, mode, gid): Socket<'_>| bind(setting, path.as_path(), mode, gid);
+    let call = bind(call)?;
+    match bind(admin) {
         Ok(admin) => Ok((call, admin)),
         Err(error) => {
             // Ours alone: what is at the other path is not.

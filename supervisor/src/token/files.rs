@@ -11,6 +11,8 @@ use std::{
 use sublet_proto::link::token::{TOKEN_MAX_BYTES, Token};
 use zeroize::Zeroizing;
 
+use crate::reserve::with_reserve;
+
 /// Longest name of a file on Linux.
 const NAME_MAX_BYTES: usize = 255;
 /// A token and the line end behind it.
@@ -48,7 +50,7 @@ pub fn read(dir: &Path, label: &str) -> Result<Token, String> {
         ));
     }
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-    let file = match OpenOptions::new().read(true).custom_flags(flags).open(&path) {
+    let file = match with_reserve(|| OpenOptions::new().read(true).custom_flags(flags).open(&path)) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(format!("{at} does not exist")),
         Err(error) if error.raw_os_error() == Some(libc::ELOOP) => return Err(format!("{at} is a symbolic link")),
@@ -57,7 +59,11 @@ pub fn read(dir: &Path, label: &str) -> Result<Token, String> {
             return Err(format!("{at} is not a plain file"));
         }
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            return Err(format!("the supervisor's uid {} may not read {at}", nix::unistd::geteuid()));
+            return Err(format!(
+                "the supervisor's uid {} may not read {at}; if its modes let it, the directory was replaced since the start, and \
+                 sublet must be restarted",
+                nix::unistd::geteuid()
+            ));
         }
         Err(error) => return Err(format!("open {at}: {error}")),
     };

@@ -18,13 +18,13 @@ use std::{
 use bytes::Bytes;
 use sublet_pool::{Event, KillReason, WorkerId};
 use sublet_proto::link::{
-    frame::{Header, Kind},
-    sandbox::{Layer, OnRefused},
+    frame::{HOST_SHORTAGE, Header, Kind},
+    sandbox::{Layer, OnRefused, Protocol},
 };
 use tokio::{sync::watch, time::sleep};
 
 use super::{
-    FunctionEnd, Loan, Owner, PostMortem, StartFailure, Worker,
+    FunctionEnd, Loan, Owner, PostMortem, Stage, StartFailure, Worker,
     busy_poll::BusyPoll,
     channel::{Channel, ChannelError},
     exchange,
@@ -36,7 +36,8 @@ use super::{
 };
 use crate::{
     catalogue::labels::Labels,
-    cgroups::{CgroupError, leaf::Leaf},
+    cgroups::{CgroupError, bite::Level, leaf::Leaf},
+    events::troubles::{About, Troubles},
     logs::Logs,
     nursery::{InitEnd, Nursery, NurseryError, Sandbox},
     quota::Quotas,
@@ -88,22 +89,22 @@ pub struct Workshop {
     pub inherited_filters: u32,
     /// Whether launchers pass on the frames of `stream` functions.
     pub relays_streams: bool,
+    /// What is wrong now.
+    pub troubles: Arc<Troubles>,
 }
 
 /// Keeps one worker until nothing of it is left.
 pub async fn keep(shop: Arc<Workshop>, worker: Arc<Worker>, tell: impl Fn(Event)) {
     let id = worker.id;
     let Some(slot) = shop.slots.take() else {
-        fail(&worker, StartFailure::Ours("no host id is free".into()));
-        tell(Event::StartFailed { worker: id });
+        fail(&shop, &worker, StartFailure::Ours("no host id is free".into()), &tell);
         worker.end.send_replace(Some(Arc::default()));
         return tell(Event::Reaped { worker: id });
     };
     let mut reaped = None;
     match birth(&shop, &worker, slot).await {
         Err(failure) => {
-            fail(&worker, failure);
-            tell(Event::StartFailed { worker: id });
+            fail(&shop, &worker, failure, &tell);
         }
         Ok(Sandbox { pid, channel, control, log, reaped: sandbox_reaped }) => {
             worker.pid.get_or_init(|| pid.unsigned_abs());
@@ -122,8 +123,14 @@ pub async fn keep(shop: Arc<Workshop>, worker: Arc<Worker>, tell: impl Fn(Event)
     tell(Event::Reaped { worker: id });
 }
 
-fn fail(worker: &Worker, failure: StartFailure) {
-    worker.seen().start_failure.get_or_insert(failure);
+/// Notes why the start failed, if nothing has said why before, and tells whose fault it is.
+fn fail(shop: &Workshop, worker: &Worker, failure: StartFailure, tell: &impl Fn(Event)) {
+    let failure = worker.seen().start_failure.get_or_insert(failure).clone();
+    if let StartFailure::Ours(what) = &failure {
+        let trouble = format!("a worker could not be made, and no function is to blame: {what}");
+        shop.troubles.set(About::Starts, vec![trouble]);
+    }
+    tell(Event::StartFailed { worker: worker.id, blame: failure.blame() });
 }
 
 fn ours(error: impl std::fmt::Display) -> StartFailure {
@@ -145,7 +152,7 @@ async fn birth(shop: &Arc<Workshop>, worker: &Arc<Worker>, slot: u32) -> Result<
     if !worker.enter(leaf, shop.quotas.tree()) {
         return Err(ours("a worker was made twice"));
     }
-    worker.seen().start_stage = "its sandbox is being made";
+    worker.seen().start_stage = Stage::Sandbox;
     shop.nursery.spawn(worker.id.0, spec).await.map_err(|error| match error {
         NurseryError::Refused(what) => ours(format!("no sandbox was made: {what}")),
         other => ours(other),
@@ -164,7 +171,7 @@ async fn live(shop: &Workshop, worker: &Worker, slot: u32, channel: OwnedFd, con
     };
     let mut channel = match confined {
         Ok(channel) => channel,
-        Err(error) => return start_failed(worker, error, &mut ended, tell).await,
+        Err(error) => return start_failed(shop, worker, error, &mut ended, tell).await,
     };
     tell(Event::Made { worker: id });
     let owner = tokio::select! {
@@ -183,9 +190,10 @@ async fn live(shop: &Workshop, worker: &Worker, slot: u32, channel: OwnedFd, con
             worker.starting.get_or_init(|| owner.since.elapsed());
             // What its start took is nobody's call.
             worker.meter().ready(worker.reading());
+            shop.troubles.set(About::Starts, Vec::new());
             tell(Event::Started { worker: id });
         }
-        Err(error) => return start_failed(worker, error, &mut ended, tell).await,
+        Err(error) => return start_failed(shop, worker, error, &mut ended, tell).await,
     }
     tokio::select! {
         _ = killed(&mut kill) => return,
@@ -203,11 +211,16 @@ async fn keep_token(shop: &Workshop, worker: &Worker) {
     }
 }
 
-async fn start_failed(worker: &Worker, error: StartError, ended: impl Future<Output = ()>, tell: &impl Fn(Event)) {
+async fn start_failed(
+    shop: &Workshop,
+    worker: &Worker,
+    error: StartError,
+    ended: impl Future<Output = ()>,
+    tell: &impl Fn(Event),
+) {
     // What init saw says more than what we did; the end of both is near, or it will never say anything.
     drop(tokio::time::timeout(REPORT_PATIENCE, ended).await);
-    fail(worker, start_failure(worker, error));
-    tell(Event::StartFailed { worker: worker.id });
+    fail(shop, worker, start_failure(shop, worker, error), tell);
 }
 
 async fn killed(kill: &mut watch::Receiver<Option<KillReason>>) {
@@ -238,6 +251,8 @@ enum StartError {
     Token(TokenError),
     /// What the launcher says it could not do, or the runtime it serves.
     Launcher(Bytes),
+    /// The launcher was refused a process, a descriptor or memory.
+    Shortage(Bytes),
     Channel(ChannelError),
 }
 
@@ -251,9 +266,9 @@ impl From<ChannelError> for StartError {
 async fn confine(shop: &Workshop, worker: &Worker, slot: u32, channel: OwnedFd) -> Result<Channel, StartError> {
     let share = Share::new(shop.shares.clone(), worker.id.0, Instant::now());
     let mut channel = Channel::new(channel, share).map_err(ChannelError::from)?;
-    worker.seen().start_stage = "its sandbox is being confined";
-    expect(&mut channel, Kind::Confined).await?;
-    worker.seen().start_stage = "its sandbox is being checked from outside";
+    worker.seen().start_stage = Stage::Confining;
+    expect(&mut channel, Kind::Confined, worker.entry.settings.runtime.protocol()).await?;
+    worker.seen().start_stage = Stage::Checking;
     let posture = shop.nursery.inspect(worker.id.0).await.map_err(StartError::Nursery)?;
     let cgroup = worker.leaf().map_or("", |leaf| leaf.name());
     let spec = worker.entry.sandbox(slot, cgroup.to_owned(), &shop.missing_layers);
@@ -275,7 +290,7 @@ async fn confine(shop: &Workshop, worker: &Worker, slot: u32, channel: OwnedFd) 
     if !wrong.is_empty() {
         return Err(StartError::Posture(wrong));
     }
-    worker.seen().start_stage = "its function has not been started";
+    worker.seen().start_stage = Stage::Waiting;
     Ok(channel)
 }
 
@@ -287,13 +302,13 @@ async fn start(shop: &Workshop, worker: &Worker, owner: &Owner, channel: &mut Ch
         shop.quotas.adopt(leaf, &owner.sub_tenant).await.map_err(StartError::Limits)?;
     }
     if let Some(token) = &worker.token {
-        worker.seen().start_stage = "its token has been asked for and is not there";
+        worker.seen().start_stage = Stage::Token;
         token.first(worker, &shop.providers).await.map_err(StartError::Token)?;
     }
-    worker.seen().start_stage = "it has been started and has not said READY";
+    worker.seen().start_stage = Stage::Loading;
     let environment = worker.entry.environment(owner.sub_tenant.as_str(), &worker.name());
     channel.send(Header { label: owner.tag, ..Header::bare(Kind::Start) }, &environment).await?;
-    expect(channel, Kind::Ready).await
+    expect(channel, Kind::Ready, worker.entry.settings.runtime.protocol()).await
 }
 
 /// A cell has got its owner: its group has become the owner's, and what could have changed while it waited is looked at
@@ -307,9 +322,13 @@ fn adopt(worker: &Worker, owner: &Owner) -> Result<(), Vec<String>> {
     if wrong.is_empty() { Ok(()) } else { Err(wrong) }
 }
 
-async fn expect(channel: &mut Channel, kind: Kind) -> Result<(), StartError> {
+async fn expect(channel: &mut Channel, kind: Kind, protocol: Protocol) -> Result<(), StartError> {
     let (header, payload) = channel.receive(START_ERROR_MAX_BYTES).await?;
     match header.kind {
+        // Believed where a launcher holds the channel; a `stream` function may have said it itself.
+        Kind::Error if header.aux == HOST_SHORTAGE && protocol != Protocol::Stream => {
+            Err(StartError::Shortage(payload))
+        }
         Kind::Error => Err(StartError::Launcher(payload)),
         seen if seen == kind && payload.is_empty() => Ok(()),
         seen if seen == kind => {
@@ -319,7 +338,7 @@ async fn expect(channel: &mut Channel, kind: Kind) -> Result<(), StartError> {
     }
 }
 
-fn start_failure(worker: &Worker, error: StartError) -> StartFailure {
+fn start_failure(shop: &Workshop, worker: &Worker, error: StartError) -> StartFailure {
     let theirs = StartFailure::theirs;
     match error {
         StartError::Posture(wrong) => {
@@ -330,6 +349,10 @@ fn start_failure(worker: &Worker, error: StartError) -> StartFailure {
         StartError::Token(TokenError::Provider(error)) => StartFailure::Token(error),
         StartError::Token(TokenError::Ours(error)) => ours(error),
         StartError::Launcher(said) => said_so(said),
+        StartError::Shortage(said) => {
+            let is_limit = limit_that_bit(shop, worker).is_some_and(|level| level != Level::Above);
+            if is_limit { said_so(said) } else { ours(String::from_utf8_lossy(&said)) }
+        }
         StartError::Channel(ChannelError::Os(error)) => ours(error),
         StartError::Channel(ChannelError::Violation(what)) => {
             theirs("command", format!("it broke the frame protocol before READY: {what}"))
@@ -337,7 +360,7 @@ fn start_failure(worker: &Worker, error: StartError) -> StartFailure {
         StartError::Channel(ChannelError::TooLarge { seen, .. }) => {
             theirs("command", format!("it broke the frame protocol before READY: a frame of {seen} bytes"))
         }
-        StartError::Channel(ChannelError::Closed) => closed_early(worker),
+        StartError::Channel(ChannelError::Closed) => closed_early(shop, worker),
     }
 }
 
@@ -359,9 +382,23 @@ fn said_so(said: Bytes) -> StartFailure {
     }
 }
 
+/// The level of the limit that has ended a process of it or refused it one, when one has.
+fn limit_that_bit(shop: &Workshop, worker: &Worker) -> Option<Level> {
+    let leaf = worker.leaf()?;
+    let (bites, tree) = (leaf.bites(), shop.quotas.tree());
+    let memory = (bites.oom_kills > 0).then(|| tree.memory_bite(leaf.name()).level);
+    memory.or_else(|| (bites.pids_refused > 0).then(|| tree.pids_bite(leaf.name()).level))
+}
+
 /// It ended, or let go of its channel, before it was ready.
-fn closed_early(worker: &Worker) -> StartFailure {
+fn closed_early(shop: &Workshop, worker: &Worker) -> StartFailure {
+    if shop.nursery.is_gone() {
+        return ours("the nursery has ended, and every sandbox with it");
+    }
     let bites = worker.leaf().map(|leaf| leaf.bites()).unwrap_or_default();
+    if bites.oom_kills > 0 && limit_that_bit(shop, worker) == Some(Level::Above) {
+        return ours("it was ended for memory by a limit above sublet's own groups, or by the host itself");
+    }
     let theirs = StartFailure::theirs;
     let refused = worker.refused_calls();
     if bites.oom_kills > 0 {
@@ -403,6 +440,8 @@ async fn remove(
     let mut init_signal = None;
     if let Some(leaf) = worker.leaf() {
         kill(worker, leaf);
+        // After the group, so that nobody of it goes on without init. One that was moved out of its group ends by this.
+        worker.close_reports();
         if let Some(mut reaped) = reaped {
             let end = patiently(worker.id, "init to end", async {
                 loop {

@@ -25,7 +25,7 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
-use sublet_pool::{KillReason, SubTenant, WorkerId};
+use sublet_pool::{Blame, KillReason, SubTenant, WorkerId};
 use sublet_proto::link::{
     nursery::{InitReport, TmpSpace},
     sandbox::OnRefused,
@@ -124,6 +124,14 @@ pub enum StartFailure {
 }
 
 impl StartFailure {
+    /// Whose fault it is.
+    pub const fn blame(&self) -> Blame {
+        match self {
+            Self::Theirs { .. } | Self::Token(_) => Blame::Theirs,
+            Self::Ours(_) => Blame::Ours,
+        }
+    }
+
     fn theirs(setting: &'static str, message: String) -> Self {
         Self::Theirs { message, detail: String::new(), setting, said: bytes::Bytes::new() }
     }
@@ -142,6 +150,42 @@ fn setting_at_fault(failed: StepId, layout: &Layout) -> Option<&'static str> {
     }
 }
 
+/// How far a start has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stage {
+    #[default]
+    Group,
+    Sandbox,
+    Confining,
+    Checking,
+    Waiting,
+    Token,
+    Loading,
+}
+
+impl Stage {
+    /// In words for a start that takes too long.
+    const fn words(self) -> &'static str {
+        match self {
+            Self::Group => "its group is being made",
+            Self::Sandbox => "its sandbox is being made",
+            Self::Confining => "its sandbox is being confined",
+            Self::Checking => "its sandbox is being checked from outside",
+            Self::Waiting => "its function has not been started",
+            Self::Token => "its token has been asked for and is not there",
+            Self::Loading => "it has been started and has not said READY",
+        }
+    }
+
+    /// Whether nobody but sublet and the host has had a hand in it.
+    const fn is_ours(self) -> bool {
+        match self {
+            Self::Group | Self::Sandbox | Self::Confining | Self::Checking => true,
+            Self::Waiting | Self::Token | Self::Loading => false,
+        }
+    }
+}
+
 /// What was seen of a worker while it lives.
 #[derive(Debug, Default)]
 struct Seen {
@@ -151,8 +195,8 @@ struct Seen {
     refused_ever: Vec<String>,
     function: Option<FunctionEnd>,
     start_failure: Option<StartFailure>,
-    /// How far its start has come, in words for a start that takes too long.
-    start_stage: &'static str,
+    /// How far its start has come.
+    start_stage: Stage,
     /// Limits that had bitten when its last call was delivered.
     bites_before: Bites,
     /// Processes the kernel had killed for memory when its last call had ended.
@@ -392,7 +436,7 @@ impl Worker {
     fn note(&self, report: InitReport) {
         let mut seen = self.seen();
         match report {
-            InitReport::StepFailed { id, step, error } => {
+            InitReport::StepFailed { id, step, error, is_shortage } => {
                 let what = format!("{step}: {error}");
                 // The step names the directory on the host, which is the operator's business alone.
                 let theirs = |setting: &'static str, detail: String| StartFailure::Theirs {
@@ -401,7 +445,8 @@ impl Worker {
                     setting,
                     said: bytes::Bytes::new(),
                 };
-                let failure = match setting_at_fault(id, &self.entry.settings.layout) {
+                let at_fault = setting_at_fault(id, &self.entry.settings.layout).filter(|_| !is_shortage);
+                let failure = match at_fault {
                     Some(setting) => theirs(setting, what),
                     None => StartFailure::Ours(what),
                 };
@@ -457,6 +502,11 @@ impl Worker {
         self.reports.tell(what)
     }
 
+    /// Lets go of its init, once what it has said is taken in.
+    fn close_reports(&self) {
+        self.reports.close(|report| self.note(report));
+    }
+
     /// How its function's process ended, when it did and init told.
     pub fn function_end(&self) -> Option<FunctionEnd> {
         self.seen().function
@@ -467,9 +517,19 @@ impl Worker {
         let seen = self.seen();
         seen.start_failure.clone().unwrap_or_else(|| {
             let limit = crate::config::format_duration(self.entry.settings.start_timeout);
-            let message = format!("it was not ready within {limit}: {}", seen.start_stage);
-            StartFailure::theirs("start_timeout", message)
+            let message = format!("it was not ready within {limit}: {}", seen.start_stage.words());
+            match seen.start_stage.is_ours() {
+                true => StartFailure::Ours(message),
+                false => StartFailure::theirs("start_timeout", message),
+            }
         })
+    }
+
+    /// Whether it has ever used all the memory it may, but for what a process takes to be started.
+    pub fn has_used_its_memory(&self) -> bool {
+        const OF_A_PROCESS: u64 = 1 << 20;
+        let peak = self.leaf.get().map_or(0, Leaf::memory_peak_bytes);
+        peak + OF_A_PROCESS >= self.entry.settings.memory_max.bytes()
     }
 
     /// Its meter.

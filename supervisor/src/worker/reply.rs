@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 use sublet_proto::link::{
-    frame::{BAD_PAYLOAD, ENDED_BY_SIGNAL, TMP_WAS_FULL},
+    frame::{BAD_PAYLOAD, ENDED_BY_SIGNAL, HOST_SHORTAGE, TMP_WAS_FULL},
     sandbox::Protocol,
 };
 
@@ -40,6 +40,8 @@ pub enum Reply {
     },
     /// The handler failed; the worker goes on.
     Error(Bytes),
+    /// The launcher could not start the program: it was refused a process, a descriptor or memory. The worker goes on.
+    Shortage(Bytes),
     /// The payload is not what the runtime takes, for this reason; no handler has seen it.
     BadPayload(Bytes),
 }
@@ -112,6 +114,7 @@ pub(super) fn of_error(protocol: Protocol, aux: u32, payload: Bytes) -> Result<R
     match (protocol, aux) {
         (Protocol::Stream | Protocol::Exec | Protocol::Lambda, 0) => Ok(Reply::Error(payload)),
         (Protocol::Lambda, BAD_PAYLOAD) => Ok(Reply::BadPayload(payload)),
+        (Protocol::Exec, HOST_SHORTAGE) => Ok(Reply::Shortage(payload)),
         (Protocol::Stream | Protocol::Exec | Protocol::Lambda, _) => {
             Err(Fault::BadFrame(format!("an ERROR of a {protocol:?} function with aux {aux:#x}")))
         }
@@ -155,13 +158,15 @@ mod tests {
     }
 
     #[test]
-    fn only_the_launcher_of_a_lambda_function_blames_the_payload() {
+    fn only_the_launcher_of_a_lambda_function_blames_the_payload_and_that_of_an_exec_one_the_host() {
         for protocol in PROTOCOLS {
             let error = |aux| of_error(protocol, aux, Bytes::from_static(b"why")).ok();
             assert_eq!(error(0), Some(Reply::Error(Bytes::from_static(b"why"))));
             let blamed = (protocol == Protocol::Lambda).then(|| Reply::BadPayload(Bytes::from_static(b"why")));
             assert_eq!(error(BAD_PAYLOAD), blamed, "{protocol:?}");
-            assert_eq!(error(2), None, "{protocol:?}");
+            let shortage = (protocol == Protocol::Exec).then(|| Reply::Shortage(Bytes::from_static(b"why")));
+            assert_eq!(error(HOST_SHORTAGE), shortage, "{protocol:?}");
+            assert_eq!(error(3), None, "{protocol:?}");
         }
     }
 }

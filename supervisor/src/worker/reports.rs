@@ -16,6 +16,8 @@ use sublet_shim::link::{self, Received};
 use tokio::io::Interest;
 use zeroize::Zeroizing;
 
+use crate::reserve::with_reserve;
+
 /// One worker's control socket.
 #[derive(Debug, Default)]
 pub struct Reports(Mutex<Option<OwnedFd>>);
@@ -33,6 +35,13 @@ impl Reports {
         *self.socket() = Some(socket);
     }
 
+    /// Lets go of the socket, after what has come is given to `note`. Init ends when it sees that, in whatever group it is by
+    /// then; and with it all that is in its sandbox.
+    pub fn close(&self, note: impl Fn(InitReport)) {
+        self.take_in(note);
+        *self.socket() = None;
+    }
+
     /// Gives each report to `note` until init closes the socket, which it does only by ending.
     ///
     /// # Errors
@@ -47,7 +56,7 @@ impl Reports {
     /// As [`Self::run`].
     pub async fn until(&self, note: impl Fn(InitReport), enough: impl Fn() -> bool) -> io::Result<bool> {
         // Two descriptors of one socket: this one wakes the loop, the other is read by whoever comes first.
-        let copy = self.socket().as_ref().map(OwnedFd::try_clone);
+        let copy = self.socket().as_ref().map(|socket| with_reserve(|| socket.try_clone()));
         let wakes = crate::sys::register(copy.ok_or(io::ErrorKind::NotConnected)??, Interest::READABLE)?;
         loop {
             let mut ready = wakes.readable().await?;

@@ -28,7 +28,7 @@ fn bounds() -> [NurseryConfig; 3] {
         scratch_dir: "/var/lib/sublet/scratch".into(),
         cgroups: CgroupDirs::default(),
         missing_layers: vec![],
-        remove_at_end: vec![],
+        sockets: vec![],
         forbid_store_bypass: false,
     };
     let lacking = NurseryConfig { missing_layers: Layer::MAY_BE_MISSING.to_vec(), ..some.clone() };

@@ -189,14 +189,19 @@ fn killed() -> Outcome {
     next.stop()
 }
 
+/// A supervisor's nursery: its first child.
+pub fn nursery_of(supervisor: &Supervisor) -> Result<Pid, String> {
+    let children = format!("/proc/{0}/task/{0}/children", supervisor.pid());
+    let children = std::fs::read_to_string(children).map_err(|error| error.to_string())?;
+    let pid = children.split_whitespace().next().and_then(|pid| pid.parse().ok()).ok_or("no nursery")?;
+    Ok(Pid::from_raw(pid))
+}
+
 fn nursery_killed() -> Outcome {
     let supervisor = Supervisor::simple("")?;
     let mut client = Client::new(&supervisor)?;
     client.probe("s1", "daemon")?;
-    let children = format!("/proc/{0}/task/{0}/children", supervisor.pid());
-    let children = std::fs::read_to_string(children).map_err(|error| error.to_string())?;
-    let nursery: i32 = children.split_whitespace().next().and_then(|pid| pid.parse().ok()).ok_or("no nursery")?;
-    kill(Pid::from_raw(nursery), Signal::SIGKILL).map_err(|error| error.to_string())?;
+    kill(nursery_of(&supervisor)?, Signal::SIGKILL).map_err(|error| error.to_string())?;
     let mut supervisor = supervisor;
     let place = supervisor.take_place();
     let (status, log) = supervisor.wait()?;

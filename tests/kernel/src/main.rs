@@ -13,6 +13,7 @@ mod channel;
 mod client;
 mod configs;
 mod counters;
+mod faults;
 mod ground;
 mod groups;
 mod health;
@@ -27,6 +28,7 @@ mod load;
 mod logs;
 mod mixed;
 mod neighbours;
+mod places;
 mod pool;
 mod pulse;
 mod quotas;
@@ -92,6 +94,8 @@ fn main() {
         health::CASES,
         pulse::CASES,
         groups::CASES,
+        places::CASES,
+        faults::CASES,
     ]
     .concat();
     let trials = all.into_iter().map(|case| {

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use sublet_pool::{CallId, Event, FunctionPolicy, LeaseId, Pool, PoolKey, SubTenant, Tick, WorkerId};
+use sublet_pool::{Blame, CallId, Event, FunctionPolicy, LeaseId, Pool, PoolKey, SubTenant, Tick, WorkerId};
 
 use crate::{
     lab,
@@ -110,7 +110,10 @@ fn event(op: &Op, now: Tick, model: &Model, calls: &mut u64) -> Option<Event> {
         13..=17 => lease.map(|(worker, lease)| Event::Answered { worker, lease, clean: !op.pick.is_multiple_of(16) }),
         18..=22 => one(&|life| life == Life::Leaving).map(|w| Event::Reaped { worker: WorkerId(w.id) }),
         23 => (*calls > 0).then(|| Event::Cancel { call: CallId(1 + op.pick % *calls) }),
-        24 => one(&|life| life == Life::Starting).map(|w| Event::StartFailed { worker: WorkerId(w.id) }),
+        24 => one(&|life| life == Life::Starting).map(|w| {
+            let blame = if op.pick.is_multiple_of(3) { Blame::Ours } else { Blame::Theirs };
+            Event::StartFailed { worker: WorkerId(w.id), blame }
+        }),
         25 => lease.filter(|_| op.pick.is_multiple_of(2)).map(|(worker, lease)| Event::Undelivered { worker, lease }),
         26 => any.map(|worker| Event::Died { worker }),
         27 => any.map(|worker| Event::Started { worker }),

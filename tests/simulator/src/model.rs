@@ -5,8 +5,8 @@
 //! comes first is the business of turns, which have tests of their own, and the model says that it does not know.
 
 use sublet_pool::{
-    BACKOFF_FIRST, BACKOFF_MAX, End, Event, FAILURES_BEFORE_BACKOFF, FunctionPolicy, KillReason, LimitLevel, PoolKey,
-    Refusal, Stage, Start, Tick, WorkerId,
+    BACKOFF_FIRST, BACKOFF_MAX, Blame, End, Event, FAILURES_BEFORE_BACKOFF, FunctionPolicy, KillReason, LimitLevel,
+    PoolKey, Refusal, Stage, Start, Tick, WorkerId,
 };
 
 /// What the model did, in words that can be compared: numbers that only the pool chooses are left out.
@@ -26,6 +26,8 @@ pub struct Worker {
     pub key: usize,
     pub life: Life,
     calls: u64,
+    /// Whether its sandbox is.
+    is_made: bool,
     since: Tick,
     /// Counts up with each time any worker becomes idle, or leaves.
     order: u64,
@@ -41,7 +43,7 @@ pub struct Call {
     pub id: u64,
     key: usize,
     deadline: Tick,
-    is_retry: bool,
+    died_with: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -167,24 +169,30 @@ impl Model {
         self.deliver(w);
     }
 
-    fn fails(&mut self, key: usize, worker: u64) {
+    fn fails(&mut self, key: usize) {
         self.failures[key] = Failures { count: self.failures[key].count + 1, at: self.now };
         let settled_workers = self.count(key, |w| matches!(w.life, Life::Idle | Life::Leased(..)));
         if self.failures[key].pause().is_some() && settled_workers == 0 {
-            let all: Vec<u64> = self.waiting.iter().filter(|call| call.key == key).map(|call| call.id).collect();
-            for call in all {
-                self.settle(call, End::StartFailed { worker: WorkerId(worker) });
+            let all = self.waiting.iter().filter(|call| call.key == key).map(|call| (call.id, call.died_with));
+            for (call, died_with) in all.collect::<Vec<_>>() {
+                let end = match died_with {
+                    Some(worker) => End::WorkerDied { worker: WorkerId(worker) },
+                    None => End::Refused(Refusal::CrashBackoff { retry_after: Default::default() }),
+                };
+                self.settle(call, end);
             }
         }
     }
 
-    fn start_fails(&mut self, w: usize, why: KillReason) {
+    fn start_fails(&mut self, w: usize, why: KillReason, blame: Blame) {
         let (key, id) = (self.workers[w].key, self.workers[w].id);
         if let Some(call) = self.waiting.iter().find(|call| call.key == key).map(|call| call.id) {
             self.settle(call, End::StartFailed { worker: WorkerId(id) });
         }
         self.kill(w, why);
-        self.fails(key, id);
+        if blame == Blame::Theirs {
+            self.fails(key);
+        }
     }
 
     fn give_up(&mut self, call: u64, why: KillReason) {
@@ -218,7 +226,7 @@ impl Model {
         if let Some(refusal) = refusal {
             return self.did.push(settled(id, End::Refused(refusal)));
         }
-        self.waiting.push(Call { id, key, deadline, is_retry: false });
+        self.waiting.push(Call { id, key, deadline, died_with: None });
         if let Some(w) = idle {
             self.deliver(w);
         }
@@ -247,9 +255,9 @@ impl Model {
                     self.becomes_idle(w);
                 }
             }
-            Event::StartFailed { worker } => {
+            Event::StartFailed { worker, blame } => {
                 if let Some(w) = self.at(*worker).filter(|w| self.workers[*w].life == Life::Starting) {
-                    self.start_fails(w, KillReason::StartFailed);
+                    self.start_fails(w, KillReason::StartFailed, *blame);
                 }
             }
             Event::Answered { worker, lease, clean } => {
@@ -280,7 +288,12 @@ impl Model {
                     self.first = self.workers.remove(w).room_for;
                 }
             }
-            Event::Made { .. } | Event::Timer => {}
+            Event::Made { worker } => {
+                if let Some(w) = self.at(*worker) {
+                    self.workers[w].is_made = true;
+                }
+            }
+            Event::Timer => {}
             _ => unreachable!("not part of the model"),
         }
     }
@@ -289,14 +302,14 @@ impl Model {
         let Some(w) = self.at(id) else { return };
         match self.workers[w].life {
             Life::Leaving => {}
-            Life::Starting => self.start_fails(w, KillReason::Died),
+            Life::Starting => self.start_fails(w, KillReason::Died, Blame::Theirs),
             Life::Idle => self.kill(w, KillReason::Died),
             Life::Leased(call, _) => {
                 let key = self.workers[w].key;
                 let may_retry = self.policy.is_idempotent;
                 match self.leased.iter_mut().find(|other| other.id == call) {
-                    Some(found) if may_retry && !found.is_retry => {
-                        found.is_retry = true;
+                    Some(found) if may_retry && found.died_with.is_none() => {
+                        found.died_with = Some(id.0);
                         self.requeue(call, w);
                     }
                     _ => {
@@ -304,7 +317,7 @@ impl Model {
                         self.kill(w, KillReason::Died);
                     }
                 }
-                self.fails(key, id.0);
+                self.fails(key);
             }
         }
     }
@@ -322,7 +335,8 @@ impl Model {
             let rests = self.now.since(worker.since);
             match worker.life {
                 Life::Starting if self.now >= worker.born + policy.start_timeout => {
-                    self.start_fails(w, KillReason::StartTimeout);
+                    let blame = if self.workers[w].is_made { Blame::Theirs } else { Blame::Ours };
+                    self.start_fails(w, KillReason::StartTimeout, blame);
                 }
                 Life::Idle if is_old => self.kill(w, KillReason::AgeMax),
                 Life::Idle if rests >= policy.idle_ttl => self.kill(w, KillReason::IdleTtl),
@@ -407,6 +421,7 @@ impl Model {
         self.did.push(spawned(id, &self.keys[key]));
         let (life, calls, order) = (Life::Starting, 0, 0);
         self.workers.push(Worker {
+            is_made: false,
             id,
             key,
             life,

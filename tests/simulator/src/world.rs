@@ -3,7 +3,7 @@
 use std::{cmp::Reverse, collections::BinaryHeap};
 
 use sublet_pool::{
-    Action, CallId, End, Event, FunctionId, HostPolicy, KillReason, LeaseId, Pool, PoolKey, Refusal, Selector,
+    Action, Blame, CallId, End, Event, FunctionId, HostPolicy, KillReason, LeaseId, Pool, PoolKey, Refusal, Selector,
     SubTenant, TenantId, Tick, WorkerId,
 };
 
@@ -278,7 +278,7 @@ impl World {
                 State::Idle { .. } | State::Leased { .. } => Some(Fault::Duplicate),
                 State::Cell | State::Starting => None,
             },
-            Event::StartFailed { worker } => is_gone(worker).then_some(Fault::LateStartFailed),
+            Event::StartFailed { worker, .. } => is_gone(worker).then_some(Fault::LateStartFailed),
             Event::Died { worker } => Some(match state(worker) {
                 State::Killed | State::Reaped => Fault::LateDied,
                 State::Cell => Fault::DiedCell,
@@ -421,7 +421,7 @@ impl World {
         let event = match self.rng.below(7) {
             0 => Event::Made { worker },
             1 => Event::Started { worker },
-            2 => Event::StartFailed { worker },
+            2 => Event::StartFailed { worker, blame: blame(worker) },
             3 => Event::Died { worker },
             4 => Event::Reaped { worker },
             5 => Event::Undelivered { worker, lease },
@@ -436,7 +436,7 @@ impl World {
             match self.rng.below(3) {
                 0 => {
                     self.stats.count(if is_cell { Fault::CellFailed } else { Fault::SpawnFailed });
-                    return self.say(made, Event::StartFailed { worker });
+                    return self.say(made, Event::StartFailed { worker, blame: blame(worker) });
                 }
                 1 => return self.stats.count(if is_cell { Fault::CellHung } else { Fault::SpawnHung }),
                 _ => {
@@ -464,7 +464,7 @@ impl World {
         let started = made + self.rng.skewed(2 * self.service);
         if made == 0 && self.goes_wrong() {
             self.stats.count(Fault::LabelFailed);
-            return self.say(started, Event::StartFailed { worker });
+            return self.say(started, Event::StartFailed { worker, blame: blame(worker) });
         }
         self.say(started, Event::Started { worker });
         if self.goes_wrong() {
@@ -539,4 +539,9 @@ impl World {
         }
         self.step(Event::Evict { which, force })
     }
+}
+
+/// Whose fault a failed start is: by its number, so that histories are what they were.
+const fn blame(worker: WorkerId) -> Blame {
+    if worker.0.is_multiple_of(3) { Blame::Ours } else { Blame::Theirs }
 }

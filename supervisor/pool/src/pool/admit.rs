@@ -37,7 +37,7 @@ impl Pool {
         self.function_mut(f).in_flight += 1;
         self.subs[s].in_flight += 1;
         self.timers.set(deadline, Timer::Call(call));
-        self.calls.insert(call, Call { key: k, deadline, place: Place::Waiting, is_retry: false });
+        self.calls.insert(call, Call { key: k, deadline, place: Place::Waiting, died_with: None });
         if self.keys[k].waiting == 0 {
             let sub = &self.subs[s];
             self.keys[k].is_fresh = sub.turns == 0 && sub.virtual_time <= self.tenant(t).clock.now();

@@ -26,6 +26,7 @@ use std::{
 };
 
 use crate::{
+    breaker::Breaker,
     event::{Action, CallId, Event, WorkerId},
     key::{FunctionId, PoolKey, SubTenant, TenantId},
     policy::{FunctionPolicy, HostPolicy, SubTenantPolicy, TenantPolicy},
@@ -222,8 +223,8 @@ impl Pool {
                 None
             }
             Event::Started { worker } => self.started(worker, out),
-            Event::StartFailed { worker } => {
-                self.start_failed(worker, out);
+            Event::StartFailed { worker, blame } => {
+                self.start_failed(worker, blame, out);
                 None
             }
             Event::Answered { worker, lease, clean } => self.answered(worker, lease, clean, out),
@@ -388,6 +389,7 @@ impl Pool {
             reaping: 0,
             rooms: 0,
             breaker: Default::default(),
+            host_faults: Default::default(),
             minimum: 0,
             warm_target: 0,
             turn: None,
@@ -472,6 +474,7 @@ impl Pool {
                     if self.keys.get(k).is_some() {
                         let now = self.now;
                         self.keys[k].breaker.forget(now);
+                        self.keys[k].host_faults.forget(now);
                         self.touch(k);
                         self.tidy(k);
                     }
@@ -494,8 +497,8 @@ impl Pool {
             Timer::Idle(f) => self.function(f).idle_armed == Some(at),
             Timer::Cells(_) | Timer::Replace(_) => true,
             Timer::Key(k) => self.keys.get(k).is_some_and(|key| {
-                let breaker = key.breaker;
-                breaker.open_until() == Some(at) || breaker.forget_at() == at
+                let is_due = |breaker: Breaker| breaker.open_until() == Some(at) || breaker.forget_at() == at;
+                is_due(key.breaker) || is_due(key.host_faults)
             }),
             Timer::SubTenant(s) => self.subs.get(s).is_some_and(|sub| sub.is_watched),
         }

@@ -48,7 +48,12 @@ impl Pool {
         if self.drain.is_some() {
             return 0;
         }
-        key.minimum.max(key.warm_target).saturating_sub(key.settled())
+        if key.host_faults.is_open_for(self.now).is_some() {
+            return 0;
+        }
+        let missing = key.minimum.max(key.warm_target).saturating_sub(key.settled());
+        // One to see whether the host can again.
+        if key.host_faults.is_on_trial(self.now) { missing.min(1) } else { missing }
     }
 
     /// Puts a key among those to be served, or takes it out, after anything about it has changed.

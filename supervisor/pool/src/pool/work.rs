@@ -1,7 +1,7 @@
 //! A worker's life: started, leased, idle again, ended, removed.
 
 use crate::{
-    event::{Action, End, KillReason, LeaseId, Start, WorkerId},
+    event::{Action, Blame, End, KillReason, LeaseId, Refusal, Start, WorkerId},
     key::FunctionId,
     lists::Level,
     pool::Pool,
@@ -51,6 +51,7 @@ impl Pool {
             WorkerState::Idle { .. } | WorkerState::Leased { .. } | WorkerState::Draining { .. } => return None,
         }
         self.keys[k].starting -= 1;
+        self.keys[k].host_faults.close();
         if self.keys[k].settled() >= self.keys[k].warm_target {
             self.keys[k].warm_target = 0;
         }
@@ -229,41 +230,43 @@ impl Pool {
             Occupant::Worker(worker) => {
                 let k = worker.key;
                 match worker.state {
-                    WorkerState::Starting { .. } => self.start_of_worker_failed(w, KillReason::Died, out),
+                    WorkerState::Starting { .. } => {
+                        self.start_of_worker_failed(w, KillReason::Died, Blame::Theirs, out);
+                    }
                     WorkerState::Idle { .. } => self.kill(w, KillReason::Died, out),
                     WorkerState::Leased { call, .. } | WorkerState::Draining { call, .. } => {
                         let may_retry = self.function(self.keys[k].function).policy.is_idempotent
-                            && self.calls.get(&call).is_some_and(|call| !call.is_retry);
+                            && self.calls.get(&call).is_some_and(|call| call.died_with.is_none());
                         if may_retry {
                             self.requeue(k, call);
                             if let Some(entry) = self.calls.get_mut(&call) {
-                                entry.is_retry = true;
+                                entry.died_with = Some(id);
                             }
                         } else {
                             self.settle(call, End::WorkerDied { worker: id }, out);
                         }
                         self.kill(w, KillReason::Died, out);
                         self.deliver_again(k, out);
-                        self.count_failure(k, id, out);
+                        self.count_failure(k, out);
                     }
                 }
             }
         }
     }
 
-    pub(super) fn start_failed(&mut self, id: WorkerId, out: &mut Vec<Action>) {
+    pub(super) fn start_failed(&mut self, id: WorkerId, blame: Blame, out: &mut Vec<Action>) {
         let Some(w) = self.ids.get(&id).copied() else { return };
         match &self.workers[w] {
             Occupant::Cell(_) => self.cell_failed(w, KillReason::StartFailed, out),
             Occupant::Worker(worker) => match worker.state {
-                WorkerState::Starting { .. } => self.start_of_worker_failed(w, KillReason::StartFailed, out),
+                WorkerState::Starting { .. } => self.start_of_worker_failed(w, KillReason::StartFailed, blame, out),
                 WorkerState::Idle { .. } | WorkerState::Leased { .. } | WorkerState::Draining { .. } => {}
             },
             Occupant::Reaping(_) => {}
         }
     }
 
-    fn start_of_worker_failed(&mut self, w: u32, why: KillReason, out: &mut Vec<Action>) {
+    fn start_of_worker_failed(&mut self, w: u32, why: KillReason, blame: Blame, out: &mut Vec<Action>) {
         let Some(worker) = self.workers[w].worker() else { return };
         let (k, id) = (worker.key, worker.id);
         self.keys[k].warm_target = 0;
@@ -272,11 +275,26 @@ impl Pool {
             self.settle(call, End::StartFailed { worker: id }, out);
         }
         self.kill(w, why, out);
-        self.count_failure(k, id, out);
+        match blame {
+            Blame::Theirs => self.count_failure(k, out),
+            Blame::Ours => self.count_host_fault(k),
+        }
     }
 
-    /// Counts a failure of a key. Once it backs off, all its calls that wait are answered.
-    fn count_failure(&mut self, k: u32, worker: WorkerId, out: &mut Vec<Action>) {
+    /// Counts a start that the host has failed. Calls go on as if nothing had been.
+    fn count_host_fault(&mut self, k: u32) {
+        let now = self.now;
+        self.keys[k].host_faults.fail(now);
+        let faults = self.keys[k].host_faults;
+        for at in faults.open_until().into_iter().chain([faults.forget_at()]) {
+            self.timers.set(at, Timer::Key(k));
+        }
+        self.touch(k);
+    }
+
+    /// Counts a failure of a key. Once it backs off, all its calls that wait are answered: those that no function has seen are
+    /// refused as new ones are, those whose worker has died are told that.
+    fn count_failure(&mut self, k: u32, out: &mut Vec<Action>) {
         let now = self.now;
         let backs_off = self.keys[k].breaker.fail(now);
         let breaker = self.keys[k].breaker;
@@ -289,8 +307,13 @@ impl Pool {
         }
         // A worker that is alive may still serve them.
         if self.keys[k].settled() == 0 {
+            let retry_after = breaker.is_open_for(now).unwrap_or_default();
             for call in self.waiting_calls(k) {
-                self.settle(call, End::StartFailed { worker }, out);
+                let end = match self.calls.get(&call).and_then(|call| call.died_with) {
+                    Some(worker) => End::WorkerDied { worker },
+                    None => End::Refused(Refusal::CrashBackoff { retry_after }),
+                };
+                self.settle(call, end, out);
             }
         }
         // None is made for those that are left, nor ahead.
@@ -402,9 +425,11 @@ impl Pool {
                 CellState::Making { .. } | CellState::Ready { .. } => {}
             },
             Occupant::Worker(worker) => match worker.state {
-                WorkerState::Starting { deadline, .. } => {
+                WorkerState::Starting { deadline, phase } => {
                     if deadline <= self.now {
-                        self.start_of_worker_failed(w, KillReason::StartTimeout, out);
+                        // Nothing of the function has run while its sandbox is being made.
+                        let blame = if phase == Phase::Making { Blame::Ours } else { Blame::Theirs };
+                        self.start_of_worker_failed(w, KillReason::StartTimeout, blame, out);
                     }
                 }
                 WorkerState::Idle { .. } => {

@@ -87,7 +87,7 @@ fn failed_cell_is_replaced_and_nobodys_call_fails() {
     let mut bench = with_cells(1);
     let asked = bench.invoke("first");
     let [cell] = cells(&asked.out)[..] else { panic!("{:?}", asked.out) };
-    let out = bench.step(Event::StartFailed { worker: cell });
+    let out = bench.step(Event::StartFailed { worker: cell, blame: Blame::Theirs });
     assert_eq!((kills(&out), ends(&out)), (vec![(cell, KillReason::StartFailed)], vec![]));
     assert_eq!(cells(&out).len(), 1, "{out:?}");
 }
@@ -100,7 +100,7 @@ fn cells_that_keep_failing_back_off() {
     while let Some(worker) = made.pop() {
         failed += 1;
         assert!(failed < 10, "a storm");
-        made.extend(cells(&bench.step(Event::StartFailed { worker })));
+        made.extend(cells(&bench.step(Event::StartFailed { worker, blame: Blame::Theirs })));
     }
     assert_eq!(failed, 3);
 }

@@ -110,7 +110,7 @@ fn failed_start_fails_its_call_with_its_worker_as_the_cause() {
     let mut bench = Bench::new();
     let asked = bench.invoke("a");
     let worker = spawned(&asked.out);
-    let out = bench.step(Event::StartFailed { worker });
+    let out = bench.step(Event::StartFailed { worker, blame: Blame::Theirs });
     assert_eq!(ends(&out), [(asked.call, End::StartFailed { worker })]);
     assert_eq!(kills(&out), [(worker, KillReason::StartFailed)]);
 }
@@ -131,20 +131,26 @@ fn crashing_key_backs_off_answers_all_that_wait_and_opens_again_with_one_trial()
     let mut bench = Bench::new();
     for _ in 0..2 {
         let worker = spawned(&bench.invoke("a").out);
-        bench.step(Event::StartFailed { worker });
+        bench.step(Event::StartFailed { worker, blame: Blame::Theirs });
         bench.step(Event::Reaped { worker });
     }
     let first = bench.invoke("a");
     let others = [bench.invoke("a"), bench.invoke("a")];
     let worker = spawned(&first.out);
-    let out = bench.step(Event::StartFailed { worker });
-    assert_eq!(ends(&out).len(), 3, "{out:?}");
+    let out = bench.step(Event::StartFailed { worker, blame: Blame::Theirs });
+    // The one it was made for is told what became of it; the others have met nothing of it.
+    let backoff = End::Refused(Refusal::CrashBackoff { retry_after: BACKOFF_FIRST });
+    let expected = [End::StartFailed { worker }, backoff, backoff];
+    assert_eq!(
+        ends(&out),
+        [&first, &others[0], &others[1]].map(|asked| asked.call).into_iter().zip(expected).collect::<Vec<_>>()
+    );
     assert!(
         matches!(refusal(&bench.invoke("a")), Some(Refusal::CrashBackoff { retry_after }) if retry_after == BACKOFF_FIRST)
     );
     assert!(refusal(&bench.invoke("b")).is_none(), "others do not back off");
     for worker in others.iter().flat_map(|asked| spawns(&asked.out)).chain([worker]) {
-        bench.step(Event::StartFailed { worker });
+        bench.step(Event::StartFailed { worker, blame: Blame::Theirs });
         bench.step(Event::Reaped { worker });
     }
     bench.wait(10 * SECOND);
@@ -153,11 +159,86 @@ fn crashing_key_backs_off_answers_all_that_wait_and_opens_again_with_one_trial()
 }
 
 #[test]
+fn call_that_was_to_be_given_to_another_worker_is_told_of_its_own_when_its_key_backs_off() {
+    let mut bench = Bench::new();
+    bench.step(Event::SetFunction { function: bench.f, policy: FunctionPolicy { is_idempotent: true, ..function() } });
+    for _ in 0..2 {
+        let worker = spawned(&bench.invoke("a").out);
+        bench.step(Event::StartFailed { worker, blame: Blame::Theirs });
+        bench.step(Event::Reaped { worker });
+    }
+    bench.wait(SECOND);
+    let (worker, _, call) = bench.leased("a");
+    let waiting = bench.invoke("a").call;
+    let out = bench.step(Event::Died { worker });
+    let backoff = End::Refused(Refusal::CrashBackoff { retry_after: BACKOFF_FIRST });
+    assert_eq!(ends(&out), [(call, End::WorkerDied { worker }), (waiting, backoff)]);
+}
+
+#[test]
+fn faults_of_the_host_open_no_back_off_and_fail_one_call_each() {
+    let mut bench = Bench::new();
+    for _ in 0..20 {
+        let asked = [bench.invoke("a"), bench.invoke("a")];
+        let worker = spawned(&asked[0].out);
+        let out = bench.step(Event::StartFailed { worker, blame: Blame::Ours });
+        assert_eq!(ends(&out), [(asked[0].call, End::StartFailed { worker })]);
+        let second = asked[1].out.iter().chain(&out).find_map(|action| match action {
+            Action::Spawn { worker: other, .. } if *other != worker => Some(*other),
+            _ => None,
+        });
+        let second = second.unwrap();
+        assert_eq!(ends(&bench.step(Event::StartFailed { worker: second, blame: Blame::Ours })).len(), 1);
+        bench.step(Event::Reaped { worker });
+        bench.step(Event::Reaped { worker: second });
+    }
+    let asked = bench.invoke("a");
+    assert_eq!(refusal(&asked), None);
+    assert_eq!(delivered(&bench.start(spawned(&asked.out))).0, asked.call);
+}
+
+#[test]
+fn start_that_takes_too_long_is_the_hosts_fault_until_its_sandbox_is_made() {
+    for (is_made, backs_off) in [(false, false), (true, true)] {
+        let mut bench = Bench::new();
+        for _ in 0..3 {
+            let worker = spawned(&bench.invoke("a").out);
+            if is_made {
+                bench.step(Event::Made { worker });
+            }
+            assert_eq!(kills(&bench.wait(5 * SECOND)), [(worker, KillReason::StartTimeout)]);
+            bench.step(Event::Reaped { worker });
+        }
+        assert_eq!(refusal(&bench.invoke("a")).is_some(), backs_off, "{is_made}");
+    }
+}
+
+#[test]
+fn workers_that_are_kept_are_not_tried_over_and_over_while_the_host_fails() {
+    let mut bench = Bench::new();
+    let key = PoolKey { function: bench.f, sub_tenant: label("a") };
+    let mut made = spawns(&bench.step(Event::SetMinimum { key, workers: 2 }));
+    let mut tried = made.len();
+    while let Some(worker) = made.pop() {
+        made.extend(spawns(&bench.step(Event::StartFailed { worker, blame: Blame::Ours })));
+        made.extend(spawns(&bench.step(Event::Reaped { worker })));
+        tried = tried.max(made.len()) + 1;
+        assert!(tried < 20, "a storm");
+    }
+    // Calls are served meanwhile.
+    let asked = bench.invoke("a");
+    let worker = spawned(&asked.out);
+    assert_eq!(delivered(&bench.start(worker)).0, asked.call);
+    // And what is missing is made once the host can again.
+    assert_eq!(spawns(&bench.wait(SECOND)).len() + usize::from(bench.pool.counts().workers == 2), 1);
+}
+
+#[test]
 fn clean_answer_closes_the_breaker() {
     let mut bench = Bench::new();
     for _ in 0..3 {
         let worker = spawned(&bench.invoke("a").out);
-        bench.step(Event::StartFailed { worker });
+        bench.step(Event::StartFailed { worker, blame: Blame::Theirs });
         bench.step(Event::Reaped { worker });
     }
     bench.wait(SECOND);
@@ -207,12 +288,12 @@ fn late_events_of_a_worker_that_was_replaced_are_ignored() {
     let asked = bench.invoke("a");
     let worker = spawned(&asked.out);
     bench.step(Event::Cancel { call: asked.call });
-    bench.step(Event::StartFailed { worker });
+    bench.step(Event::StartFailed { worker, blame: Blame::Theirs });
     bench.step(Event::Reaped { worker });
     for event in [
         Event::Made { worker },
         Event::Started { worker },
-        Event::StartFailed { worker },
+        Event::StartFailed { worker, blame: Blame::Theirs },
         Event::Died { worker },
         Event::Reaped { worker },
         Event::Answered { worker, lease: LeaseId(1), clean: true },

@@ -9,7 +9,7 @@ use std::{
 };
 
 use sublet_proto::link::sandbox::CGROUP_POOL;
-use sublet_shim::cgroups::remove_tree;
+use sublet_shim::cgroups::{remove_tree, try_to_remove_tree};
 
 use super::{super::directory::make, Tree, enable};
 use crate::cgroups::{
@@ -195,6 +195,21 @@ impl Tree {
         self.directories(path).iter().all(|dir| remove_tree(dir).is_empty())
     }
 
+    /// Tries to remove levels that nobody needs, those that would not go before among them. Never waits: everybody who makes a
+    /// worker would. One that somebody else has put a process into stays until that is gone, and can be used again meanwhile.
+    fn sweep(&self, unused: Vec<String>) {
+        let mut stale = self.stale.lock().unwrap_or_else(PoisonError::into_inner);
+        stale.extend(unused);
+        // From the inside out.
+        let all: Vec<String> = stale.iter().rev().cloned().collect();
+        for path in all {
+            let is_used = self.groups().contains_key(&path);
+            if is_used || self.directories(&path).iter().all(|dir| try_to_remove_tree(dir)) {
+                stale.remove(&path);
+            }
+        }
+    }
+
     /// Counts a user of the level `path`, making it for the first.
     fn enter_level(&self, parent: &str, path: &str, level: &Plan) -> Result<(), CgroupError> {
         let _shape = self.shape.lock().unwrap_or_else(PoisonError::into_inner);
@@ -215,7 +230,7 @@ impl Tree {
             });
         }
         if let Err(error) = self.make_level(path, &level.limits) {
-            self.remove_group(path);
+            self.sweep(vec![path.to_owned()]);
             return Err(error);
         }
         let above = self.group(parent);
@@ -233,7 +248,7 @@ impl Tree {
     /// Takes a user off the level `path` and off all above it; removes those without any, and returns them.
     fn leave_levels(&self, path: &str) -> Vec<Gone> {
         let _shape = self.shape.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut gone = Vec::new();
+        let (mut gone, mut unused) = (Vec::new(), Vec::new());
         let mut path = path;
         while !path.is_empty() {
             let left = {
@@ -248,10 +263,11 @@ impl Tree {
                 // All of it, those that lived in it included: nothing runs in it any more.
                 let cpu = group.counters().and_then(|counters| counters.cpu()).unwrap_or_default();
                 gone.push(Gone { owner: group.owner, cpu });
-                self.remove_group(path);
+                unused.push(path.to_owned());
             }
             path = path.rsplit_once('/').map_or("", |(parent, _)| parent);
         }
+        self.sweep(unused);
         gone
     }
 }

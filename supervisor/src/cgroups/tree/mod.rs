@@ -46,6 +46,8 @@ pub struct Tree {
     controllers: Vec<(Controller, PathBuf, bool)>,
     /// Every group below the pool, by its path relative to it. Held for looking up only: tasks that serve calls wait for it.
     groups: Mutex<BTreeMap<String, Group>>,
+    /// Levels that nobody needs and that would not go.
+    stale: Mutex<BTreeSet<String>>,
     /// Held while levels are made and removed, so that none is removed under whoever enters it.
     shape: Mutex<()>,
     /// Held while limits are written, which may wait for memory to be given back.
@@ -117,6 +119,7 @@ impl Tree {
             claim,
             controllers,
             groups: Mutex::default(),
+            stale: Mutex::default(),
             shape: Mutex::default(),
             writes: Mutex::default(),
             pool: Mutex::new(*pool),

@@ -151,6 +151,16 @@ impl Call {
                 (self.failed(verdict::bad_payload(&self.entry, &why), Some(&delivery)), true)
             }
             Ok(Reply::Error(what)) => (self.failure(&Failed::Handler(what), None, &delivery).await, true),
+            // Of its own limits the launcher's words are an error of the function, with a remark; else the host had none left.
+            Ok(Reply::Shortage(what))
+                if verdict::is_own_shortage(&self.noticed(&worker)) || worker.has_used_its_memory() =>
+            {
+                (self.failure(&Failed::Handler(what), None, &delivery).await, true)
+            }
+            Ok(Reply::Shortage(what)) => {
+                worker.meter().end(worker.reading());
+                (Err(self.ours(String::from_utf8_lossy(&what).into_owned())), true)
+            }
             Err(Fault::NotDelivered(what)) => {
                 self.put_payload(payload);
                 worker.meter().end(worker.reading());

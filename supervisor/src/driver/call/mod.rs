@@ -241,6 +241,7 @@ impl Call {
                 result => break result,
             }
         };
+        let result = self.not_theirs(result);
         let answered = result.as_ref().map_or(0, |answer| answer.payload.len());
         self.driver.large.note(self.payload_bytes.max(answered));
         let counters = &self.driver.counters;
@@ -257,6 +258,18 @@ impl Call {
             self.note(failure);
         }
         outlet.give(result);
+    }
+
+    /// What the end of the nursery has done to its worker is no fault of its function.
+    fn not_theirs(&self, result: Held) -> Held {
+        match result {
+            Err(Failure::Verdict { verdict, .. })
+                if verdict::tells_of_an_end(verdict.kind()) && self.driver.shop.nursery.is_gone() =>
+            {
+                Err(self.ours(format!("the nursery has ended, and every worker with it: {}", verdict.message)))
+            }
+            result => result,
+        }
     }
 
     /// Tells operators of a call that did not end well.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use sublet_pool::{BACKOFF_FIRST, End, Refusal, Stage, Start};
+use sublet_pool::{End, Refusal, Stage, Start};
 use sublet_proto::v1::{self, Receipt, Verdict, VerdictKind};
 use tokio::time::sleep;
 
@@ -213,23 +213,14 @@ impl Call {
                 }
                 Err(Failure::Cancelled)
             }
-            End::WorkerDied { .. } => match (held, worker) {
+            // The last one that had it may be gone from the books: its key has backed off since.
+            End::WorkerDied { .. } => match (held, worker.or_else(|| delivery.map(|delivery| delivery.worker.clone())))
+            {
                 // It ended after it had answered, or said why it does not, in full and in time.
                 (Some(held), _) => held,
                 (None, Some(worker)) => self.died(&worker, delivery).await,
                 (None, None) => Err(self.ours("the worker is gone and nothing is known of it")),
             },
-            // The worker had been started and died of a call: its key backs off, and calls that wait are answered for that. One
-            // that it was to be given again has an end of its own to tell.
-            End::StartFailed { .. } if worker.as_ref().is_some_and(|worker| worker.starting().is_some()) => {
-                match delivery {
-                    Some(delivery) => self.died(&delivery.worker, Some(delivery)).await,
-                    None => {
-                        let refusal = Refusal::CrashBackoff { retry_after: BACKOFF_FIRST };
-                        Err(Failure::Rejected(Rejection::Refused(refusal, None)))
-                    }
-                }
-            }
             End::StartFailed { .. } => match worker.as_deref().map(Worker::start_failure) {
                 Some(StartFailure::Theirs { message, detail, setting, said }) => {
                     let verdict = verdict::start(&self.entry, &message, setting);

@@ -221,3 +221,38 @@ fn deadline_of_a_worker_that_somebody_had_frozen_says_so_and_nothing_of_where() 
     assert_eq!(found.kind(), VerdictKind::Deadline);
     assert!(found.message.ends_with("somebody on the host had the worker frozen meanwhile"), "{found:?}");
 }
+
+#[test]
+fn limit_above_sublets_groups_names_no_setting_and_does_not_know_itself() {
+    let scope = scope("");
+    let above = Bite { level: Level::Above, limit: None, seen: None };
+    let noticed = Noticed { memory: Some(above), forks: Some(above), ..Noticed::default() };
+    let verdict = of_failure(&scope, &Failed::Process(ProcessEnd::Signal(9)), &noticed);
+    assert_eq!((verdict.kind(), verdict.level.as_str(), verdict.setting.as_str()), (VerdictKind::Memory, "above", ""));
+    assert!(
+        verdict.message.contains("above sublet's own") && !verdict.message.contains("its own"),
+        "{}",
+        verdict.message
+    );
+    let remarks = remarks(&scope, &noticed, Some(VerdictKind::Memory));
+    assert!(remarks.iter().all(|remark| remark.level == "above" && remark.setting.is_empty()), "{remarks:?}");
+    assert_eq!(remarks.len(), 1);
+}
+
+#[test]
+fn what_could_not_be_had_is_the_hosts_fault_unless_a_limit_of_ours_bit() {
+    let above = Bite { level: Level::Above, limit: None, seen: None };
+    let of = |memory, forks| is_own_shortage(&Noticed { memory, forks, ..Noticed::default() });
+    assert!(of(Some(MEMORY), None) && of(None, Some(FORKS)) && of(Some(above), Some(FORKS)));
+    assert!(!of(None, None) && !of(Some(above), None) && !of(None, Some(above)));
+}
+
+#[test]
+fn end_of_the_nursery_explains_ends_and_nothing_a_function_has_said() {
+    for kind in [VerdictKind::Crash, VerdictKind::Exit, VerdictKind::Start, VerdictKind::BadFrame] {
+        assert!(tells_of_an_end(kind), "{kind:?}");
+    }
+    for kind in [VerdictKind::FunctionError, VerdictKind::Deadline, VerdictKind::AnswerTooLarge, VerdictKind::Memory] {
+        assert!(!tells_of_an_end(kind), "{kind:?}");
+    }
+}

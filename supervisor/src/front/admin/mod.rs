@@ -389,9 +389,15 @@ impl Admin for AdminService {
         let not_serving = self.driver.not_serving();
         let groups = self.driver.groups();
         let counters = &self.driver.counters;
+        let troubles = self.driver.shop().troubles.all();
+        let status = match status(&not_serving) {
+            "serving" if !troubles.is_empty() => "impaired",
+            status => status,
+        };
         Ok(Response::new(GetHealthResponse {
-            status: status(&not_serving).to_owned(),
+            status: status.to_owned(),
             not_serving: not_serving.into_iter().map(wire_not_serving).collect(),
+            troubles,
             host: self.host.to_vec(),
             degraded: self.degraded.to_vec(),
             workers: counts.workers,

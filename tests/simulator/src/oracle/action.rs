@@ -255,14 +255,23 @@ impl Oracle {
             _ => false,
         };
         let is_owed = self.must_settle.contains(&c);
+        let backs_off = self.backs_off_until(k).filter(|until| *until > self.now);
         let rightly = match end {
             End::Answered { worker, .. } => is_owed && was_at(worker.0),
             End::Deadline { at, worker } => self.now >= call.deadline && at_stage(at, worker),
             End::Cancelled { at, worker } => is_owed && at_stage(at, worker),
-            End::WorkerDied { worker } => is_owed && was_at(worker.0) && self.died == Some(worker.0),
+            // With its worker; or with an earlier one, and no other is made for it.
+            End::WorkerDied { worker } => match call.state {
+                CallState::Waiting => call.died_with == Some(worker.0) && backs_off.is_some(),
+                _ => is_owed && was_at(worker.0) && self.died == Some(worker.0),
+            },
             End::StartFailed { worker } => call.state == CallState::Waiting && of_key(worker.0),
             End::Evicted { worker } => {
                 was_at(worker.0) && (self.is_forced && is_owed || self.drain.is_some_and(|at| self.now >= at))
+            }
+            End::Refused(Refusal::CrashBackoff { retry_after }) => {
+                let is_untouched = call.state == CallState::Waiting && call.died_with.is_none();
+                is_untouched && backs_off.is_some_and(|until| until.since(self.now) == retry_after)
             }
             End::Refused(_) => end == End::Refused(Refusal::Draining) && self.drain.is_some_and(|at| self.now >= at),
         };
@@ -328,7 +337,10 @@ impl Oracle {
         if why == KillReason::StartTimeout
             && let Some(k) = worker.key
         {
-            self.key_fails(k);
+            // Of a sandbox that is not made in time the host is to blame.
+            if !worker.is_making {
+                self.key_fails(k);
+            }
             self.keys[k].warm = 0;
         }
         if worker.state == State::Starting {

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use sublet_pool::{
-    BACKOFF_FIRST, BACKOFF_MAX, Event, FAILURES_BEFORE_BACKOFF, LeaseId, PoolKey, Selector, Tick, WorkerId,
+    BACKOFF_FIRST, BACKOFF_MAX, Blame, Event, FAILURES_BEFORE_BACKOFF, LeaseId, PoolKey, Selector, Tick, WorkerId,
 };
 
 use super::{
@@ -60,11 +60,11 @@ impl Oracle {
                     self.becomes_idle(w);
                 }
             }
-            Event::StartFailed { worker } => {
+            Event::StartFailed { worker, blame } => {
                 if let Some(w) = self.known(*worker)
                     && matches!(self.workers[w as usize].state, State::Starting | State::Cell)
                 {
-                    self.start_fails(w);
+                    self.start_fails(w, *blame);
                 }
             }
             Event::Answered { worker, lease, clean } => {
@@ -146,7 +146,7 @@ impl Oracle {
         let is_known = k < self.keys.len();
         // A call of a function that never was is kept on the first key; it is refused.
         let k = if is_known { k } else { 0 };
-        self.calls.push(Call { key: k, deadline, state: CallState::Arriving, is_retry: false });
+        self.calls.push(Call { key: k, deadline, state: CallState::Arriving, died_with: None });
         let own = &self.keys[k];
         let age_max = self.functions[own.function].policy.age_max;
         let calls_max = self.functions[own.function].policy.calls_max;
@@ -220,10 +220,12 @@ impl Oracle {
         }
     }
 
-    fn start_fails(&mut self, w: u64) {
+    fn start_fails(&mut self, w: u64, blame: Blame) {
         self.must_kill.push(w);
         if let Some(k) = self.workers[w as usize].key {
-            self.key_fails(k);
+            if blame == Blame::Theirs {
+                self.key_fails(k);
+            }
             self.keys[k].warm = 0;
             self.touch(k);
         }
@@ -242,12 +244,12 @@ impl Oracle {
         let worker = self.workers[w as usize];
         match worker.state {
             State::Killed | State::Reaped => return,
-            State::Cell | State::Starting => return self.start_fails(w),
+            State::Cell | State::Starting => return self.start_fails(w, Blame::Theirs),
             State::Idle { .. } => {}
             State::Leased { call, .. } => {
                 let is_idempotent = self.functions[worker.function].policy.is_idempotent;
-                if is_idempotent && !self.calls[call as usize].is_retry {
-                    self.calls[call as usize].is_retry = true;
+                if is_idempotent && self.calls[call as usize].died_with.is_none() {
+                    self.calls[call as usize].died_with = Some(w);
                     self.requeue(call);
                     // It may be answered at once when its key backs off, so it is not owed an answer, nor denied one.
                 } else {

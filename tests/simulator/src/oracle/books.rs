@@ -22,7 +22,8 @@ pub struct Call {
     pub key: usize,
     pub deadline: Tick,
     pub state: CallState,
-    pub is_retry: bool,
+    /// The worker that died with it, when one did.
+    pub died_with: Option<u64>,
 }
 
 /// A worker's life.
