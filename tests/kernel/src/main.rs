@@ -3,6 +3,7 @@
 //! The same program runs on every ground: natively, in a privileged container, in a guest with a pure cgroup v2 kernel.
 //! What a ground cannot show is skipped by name, never passed.
 
+mod appetite;
 mod authors;
 mod bad_input;
 mod beginnings;
@@ -27,12 +28,14 @@ mod mixed;
 mod neighbours;
 mod pool;
 mod quotas;
+mod reach;
 mod reload;
 mod streams;
 mod supervisor;
 mod text;
 mod tokens;
 mod trace;
+mod unruly;
 mod usage;
 mod verdicts;
 
@@ -86,6 +89,9 @@ fn main() {
         neighbours::CASES,
         beginnings::CASES,
         hostile::CASES,
+        reach::CASES,
+        appetite::CASES,
+        unruly::CASES,
     ]
     .concat();
     let trials = all.into_iter().map(|case| {

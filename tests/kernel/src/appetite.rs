@@ -1,0 +1,125 @@
+//! Memory that is taken where it is easily overlooked: page tables, pipes, sockets, the page cache. It is the worker's all the
+//! same, and its neighbour goes on. As in [`crate::hostile`] each attempt is first made outside.
+
+use std::fs;
+
+use sublet_proto::v1::VerdictKind;
+use tonic::Code;
+
+use crate::{
+    Case, Outcome,
+    cage::outside,
+    case,
+    client::{Client, request},
+    ensure,
+    quotas::knob,
+    supervisor::Supervisor,
+};
+
+/// The cases.
+pub const CASES: &[Case] = &[
+    case("appetite::memory_that_is_locked_or_filled_in_at_once_is_the_workers", locked),
+    case("appetite::page_tables_are_the_workers_memory", tables),
+    case("appetite::pipes_sockets_and_queued_descriptors_are_the_workers", queues),
+    case("appetite::flood_of_the_page_cache_is_within_the_workers_memory", page_cache),
+];
+
+const MIB: u64 = 1 << 20;
+
+/// A neighbour that has something in memory, and must still have it.
+fn settle(client: &mut Client) -> Outcome {
+    client.probe("neighbour", "put kept here").map(drop)
+}
+
+fn is_settled(client: &mut Client) -> Outcome {
+    let (kept, receipt) = client.probe("neighbour", "get kept")?;
+    ensure!(kept == "here/here" && receipt.calls == 2, "the neighbour got another worker: {kept}, {receipt:?}");
+    Ok(())
+}
+
+/// A call that must end its worker for its memory.
+fn ends_by_memory(client: &mut Client, sub_tenant: &str, verb: &str) -> Outcome {
+    client.verdict_of(request("probe", sub_tenant, verb), VerdictKind::Memory, Code::ResourceExhausted).map(drop)
+}
+
+/// F2.
+fn locked() -> Outcome {
+    let supervisor = Supervisor::simple("memory_max = \"32MiB\"")?;
+    let mut client = Client::new(&supervisor)?;
+    settle(&mut client)?;
+    outside(&["hostile", "lock", "4"])?;
+    let inside = client.ask("probe", "locks", "hostile lock 4");
+    ensure!(inside.as_ref().is_err_and(|e| e.contains("lock 4 MiB: E")), "more than 64 KiB are locked: {inside:?}");
+    outside(&["hostile", "populate", "60"])?;
+    ends_by_memory(&mut client, "fills", "hostile populate 60")?;
+    is_settled(&mut client)?;
+    supervisor.stop()
+}
+
+/// F6.
+fn tables() -> Outcome {
+    let supervisor = Supervisor::simple("memory_max = \"32MiB\"")?;
+    let mut client = Client::new(&supervisor)?;
+    settle(&mut client)?;
+    // Of 4 KiB for each 2 MiB: 64 MiB of tables, above a single page of zeros.
+    outside(&["hostile", "tables", "32"])?;
+    client.probe("few", "hostile tables 2")?;
+    ends_by_memory(&mut client, "many", "hostile tables 32")?;
+    is_settled(&mut client)?;
+    supervisor.stop()
+}
+
+/// F4.
+fn queues() -> Outcome {
+    let supervisor = Supervisor::simple("memory_max = \"32MiB\"\nnofile = 4096")?;
+    let mut client = Client::new(&supervisor)?;
+    settle(&mut client)?;
+    for what in ["pipes", "sockets"] {
+        outside(&["hostile", what, "40"])?;
+        client.probe(&format!("few-{what}"), &format!("hostile {what} 2"))?;
+        ends_by_memory(&mut client, what, &format!("hostile {what} 60"))?;
+    }
+    outside(&["hostile", "descriptors", "500"])?;
+    is_settled(&mut client)?;
+    supervisor.stop()?;
+    // What is under way in sockets counts against the limit of what is open.
+    let supervisor = Supervisor::simple("nofile = 64")?;
+    let mut client = Client::new(&supervisor)?;
+    let inside = client.ask("probe", "s1", "hostile descriptors 500");
+    ensure!(inside.as_ref().is_err_and(|e| e.contains("ETOOMANYREFS")), "{inside:?}");
+    supervisor.stop()
+}
+
+/// F7.
+fn page_cache() -> Outcome {
+    const LIMIT: u64 = 32 * MIB;
+    const FILE: u64 = 128 * MIB;
+    let supervisor = Supervisor::simple("memory_max = \"32MiB\"")?;
+    let mut client = Client::new(&supervisor)?;
+    settle(&mut client)?;
+    // Holes are on no disk, and take pages of the cache when they are read.
+    for name in ["one", "other"] {
+        let file = fs::File::create(supervisor.place.path(&format!("fn/{name}")));
+        file.and_then(|file| file.set_len(FILE)).map_err(|error| error.to_string())?;
+    }
+    let read = format!("read {} MiB", FILE / MIB);
+    let path = supervisor.place.path("fn/other").display().to_string();
+    ensure!(outside(&["hostile", "read-through", &path])? == read, "outside it is not read");
+    let (answer, receipt) = client.probe("s1", "hostile read-through /function/one")?;
+    ensure!(answer == read, "{answer}");
+    let number = |of: &str, v2: &str, v1: &str| -> Result<u64, String> {
+        let text = knob(&supervisor, of, 0, v2, ("memory", v1))?;
+        text.parse().map_err(|_| format!("{v2}: {text:?} is no number"))
+    };
+    let taken = number(&receipt.worker, "memory.current", "memory.usage_in_bytes")?;
+    ensure!(taken <= LIMIT, "{taken} bytes in a worker of {LIMIT}");
+    // A file system in memory has no pages to give for holes.
+    match taken > 16 * MIB {
+        true => println!("{taken} bytes are the reader's"),
+        false => println!("holes take no pages of the cache here; only that the reader lives is shown"),
+    }
+    let (_, receipt) = client.probe("s1", "echo on")?;
+    ensure!(receipt.calls == 2, "the reader got another worker");
+    is_settled(&mut client)?;
+    supervisor.stop()
+}
