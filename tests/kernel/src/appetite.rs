@@ -1,19 +1,19 @@
 //! Memory that is taken where it is easily overlooked: page tables, pipes, sockets, the page cache. It is the worker's all the
 //! same, and its neighbour goes on. As in [`crate::hostile`] each attempt is first made outside.
 
-use std::fs;
+use std::{fs, process::Command};
 
 use sublet_proto::v1::VerdictKind;
 use tonic::Code;
 
 use crate::{
     Case, Outcome,
-    cage::outside,
+    cage::{outside, run},
     case,
     client::{Client, request},
     ensure,
     quotas::knob,
-    supervisor::Supervisor,
+    supervisor::{self, Supervisor},
 };
 
 /// The cases.
@@ -69,13 +69,19 @@ fn tables() -> Outcome {
     supervisor.stop()
 }
 
+/// The probe, with as many descriptors as the worker of this case may have.
+fn with_descriptors(words: &[&str]) -> Result<String, String> {
+    let mut command = Command::new("/bin/sh");
+    run(command.args(["-c", "ulimit -n 4096 && exec \"$0\" \"$@\""]).arg(supervisor::probe()).args(words))
+}
+
 /// F4.
 fn queues() -> Outcome {
     let supervisor = Supervisor::simple("memory_max = \"32MiB\"\nnofile = 4096")?;
     let mut client = Client::new(&supervisor)?;
     settle(&mut client)?;
     for what in ["pipes", "sockets"] {
-        outside(&["hostile", what, "40"])?;
+        with_descriptors(&["hostile", what, "60"])?;
         client.probe(&format!("few-{what}"), &format!("hostile {what} 2"))?;
         ends_by_memory(&mut client, what, &format!("hostile {what} 60"))?;
     }

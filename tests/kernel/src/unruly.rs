@@ -28,7 +28,7 @@ use crate::{
     client::{self, Client, request},
     configs::Place,
     ensure,
-    ground::Need,
+    ground::{Ground, Need},
     life::no_workers,
     supervisor::{self, Supervisor},
 };
@@ -37,7 +37,8 @@ use crate::{
 pub const CASES: &[Case] = &[
     case("unruly::signals_to_everybody_stay_in_their_worker", everybody),
     Case { needs: &[Need::Vsyscall], ..case("unruly::vsyscall_page_answers_to_filters", vsyscall) },
-    case("unruly::random_calls_hurt_nobody", random),
+    // In the guest each child that ends by a fault is slow, and said aloud by the kernel.
+    Case { name: "unruly::random_calls_hurt_nobody", needs: &[Need::Speed], run: random },
     case("unruly::two_processes_that_write_at_once_break_their_own_channel_alone", brothers),
     case("unruly::slot_of_a_worker_that_does_not_end_is_nobodys", stuck),
 ];
@@ -61,10 +62,15 @@ fn everybody() -> Outcome {
         let mut client = Client::new(&supervisor)?;
         client.probe("neighbour", "put kept here")?;
         let (_, first) = client.probe("s1", "echo here")?;
-        let (answer, receipt) = client.probe("s1", &verb)?;
-        ensure!(answer.contains("SIGKILL"), "a child of its own lives: {answer}");
-        let (_, last) = client.probe("s1", "echo on")?;
-        ensure!(receipt.worker == first.worker && last.worker == first.worker, "init has ended");
+        if Ground::find().relays() {
+            // The launcher has the function's uid, and ends with it; init tells so, and has not ended.
+            client.verdict_of(request("probe", "s1", &verb), VerdictKind::Crash, Code::Unknown)?;
+        } else {
+            let (answer, receipt) = client.probe("s1", &verb)?;
+            ensure!(answer.contains("SIGKILL"), "a child of its own lives: {answer}");
+            let (_, last) = client.probe("s1", "echo on")?;
+            ensure!(receipt.worker == first.worker && last.worker == first.worker, "init has ended");
+        }
         let (kept, _) = client.probe("neighbour", "get kept")?;
         ensure!(kept == "here/here", "the neighbour has {kept}");
         supervisor.stop()
