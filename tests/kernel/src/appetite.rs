@@ -12,6 +12,7 @@ use crate::{
     case,
     client::{Client, request},
     ensure,
+    life::no_workers,
     quotas::knob,
     supervisor::{self, Supervisor},
 };
@@ -22,6 +23,7 @@ pub const CASES: &[Case] = &[
     case("appetite::page_tables_are_the_workers_memory", tables),
     case("appetite::pipes_sockets_and_queued_descriptors_are_the_workers", queues),
     case("appetite::flood_of_the_page_cache_is_within_the_workers_memory", page_cache),
+    case("appetite::freed_memory_tells_nothing_of_others", freed),
 ];
 
 const MIB: u64 = 1 << 20;
@@ -127,5 +129,27 @@ fn page_cache() -> Outcome {
     let (_, receipt) = client.probe("s1", "echo on")?;
     ensure!(receipt.calls == 2, "the reader got another worker");
     is_settled(&mut client)?;
+    supervisor.stop()
+}
+
+/// I3.
+fn freed() -> Outcome {
+    let supervisor = Supervisor::simple("tmp_size = \"16MiB\"\nanswer_max = \"16MiB\"")?;
+    let mut client = Client::new(&supervisor)?;
+    let canary = format!("canary-of-{}", supervisor.place.instance);
+    let everywhere = "private shared memfd file";
+    let own = outside(&["hostile", "glean", &canary, "1", "own"])?;
+    ensure!(own == everywhere, "outside what was put there is found in {own:?}");
+    let (own, _) = client.probe("own", &format!("hostile glean {canary} 1 own"))?;
+    ensure!(own == everywhere, "inside what was put there is found in {own:?}");
+    for at in 0..3 {
+        client.probe(&format!("s{at}"), &format!("hostile leave {canary} 4"))?;
+    }
+    supervisor.admin(&["evict", "--tenant", "acme"])?;
+    no_workers(&supervisor)?;
+    for at in 3..5 {
+        let (found, _) = client.probe(&format!("s{at}"), &format!("hostile glean {canary} 4"))?;
+        ensure!(found.is_empty(), "memory of a worker that has ended is found in {found}");
+    }
     supervisor.stop()
 }

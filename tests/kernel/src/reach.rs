@@ -4,7 +4,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::Read as _,
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::{fs::OpenOptionsExt as _, process::CommandExt as _},
     path::Path,
     process::Command,
 };
@@ -25,6 +25,7 @@ use crate::{
 pub const CASES: &[Case] = &[
     case("reach::links_in_proc_lead_nowhere", links),
     case("reach::program_that_init_runs_from_cannot_be_written", programs),
+    case("reach::program_with_file_capabilities_gives_no_right", capabilities),
     case("reach::nothing_of_init_can_be_opened_in_proc", init),
     case("reach::facts_of_the_host_are_not_there", facts),
     case("reach::ids_cannot_be_mapped_anew", maps),
@@ -117,6 +118,23 @@ fn programs() -> Outcome {
     ensure!(seals.contains(nix::fcntl::SealFlag::F_SEAL_WRITE), "it is sealed by {seals:?}");
     let after = (told(fs::read(supervisor::program()))?, told(fs::read(supervisor.place.path("fn/probe")))?);
     ensure!(before == after, "a program has changed");
+    supervisor.stop()
+}
+
+/// A11.
+fn capabilities() -> Outcome {
+    let supervisor = Supervisor::simple("")?;
+    let mut client = Client::new(&supervisor)?;
+    let program = supervisor.place.path("fn/blessed");
+    told(fs::copy(supervisor::probe(), &program))?;
+    outside(&["hostile", "bless", &program.display().to_string()])?;
+    let status = ["read", "/proc/self/status"];
+    let outside = run(Command::new(&program).args(status).uid(65534).gid(65534))?;
+    ensure!(outside.contains("CapEff:\t0000000000000080"), "the program gives nothing outside either: {outside}");
+    let (inside, _) = client.probe("s1", "hostile run /function/blessed read /proc/self/status")?;
+    for line in ["CapPrm:\t0000000000000000", "CapEff:\t0000000000000000", "CapAmb:\t0000000000000000"] {
+        ensure!(inside.contains(line), "{inside}");
+    }
     supervisor.stop()
 }
 

@@ -2,10 +2,11 @@
 
 use std::{
     fs::File,
-    io::{IoSlice, Write as _},
+    io::{IoSlice, Read as _, Seek as _, Write as _},
     os::{fd::AsRawFd as _, unix::net::UnixStream},
 };
 
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
 use super::sys;
@@ -92,4 +93,49 @@ pub fn read_through(path: &str) -> Outcome {
     let mut file = File::open(path).map_err(|e| format!("open: {e}"))?;
     let read = std::io::copy(&mut file, &mut std::io::sink()).map_err(|e| format!("read: {e}"))?;
     Ok(format!("read {} MiB", read / MIB as u64).into_bytes())
+}
+
+/// Puts so many MiB of a word's copies into memory, into a file that is nowhere, into /tmp, a pipe and a socket; as long as the
+/// process lives.
+pub fn leave(word: &str, mib: u64) -> Outcome {
+    let copies = word.repeat(bytes(mib)? / word.len());
+    let mut nowhere = File::from(memfd_create(c"left", MFdFlags::empty()).map_err(|e| format!("memfd: {e:?}"))?);
+    nowhere.write_all(copies.as_bytes()).map_err(|e| format!("memfd: {e}"))?;
+    std::fs::write("/tmp/left", &copies).map_err(|e| format!("write /tmp/left: {e}"))?;
+    let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_NONBLOCK).map_err(|e| format!("pipe: {e:?}"))?;
+    let (mut one, other) = UnixStream::pair().map_err(|e| format!("pair: {e}"))?;
+    one.set_nonblocking(true).map_err(|e| e.to_string())?;
+    // As much as goes in.
+    let into_pipe = nix::unistd::write(&writer, copies.as_bytes()).map_err(|e| format!("pipe: {e:?}"))?;
+    let into_socket = one.write(copies.as_bytes()).map_err(|e| format!("socket: {e}"))?;
+    std::mem::forget((copies, nowhere, reader, writer, one, other));
+    Ok(format!("left {into_pipe} and {into_socket} bytes beside").into_bytes())
+}
+
+/// Takes so many MiB in several ways and looks for a word that somebody has left there; or for one that it has put there itself.
+pub fn glean(word: &str, mib: u64, own: bool) -> Outcome {
+    let mut found = Vec::new();
+    let holds = |memory: &[u8]| memory.windows(word.len()).any(|window| window == word.as_bytes());
+    for (name, shared) in [("private", false), ("shared", true)] {
+        let memory = sys::memory::take(bytes(mib)?, shared).map_err(|e| format!("{name}: {e:?}"))?;
+        if own {
+            let at = memory.len() / 2;
+            memory[at..at + word.len()].copy_from_slice(word.as_bytes());
+        }
+        found.extend(holds(memory).then_some(name));
+    }
+    // Holes of files, of which the kernel makes pages when they are read.
+    let nowhere = File::from(memfd_create(c"gleaned", MFdFlags::empty()).map_err(|e| format!("memfd: {e:?}"))?);
+    let file = File::options().read(true).write(true).create(true).truncate(true).open("/tmp/gleaned");
+    for (name, mut file) in [("memfd", nowhere), ("file", file.map_err(|e| format!("/tmp/gleaned: {e}"))?)] {
+        file.set_len(mib * MIB as u64).map_err(|e| format!("{name}: {e}"))?;
+        // So that the pages around it are there as well, and of the file's own.
+        file.write_all(if own { word.as_bytes() } else { b"x" }).map_err(|e| format!("{name}: {e}"))?;
+        file.rewind().map_err(|e| format!("{name}: {e}"))?;
+        let mut memory = Vec::new();
+        file.read_to_end(&mut memory).map_err(|e| format!("{name}: {e}"))?;
+        found.extend(holds(&memory).then_some(name));
+    }
+    std::fs::remove_file("/tmp/gleaned").map_err(|e| format!("/tmp/gleaned: {e}"))?;
+    Ok(found.join(" ").into_bytes())
 }

@@ -77,6 +77,9 @@ pub fn perform(words: &[&str]) -> Outcome {
         "sockets" => appetite::sockets(number(1)?),
         "descriptors" => appetite::descriptors(number(1)?),
         "tables" => appetite::tables(number(1)?),
+        "leave" => appetite::leave(word(1)?, number(2)?),
+        "glean" => appetite::glean(word(1)?, number(2)?, words.get(3) == Some(&"own")),
+        "bless" => shared::bless(word(1)?),
         "read-through" => appetite::read_through(word(1)?),
         other => Err(format!("unknown hostile verb {other:?}")),
     }

@@ -35,6 +35,15 @@ pub fn populate(bytes: usize) -> nix::Result<()> {
     map(bytes, libc::PROT_READ | libc::PROT_WRITE, PRIVATE | libc::MAP_POPULATE, -1).map(drop)
 }
 
+/// New memory of so many bytes, of our own or as children would share it.
+pub fn take(bytes: usize, shared: bool) -> nix::Result<&'static mut [u8]> {
+    let kind = if shared { libc::MAP_SHARED | libc::MAP_ANONYMOUS } else { PRIVATE };
+    let at = map(bytes, libc::PROT_READ | libc::PROT_WRITE, kind, -1)?;
+    // WHY UNSAFE: a vector's memory is not necessarily the kernel's newest.
+    // SAFETY: the range was mapped above and is never unmapped; nobody else has its address.
+    Ok(unsafe { std::slice::from_raw_parts_mut(at as *mut u8, bytes) })
+}
+
 /// Reads a byte of every 2 MiB of so many new ones. Returns how many that were.
 pub fn read_sparsely(bytes: usize) -> nix::Result<usize> {
     let at = map(bytes, libc::PROT_READ, PRIVATE | libc::MAP_NORESERVE, -1)?;
