@@ -21,6 +21,8 @@ pub enum Need {
     Speed,
     /// A vsyscall page that is this kernel's own.
     Vsyscall,
+    /// Cores that go into files where a process crashes, and to no program of the host.
+    Cores,
     /// Keyrings.
     Keys,
     /// Addresses that differ from one program to the next.
@@ -96,9 +98,10 @@ impl Ground {
             Need::Addresses if self.is_slow => Some("User Mode Linux does not randomise addresses"),
             Need::Vsyscall if self.is_slow => Some("User Mode Linux leaves the vsyscall page to its host"),
             Need::Vsyscall if !has_vsyscall_page() => Some("no vsyscall page"),
+            Need::Cores if !cores_are_files() => Some("cores go to a program of the host"),
             Need::Keys if !Path::new("/proc/keys").exists() => Some("no keyrings"),
             Need::LandlockDevices | Need::Inodes | Need::Time | Need::Cpu => None,
-            Need::Client(_) | Need::Speed | Need::Addresses | Need::Vsyscall | Need::Keys => None,
+            Need::Client(_) | Need::Speed | Need::Addresses | Need::Vsyscall | Need::Cores | Need::Keys => None,
         }
     }
 }
@@ -112,4 +115,9 @@ impl fmt::Display for Ground {
 
 fn has_vsyscall_page() -> bool {
     fs::read_to_string("/proc/self/maps").is_ok_and(|maps| maps.contains("[vsyscall]"))
+}
+
+fn cores_are_files() -> bool {
+    let pattern = fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap_or_default();
+    pattern.starts_with("core")
 }

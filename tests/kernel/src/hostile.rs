@@ -358,7 +358,7 @@ fn setuid() -> Outcome {
 }
 
 /// The probe, with a /tmp of its own that is the machine's in size.
-fn with_tmp(words: &[&str]) -> Result<String, String> {
+pub fn with_tmp(words: &[&str]) -> Result<String, String> {
     let mut command = Command::new("unshare");
     command.args([
         "--mount",

@@ -29,6 +29,7 @@ use crate::{
     configs::Place,
     ensure,
     ground::{Ground, Need},
+    hostile::with_tmp,
     life::no_workers,
     supervisor::{self, Supervisor},
 };
@@ -39,6 +40,7 @@ pub const CASES: &[Case] = &[
     Case { needs: &[Need::Vsyscall], ..case("unruly::vsyscall_page_answers_to_filters", vsyscall) },
     // In the guest each child that ends by a fault is slow, and said aloud by the kernel.
     Case { name: "unruly::random_calls_hurt_nobody", needs: &[Need::Speed], run: random },
+    Case { needs: &[Need::Cores], ..case("unruly::crash_writes_no_core", core) },
     case("unruly::two_processes_that_write_at_once_break_their_own_channel_alone", brothers),
     case("unruly::slot_of_a_worker_that_does_not_end_is_nobodys", stuck),
 ];
@@ -177,6 +179,17 @@ fn random() -> Outcome {
     let faults = log.faults();
     ensure!(faults.is_empty(), "the kernel has met faults: {faults:?}");
     Ok(())
+}
+
+/// F18.
+fn core() -> Outcome {
+    let outside = with_tmp(&["hostile", "core"])?;
+    ensure!(outside == "dumped true, 1 files", "outside: {outside}");
+    let supervisor = Supervisor::simple("")?;
+    let mut client = Client::new(&supervisor)?;
+    let (inside, _) = client.probe("s1", "hostile core")?;
+    ensure!(inside == "dumped false, 0 files", "{inside}");
+    supervisor.stop()
 }
 
 /// H7.

@@ -60,6 +60,7 @@ pub fn perform(words: &[&str]) -> Outcome {
             Ok(b"sent".to_vec())
         }
         "everyone" => everyone(number(1)?),
+        "core" => core(),
         "sweep" => reach::sweep(word(1)?),
         "first" => reach::first(words.get(1..).unwrap_or_default()),
         "program" => reach::program(word(1)?),
@@ -143,5 +144,34 @@ fn everyone(signal: u64) -> Outcome {
             sent.map_err(|e| format!("signal everyone: {e:?}"))?;
             Ok(format!("{ended:?}").into_bytes())
         }
+    }
+}
+
+/// A child that crashes in /tmp, with a limit on cores that is as high as it may set it. Tells whether a core was written.
+fn core() -> Outcome {
+    use nix::sys::{
+        resource::{Resource, getrlimit, setrlimit},
+        wait::WaitStatus,
+    };
+    match crate::sys::fork().map_err(|e| e.to_string())? {
+        ForkResult::Child => {
+            std::env::set_current_dir("/tmp").ok();
+            prctl::set_dumpable(true).ok();
+            // As high as it goes: higher for root alone.
+            let (_, hard) = getrlimit(Resource::RLIMIT_CORE).unwrap_or_default();
+            if setrlimit(Resource::RLIMIT_CORE, libc::RLIM_INFINITY, libc::RLIM_INFINITY).is_err() {
+                setrlimit(Resource::RLIMIT_CORE, hard, hard).ok();
+            }
+            crate::sys::raise(libc::SIGSEGV);
+            std::process::exit(0)
+        }
+        ForkResult::Parent { child } => match waitpid(child, None).map_err(|e| e.to_string())? {
+            WaitStatus::Signaled(_, Signal::SIGSEGV, dumped) => {
+                let files = std::fs::read_dir("/tmp").map_err(|e| format!("list /tmp: {e}"))?;
+                let cores = files.flatten().filter(|file| file.file_name().to_string_lossy().contains("core"));
+                Ok(format!("dumped {dumped}, {} files", cores.count()).into_bytes())
+            }
+            other => Err(format!("a child that crashes ended otherwise: {other:?}")),
+        },
     }
 }
