@@ -2,7 +2,11 @@
 
 use std::{
     fs,
+    os::unix::fs::symlink,
+    path::Path,
     process::{Command, Output},
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
 };
 
 use tonic::Code;
@@ -12,6 +16,7 @@ use crate::{
     client::{Client, reason, request},
     configs::Place,
     ensure,
+    ground::{Ground, Need},
     supervisor::{self, Supervisor},
 };
 
@@ -21,6 +26,7 @@ pub const CASES: &[Case] = &[
     case("bad_input::configurations_are_refused_by_setting_and_remedy", configurations),
     case("bad_input::root_with_links_for_mount_points_is_refused", linked_root),
     case("bad_input::root_that_is_changed_after_the_check_is_refused_by_the_nursery", changed_root),
+    case("bad_input::root_that_changes_all_the_time_leads_no_worker_out_of_it", racing_root),
     case("bad_input::log_flood_is_bounded_and_does_not_hurt_others", flood),
     case("bad_input::large_payloads_and_answers_arrive_whole", large),
     case("bad_input::second_supervisor_on_one_state_directory_is_refused", second),
@@ -139,17 +145,94 @@ fn prepared(place: &Place) -> Result<std::path::PathBuf, String> {
     Ok(root)
 }
 
+/// Puts something else in the place of a directory.
+type Replace = fn(&Path) -> std::io::Result<()>;
+
+/// What a mount point must not be.
+const REPLACEMENTS: [(&str, Replace); 6] = [
+    ("a link out of it", |at| symlink("/etc", at)),
+    ("a link within it", |at| symlink("elsewhere", at)),
+    ("a link to nothing", |at| symlink("/nonexistent", at)),
+    ("a link to itself", |at| symlink(at, at)),
+    ("a file", |at| fs::write(at, "")),
+    ("a pipe", |at| Ok(nix::unistd::mkfifo(at, nix::sys::stat::Mode::S_IRUSR)?)),
+];
+
 fn linked_root() -> Outcome {
     for name in ["proc", "tmp", "dev", "function"] {
-        let place = Place::new()?;
-        let root = prepared(&place)?;
-        fs::remove_dir(root.join(name)).map_err(|error| error.to_string())?;
-        std::os::unix::fs::symlink("/etc", root.join(name)).map_err(|error| error.to_string())?;
-        let text = place.simple(&format!("layout = \"dir\"\nroot = {:?}", root.display().to_string()));
-        let said = check(&place, &text).map_err(|error| format!("{name}: {error}"))?;
-        ensure!(said.contains(name) && said.contains("link"), "{name}: {said}");
+        for (what, replace) in REPLACEMENTS {
+            let place = Place::new()?;
+            let root = prepared(&place)?;
+            let made = fs::create_dir(root.join("elsewhere")).and_then(|()| fs::remove_dir(root.join(name)));
+            made.and_then(|()| replace(&root.join(name))).map_err(|error| format!("{name}, {what}: {error}"))?;
+            let text = place.simple(&format!("layout = \"dir\"\nroot = {:?}", root.display().to_string()));
+            let said = check(&place, &text).map_err(|error| format!("{name}, {what}: {error}"))?;
+            ensure!(said.contains(&root.join(name).display().to_string()), "{name}, {what}: {said}");
+        }
     }
     Ok(())
+}
+
+/// While workers start, one of their mount points is exchanged for a link and back, all the time. Each that starts has its own
+/// /tmp, and where the link leads nothing is mounted or made.
+fn racing_root() -> Outcome {
+    const TRIES: u32 = 16;
+    let place = Place::new()?;
+    let root = prepared(&place)?;
+    let target = place.path("target");
+    let (tmp, link, aside) = (root.join("tmp"), place.path("link"), place.path("aside"));
+    fs::create_dir(&target).and_then(|()| symlink(&target, &link)).map_err(|error| error.to_string())?;
+    let text = place.simple(&format!("layout = \"dir\"\nroot = {:?}", root.display().to_string()));
+    let supervisor = Supervisor::start(place, &text)?;
+    let mut client = Client::new(&supervisor)?;
+    let has_inodes = Ground::find().lacks(Need::Inodes).is_none();
+    let over = AtomicBool::new(false);
+    let (mut started, mut refused) = (0, 0);
+    let outcome = std::thread::scope(|scope| {
+        let swapping = scope.spawn(|| -> std::io::Result<u32> {
+            let mut swaps = 0;
+            while !over.load(Ordering::Relaxed) {
+                fs::rename(&tmp, &aside)?;
+                fs::rename(&link, &tmp)?;
+                // As long for the one as for the other: a start takes many times as long.
+                std::thread::sleep(Duration::from_micros(300));
+                fs::rename(&tmp, &link)?;
+                fs::rename(&aside, &tmp)?;
+                std::thread::sleep(Duration::from_micros(300));
+                swaps += 1;
+            }
+            Ok(swaps)
+        });
+        let outcome = (0..TRIES).try_for_each(|at| {
+            // A key backs off after a start that failed; each try has a key of its own.
+            match client.call(request("probe", &format!("s{at}"), "write /tmp/written")) {
+                Ok(_) => started += 1,
+                Err(status) => {
+                    // A worker with inodes of its own has its mount points until it ends. Where there are none, a mount point
+                    // can be taken from a worker that has started, and how that is noticed differs.
+                    if has_inodes {
+                        let verdict = crate::client::verdict(&status).ok_or_else(|| format!("{status:?}"))?;
+                        ensure!(verdict.kind() == sublet_proto::v1::VerdictKind::Start, "{verdict:?}");
+                    }
+                    refused += 1;
+                }
+            }
+            Ok(())
+        });
+        over.store(true, Ordering::Relaxed);
+        let swaps = swapping.join().map_err(|_| "the swapping thread failed")?.map_err(|error| error.to_string())?;
+        outcome?;
+        ensure!(swaps > TRIES, "there were {swaps} swaps only");
+        Ok(())
+    });
+    outcome?;
+    println!("{started} workers started, {refused} were refused");
+    let found = fs::read_dir(&target).map_err(|error| error.to_string())?.count();
+    ensure!(found == 0, "{found} files where the link leads");
+    let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(|error| error.to_string())?;
+    ensure!(!mounts.contains(&target.display().to_string()), "something is mounted where the link leads");
+    client.probe("last", "write /tmp/written")?;
+    supervisor.stop()
 }
 
 fn changed_root() -> Outcome {

@@ -1,6 +1,6 @@
 //! Where the tests run, and what can be shown there.
 
-use std::{fmt, fs, process::Command};
+use std::{fmt, fs, path::Path, process::Command};
 
 use crate::{lambda, supervisor};
 
@@ -21,6 +21,12 @@ pub enum Need {
     Client(&'static str),
     /// More time than an emulated machine gives.
     Speed,
+    /// A vsyscall page that is this kernel's own.
+    Vsyscall,
+    /// Cores that go into files where a process crashes, and to no program of the host.
+    Cores,
+    /// Keyrings.
+    Keys,
     /// Addresses that differ from one program to the next.
     Addresses,
 }
@@ -93,8 +99,12 @@ impl Ground {
             Need::Client("shell") if !lambda::clients().join("shell").is_dir() => Some("no curl"),
             Need::Speed if self.is_slow => Some("emulated"),
             Need::Addresses if self.is_slow => Some("User Mode Linux does not randomise addresses"),
+            Need::Vsyscall if self.is_slow => Some("User Mode Linux leaves the vsyscall page to its host"),
+            Need::Vsyscall if !has_vsyscall_page() => Some("no vsyscall page"),
+            Need::Cores if !cores_are_files() => Some("cores go to a program of the host"),
+            Need::Keys if !Path::new("/proc/keys").exists() => Some("no keyrings"),
             Need::LandlockDevices | Need::Inodes | Need::Time | Need::Cpu | Need::Hybrid => None,
-            Need::Client(_) | Need::Speed | Need::Addresses => None,
+            Need::Client(_) | Need::Speed | Need::Addresses | Need::Vsyscall | Need::Cores | Need::Keys => None,
         }
     }
 }
@@ -104,4 +114,13 @@ impl fmt::Display for Ground {
         let missing = if self.degraded.is_empty() { "nothing".to_owned() } else { self.degraded.join(", ") };
         write!(f, "kernel {}, cgroups {}, not enforced: {missing}", self.kernel, self.cgroups)
     }
+}
+
+fn has_vsyscall_page() -> bool {
+    fs::read_to_string("/proc/self/maps").is_ok_and(|maps| maps.contains("[vsyscall]"))
+}
+
+fn cores_are_files() -> bool {
+    let pattern = fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap_or_default();
+    pattern.starts_with("core")
 }

@@ -3,6 +3,7 @@
 //! The same program runs on every ground: natively, in a privileged container, in a guest with a pure cgroup v2 kernel.
 //! What a ground cannot show is skipped by name, never passed.
 
+mod appetite;
 mod authors;
 mod bad_input;
 mod beginnings;
@@ -23,6 +24,8 @@ mod isolation;
 mod jail;
 mod lambda;
 mod life;
+#[cfg(test)]
+mod listed;
 mod litter;
 mod load;
 mod logs;
@@ -32,12 +35,14 @@ mod places;
 mod pool;
 mod pulse;
 mod quotas;
+mod reach;
 mod reload;
 mod streams;
 mod supervisor;
 mod text;
 mod tokens;
 mod trace;
+mod unruly;
 mod usage;
 mod verdicts;
 
@@ -63,7 +68,30 @@ fn main() {
     let arguments = Arguments::from_args();
     let ground = ground::Ground::find();
     eprintln!("ground: {ground}");
-    let all = [
+    let trials = all().into_iter().map(|case| {
+        let lacking: Vec<&str> = case.needs.iter().filter_map(|need| ground.lacks(*need)).collect();
+        let name = if lacking.is_empty() {
+            case.name.to_owned()
+        } else {
+            format!("{} [skipped: {}]", case.name, lacking.join(", "))
+        };
+        Trial::test(name, move || {
+            let left_before = litter::found();
+            let outcome = (case.run)();
+            let left = litter::since(&left_before);
+            outcome.map_err(Failed::from)?;
+            if left.is_empty() { Ok(()) } else { Err(Failed::from(format!("left behind: {}", left.join(", ")))) }
+        })
+        .with_ignored_flag(!lacking.is_empty())
+    });
+    // One at a time: a supervisor and its load have the machine, and litter has one owner.
+    let arguments = Arguments { test_threads: Some(1), ..arguments };
+    libtest_mimic::run(&arguments, trials.collect()).exit();
+}
+
+/// All cases, in the order in which they run.
+fn all() -> Vec<Case> {
+    [
         verdicts::CASES,
         cage::CASES,
         channel::CASES,
@@ -96,27 +124,11 @@ fn main() {
         groups::CASES,
         places::CASES,
         faults::CASES,
+        reach::CASES,
+        appetite::CASES,
+        unruly::CASES,
     ]
-    .concat();
-    let trials = all.into_iter().map(|case| {
-        let lacking: Vec<&str> = case.needs.iter().filter_map(|need| ground.lacks(*need)).collect();
-        let name = if lacking.is_empty() {
-            case.name.to_owned()
-        } else {
-            format!("{} [skipped: {}]", case.name, lacking.join(", "))
-        };
-        Trial::test(name, move || {
-            let left_before = litter::found();
-            let outcome = (case.run)();
-            let left = litter::since(&left_before);
-            outcome.map_err(Failed::from)?;
-            if left.is_empty() { Ok(()) } else { Err(Failed::from(format!("left behind: {}", left.join(", ")))) }
-        })
-        .with_ignored_flag(!lacking.is_empty())
-    });
-    // One at a time: a supervisor and its load have the machine, and litter has one owner.
-    let arguments = Arguments { test_threads: Some(1), ..arguments };
-    libtest_mimic::run(&arguments, trials.collect()).exit();
+    .concat()
 }
 
 /// Fails with words instead of a panic.

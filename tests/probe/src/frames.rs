@@ -180,6 +180,22 @@ fn break_frames(channel: &mut UnixStream, request: &Header, how: &str) -> io::Re
             std::thread::sleep(Duration::from_secs(3600));
             Ok(())
         }
+        // A child writes into the middle of its parent's answer.
+        "brothers" => {
+            let whole = [&Header { length: 5, ..good }.encode()[..], b"whole"].concat();
+            let (first, second) = whole.split_at(HEADER_LEN / 2);
+            channel.write_all(first)?;
+            match sys::fork().map_err(io::Error::from)? {
+                nix::unistd::ForkResult::Child => {
+                    let written = channel.write_all(&whole);
+                    std::process::exit(i32::from(written.is_err()))
+                }
+                nix::unistd::ForkResult::Parent { child } => {
+                    nix::sys::wait::waitpid(child, None).map_err(io::Error::from)?;
+                    channel.write_all(second)
+                }
+            }
+        }
         // Ends well while a child holds the channel open.
         "heir" => match sys::fork().map_err(io::Error::from)? {
             nix::unistd::ForkResult::Child => {

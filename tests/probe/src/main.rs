@@ -48,6 +48,10 @@ fn main() -> ExitCode {
             eprintln!("{}", sys::become_without_landlock(&arguments[1..]));
             ExitCode::from(9)
         }
+        Some("with-key") => {
+            eprintln!("{}", sys::become_with_key(&arguments[1..]));
+            ExitCode::from(9)
+        }
         Some(_) => tell(perform(&mut state::State::default(), &arguments.join(" "))),
     }
 }

@@ -118,9 +118,8 @@ pub fn uptime_seconds() -> nix::Result<i64> {
     }
 }
 
-/// Becomes `command` under a filter by which the kernel has no landlock: landlock_create_ruleset fails with ENOSYS.
-pub fn become_without_landlock(command: &[String]) -> std::io::Error {
-    use std::os::unix::process::CommandExt;
+/// Installs a filter by which this process, and what comes of it, gets an errno for one call.
+pub fn refuse_call(number: libc::c_long, errno: i32) -> nix::Result<()> {
     const LOAD_NUMBER: u16 = 0x20;
     const JUMP_IF_EQUAL: u16 = 0x15;
     const RETURN: u16 = 0x06;
@@ -129,17 +128,49 @@ pub fn become_without_landlock(command: &[String]) -> std::io::Error {
     let step = |code, k, jt, jf| libc::sock_filter { code, jt, jf, k };
     let mut program = [
         step(LOAD_NUMBER, 0, 0, 0),
-        step(JUMP_IF_EQUAL, libc::SYS_landlock_create_ruleset as u32, 0, 1),
-        step(RETURN, ERRNO | libc::ENOSYS as u32, 0, 0),
+        step(JUMP_IF_EQUAL, number as u32, 0, 1),
+        step(RETURN, ERRNO | errno as u32, 0, 0),
         step(RETURN, ALLOW, 0, 0),
     ];
     let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
     // WHY UNSAFE: no crate of the probe's installs filters.
     // SAFETY: `filter` describes `program`; both outlive the call. It is run by root, which needs no no_new_privs.
-    let installed = unsafe { libc::syscall(libc::SYS_seccomp, 1, 0, &raw const filter) };
-    if installed != 0 {
-        return std::io::Error::last_os_error();
+    Errno::result(unsafe { libc::syscall(libc::SYS_seccomp, 1, 0, &raw const filter) }).map(drop)
+}
+
+/// Becomes `command` under a filter by which the kernel has no landlock: landlock_create_ruleset fails with ENOSYS.
+pub fn become_without_landlock(command: &[String]) -> std::io::Error {
+    match refuse_call(libc::SYS_landlock_create_ruleset, libc::ENOSYS) {
+        Ok(()) => become_program(command),
+        Err(error) => error.into(),
     }
+}
+
+/// Becomes `command` with a key in its session keyring, which is a new one.
+pub fn become_with_key(command: &[String]) -> std::io::Error {
+    const JOIN_SESSION_KEYRING: i32 = 1;
+    const SESSION_KEYRING: i32 = -3;
+    let none = std::ptr::null::<libc::c_char>();
+    let (kind, name) = (c"user".as_ptr(), KEY.as_ptr());
+    // WHY UNSAFE: no crate of the probe's knows keyrings.
+    // SAFETY: the names end with a zero byte, and the payload has the length that is told.
+    let planted = unsafe {
+        match libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, none) {
+            -1 => -1,
+            _ => libc::syscall(libc::SYS_add_key, kind, name, c"secret".as_ptr(), 6, SESSION_KEYRING),
+        }
+    };
+    match Errno::result(planted) {
+        Ok(_) => become_program(command),
+        Err(error) => error.into(),
+    }
+}
+
+/// The key that [`become_with_key`] plants.
+pub const KEY: &std::ffi::CStr = c"sublet-probe-canary";
+
+fn become_program(command: &[String]) -> std::io::Error {
+    use std::os::unix::process::CommandExt;
     match command {
         [program, arguments @ ..] => std::process::Command::new(program).args(arguments).exec(),
         [] => std::io::Error::other("no command"),

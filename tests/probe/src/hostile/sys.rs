@@ -2,6 +2,10 @@
 
 #![allow(unsafe_code)]
 
+pub mod memory;
+pub mod random;
+pub mod vsyscall;
+
 use std::os::fd::{AsRawFd as _, RawFd};
 
 use nix::errno::Errno;
@@ -40,12 +44,105 @@ fn own_namespace(name: &str) -> nix::Result<std::fs::File> {
     opened.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
 }
 
+/// Sets an extended attribute.
+pub fn set_attribute(path: &str, name: &str, value: &[u8]) -> nix::Result<()> {
+    let text = |text: &str| std::ffi::CString::new(text).map_err(|_| Errno::EINVAL);
+    let (path, name) = (text(path)?, text(name)?);
+    // WHY UNSAFE: nix has no extended attributes.
+    // SAFETY: both names end with a zero byte, and the value has the length that is told.
+    Errno::result(unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) })
+        .map(drop)
+}
+
+/// Opens a file for reading, and cuts it.
+pub fn open_cut(path: &str) -> nix::Result<()> {
+    use nix::fcntl::OFlag;
+    nix::fcntl::open(path, OFlag::O_RDONLY | OFlag::O_TRUNC, nix::sys::stat::Mode::empty()).map(drop)
+}
+
+/// Takes a lease for reading.
+pub fn lease(file: &std::fs::File) -> nix::Result<()> {
+    // WHY UNSAFE: nix has no such command.
+    // SAFETY: it touches no memory.
+    Errno::result(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK) }).map(drop)
+}
+
+/// Asks for a signal when anything changes in a directory.
+pub fn notify(directory: &std::fs::File) -> nix::Result<()> {
+    const MODIFY: libc::c_int = 2;
+    // WHY UNSAFE: nix has no such command.
+    // SAFETY: it touches no memory.
+    Errno::result(unsafe { libc::fcntl(directory.as_raw_fd(), libc::F_NOTIFY, MODIFY) }).map(drop)
+}
+
+/// Namespaces by name, with the flags that make new ones.
+const NAMESPACES: [(&str, i32); 9] = [
+    ("mnt", libc::CLONE_NEWNS),
+    ("cgroup", libc::CLONE_NEWCGROUP),
+    ("uts", libc::CLONE_NEWUTS),
+    ("ipc", libc::CLONE_NEWIPC),
+    ("user", libc::CLONE_NEWUSER),
+    ("pid", libc::CLONE_NEWPID),
+    ("net", libc::CLONE_NEWNET),
+    ("time", 0x80),
+    ("all", 0x7e02_0080),
+];
+
+/// `unshare-NAMESPACE` or `clone-NAMESPACE`. None for other names.
+fn new_namespace(name: &str) -> Option<i64> {
+    let (call, namespace) = name.split_once('-')?;
+    let (_, flags) = NAMESPACES.into_iter().find(|(name, _)| *name == namespace)?;
+    // WHY UNSAFE: nix has no flag for time namespaces, and a clone of its own kind.
+    // SAFETY: no pointer is followed, and the child has a copy of all memory, and only ends.
+    unsafe {
+        match call {
+            "unshare" => Some(i64::from(libc::unshare(flags))),
+            "clone" => {
+                // The lowest bits are the signal of its end there.
+                let flags = flags & !0xff | libc::SIGCHLD;
+                let child = libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0);
+                if child == 0 {
+                    libc::_exit(0);
+                }
+                Some(child)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// clone3 with some flags.
+fn clone3(flags: u64) -> i64 {
+    let arguments = [flags, 0, 0, 0, libc::SIGCHLD as u64, 0, 0, 0];
+    // WHY UNSAFE: there is no wrapper.
+    // SAFETY: the arguments outlive the call, and the child has a copy of all memory, and only ends.
+    unsafe {
+        let child = libc::syscall(libc::SYS_clone3, arguments.as_ptr(), size_of_val(&arguments));
+        if child == 0 {
+            libc::_exit(0);
+        }
+        child
+    }
+}
+
+/// A file of our own in /tmp, whose flags may be set to what they are.
+fn own_file() -> nix::Result<std::fs::File> {
+    let path = format!("/tmp/flags-{}", std::process::id());
+    let made = std::fs::File::create(&path).and_then(|file| std::fs::remove_file(&path).map(|()| file));
+    made.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
+}
+
 const CAPABILITIES_V3: u32 = 0x2008_0522;
 
 /// A system call that a function has no use for, by name. Each works for root outside, changes nothing but this process there,
 /// or fails there for another reason.
 pub fn call(name: &str) -> nix::Result<()> {
+    if let Some(result) = new_namespace(name) {
+        return Errno::result(result).map(drop);
+    }
     let null = std::ptr::null_mut::<libc::c_void>();
+    // An address where nothing is.
+    let nowhere = 8_usize;
     // WHY UNSAFE: most of these have no wrapper, and should never get one here.
     // SAFETY: pointers are null or live for the call, the descriptors are our own, and where one of these works, the worst is
     // done to the probe itself.
@@ -120,6 +217,77 @@ pub fn call(name: &str) -> nix::Result<()> {
                 let place = std::fs::File::open("/tmp").map_err(|_| Errno::EIO)?;
                 let mut flags: libc::c_long = 0;
                 i64::from(libc::ioctl(place.as_raw_fd(), 0x8008_6601, &raw mut flags))
+            }
+            "set-flags" => {
+                // FS_IOC_GETFLAGS and FS_IOC_SETFLAGS.
+                let (file, mut flags) = (own_file()?, 0 as libc::c_long);
+                match libc::ioctl(file.as_raw_fd(), 0x8008_6601, &raw mut flags) {
+                    0 => i64::from(libc::ioctl(file.as_raw_fd(), 0x4008_6602, &raw mut flags)),
+                    failed => i64::from(failed),
+                }
+            }
+            "set-attributes-of-file" => {
+                // FS_IOC_FSGETXATTR and FS_IOC_FSSETXATTR.
+                let (file, mut attributes) = (own_file()?, [0_u32; 7]);
+                match libc::ioctl(file.as_raw_fd(), 0x801c_581f, &raw mut attributes) {
+                    0 => i64::from(libc::ioctl(file.as_raw_fd(), 0x401c_5820, &raw mut attributes)),
+                    failed => i64::from(failed),
+                }
+            }
+            "clone3" => clone3(0),
+            "clone3-user" => clone3(libc::CLONE_NEWUSER as u64),
+            "clone3-all" => clone3(0x7e02_0080),
+            // As a C library calls it for a thread; without a stack for one nobody can go on with it.
+            "clone3-thread" => libc::syscall(libc::SYS_clone3, nowhere, 88),
+            "mptcp" => i64::from(libc::socket(libc::AF_INET, libc::SOCK_STREAM, 262)),
+            "landlock" => libc::syscall(libc::SYS_landlock_create_ruleset, null, 0, 1),
+            "find-key" => {
+                const SEARCH: i32 = 10;
+                const SESSION_KEYRING: i32 = -3;
+                let (kind, key) = (c"user".as_ptr(), crate::sys::KEY.as_ptr());
+                libc::syscall(libc::SYS_keyctl, SEARCH, SESSION_KEYRING, kind, key, 0)
+            }
+            "request-key" => {
+                let (kind, key) = (c"user".as_ptr(), crate::sys::KEY.as_ptr());
+                libc::syscall(libc::SYS_request_key, kind, key, null, 0)
+            }
+            "add-key" => {
+                const PROCESS_KEYRING: i32 = -2;
+                let (kind, key) = (c"user".as_ptr(), crate::sys::KEY.as_ptr());
+                libc::syscall(libc::SYS_add_key, kind, key, c"x".as_ptr(), 1, PROCESS_KEYRING)
+            }
+            // Of these each fails outside, by what it is given.
+            "pivot_root" => libc::syscall(libc::SYS_pivot_root, nowhere, nowhere),
+            "umount2" => libc::syscall(libc::SYS_umount2, nowhere, 0),
+            "fsopen" => libc::syscall(libc::SYS_fsopen, nowhere, 0),
+            "fsconfig" => libc::syscall(libc::SYS_fsconfig, -1, 0, null, null, 0),
+            "fsmount" => libc::syscall(libc::SYS_fsmount, -1, 0, 0),
+            "fspick" => libc::syscall(libc::SYS_fspick, libc::AT_FDCWD, nowhere, 0),
+            "move_mount" => libc::syscall(libc::SYS_move_mount, -1, nowhere, -1, nowhere, 0),
+            "open_tree" => libc::syscall(libc::SYS_open_tree, -1, nowhere, 0),
+            "open_tree_attr" => libc::syscall(467, -1, nowhere, 0, null, 0),
+            "mount_setattr" => libc::syscall(libc::SYS_mount_setattr, -1, nowhere, 0, null, 0),
+            "init_module" => libc::syscall(libc::SYS_init_module, null, 0, nowhere),
+            "delete_module" => libc::syscall(libc::SYS_delete_module, nowhere, 0),
+            "kexec_file" => libc::syscall(libc::SYS_kexec_file_load, -1, -1, 0, null, 0),
+            "swapoff" => libc::syscall(libc::SYS_swapoff, nowhere),
+            "acct" => libc::syscall(libc::SYS_acct, nowhere),
+            "settimeofday" => libc::syscall(libc::SYS_settimeofday, nowhere, null),
+            "clock_settime" => libc::syscall(libc::SYS_clock_settime, 0, nowhere),
+            "clock_adjtime" => libc::syscall(libc::SYS_clock_adjtime, 0, nowhere),
+            "setdomainname" => libc::syscall(libc::SYS_setdomainname, nowhere, 5),
+            "quotactl_fd" => libc::syscall(443, -1, 0, 0, null),
+            "nfsservctl" => libc::syscall(libc::SYS_nfsservctl, 0, null, null),
+            "uselib" => libc::syscall(libc::SYS_uselib, nowhere),
+            "lookup_dcookie" => libc::syscall(libc::SYS_lookup_dcookie, 0, null, 0),
+            "vserver" => libc::syscall(libc::SYS_vserver, 0, 0, 0, 0, 0),
+            "ioperm" => libc::syscall(libc::SYS_ioperm, 0x80, 1, 0),
+            "vhangup" => {
+                // In a session of its own, in which there is no terminal to hang up.
+                if libc::setsid() < 0 && libc::getsid(0) != libc::getpid() {
+                    return Err(Errno::EBUSY);
+                }
+                libc::syscall(libc::SYS_vhangup)
             }
             "setns-own" => libc::syscall(libc::SYS_setns, own_namespace("uts")?.as_raw_fd(), 0),
             "ns-user" => i64::from(libc::ioctl(own_namespace("uts")?.as_raw_fd(), 0xb701)),
