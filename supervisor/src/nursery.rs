@@ -10,6 +10,7 @@ use std::{
     os::unix::process::CommandExt,
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use nix::{
@@ -28,7 +29,11 @@ use sublet_shim::link;
 use tokio::{
     io::{Interest, unix::AsyncFd},
     sync::{oneshot, watch},
+    time::timeout,
 };
+
+/// How long its end may take from the first closed descriptor to the last. It holds up verdicts on workers that have ended.
+const DYING_PATIENCE: Duration = Duration::from_millis(20);
 
 const SHIM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/sublet-shim"));
 
@@ -372,6 +377,12 @@ impl Nursery {
         let mut watched = [PollFd::new(self.socket.get_ref().as_fd(), PollFlags::empty())];
         let polled = poll(&mut watched, PollTimeout::ZERO);
         self.waiting().gone || polled.is_ok() && watched[0].any().unwrap_or(true)
+    }
+
+    /// Whether it is gone, or about to be. The kernel closes what a dying nursery held in no promised order, so that the end of
+    /// one of its sandboxes may be seen a moment before its own.
+    pub async fn is_going(&self) -> bool {
+        self.is_gone() || timeout(DYING_PATIENCE, self.gone()).await.is_ok()
     }
 
     /// Returns when it is gone, for whatever reason.

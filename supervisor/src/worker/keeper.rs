@@ -220,7 +220,13 @@ async fn start_failed(
 ) {
     // What init saw says more than what we did; the end of both is near, or it will never say anything.
     drop(tokio::time::timeout(REPORT_PATIENCE, ended).await);
-    fail(shop, worker, start_failure(shop, worker, error), tell);
+    let failure = match error {
+        StartError::Channel(ChannelError::Closed) if shop.nursery.is_going().await => {
+            ours("the nursery has ended, and every sandbox with it")
+        }
+        error => start_failure(shop, worker, error),
+    };
+    fail(shop, worker, failure, tell);
 }
 
 async fn killed(kill: &mut watch::Receiver<Option<KillReason>>) {
@@ -392,9 +398,6 @@ fn limit_that_bit(shop: &Workshop, worker: &Worker) -> Option<Level> {
 
 /// It ended, or let go of its channel, before it was ready.
 fn closed_early(shop: &Workshop, worker: &Worker) -> StartFailure {
-    if shop.nursery.is_gone() {
-        return ours("the nursery has ended, and every sandbox with it");
-    }
     let bites = worker.leaf().map(|leaf| leaf.bites()).unwrap_or_default();
     if bites.oom_kills > 0 && limit_that_bit(shop, worker) == Some(Level::Above) {
         return ours("it was ended for memory by a limit above sublet's own groups, or by the host itself");

@@ -18,14 +18,14 @@ use std::{
 
 use bytes::Bytes;
 use sublet_pool::{CallId, Event, PoolKey, Refusal, SubTenant};
-use sublet_proto::v1::{Receipt, Verdict};
+use sublet_proto::v1::{Receipt, Verdict, VerdictKind};
 use tokio::sync::{mpsc, oneshot};
 
 use self::deliver::{Delivered, Delivery, Unfit};
 use super::{Driver, Note, hit::Hit, reason, rejection::Rejection, verdict};
 use crate::{
     catalogue::Entry,
-    config::Isolation,
+    config::{Isolation, Runtime},
     events::book::{Kind, Seen},
     logs::words::Words,
     worker::exchange::Pieces,
@@ -241,7 +241,7 @@ impl Call {
                 result => break result,
             }
         };
-        let result = self.not_theirs(result);
+        let result = self.not_theirs(result).await;
         let answered = result.as_ref().map_or(0, |answer| answer.payload.len());
         self.driver.large.note(self.payload_bytes.max(answered));
         let counters = &self.driver.counters;
@@ -261,14 +261,18 @@ impl Call {
     }
 
     /// What the end of the nursery has done to its worker is no fault of its function.
-    fn not_theirs(&self, result: Held) -> Held {
-        match result {
-            Err(Failure::Verdict { verdict, .. })
-                if verdict::tells_of_an_end(verdict.kind()) && self.driver.shop.nursery.is_gone() =>
-            {
-                Err(self.ours(format!("the nursery has ended, and every worker with it: {}", verdict.message)))
-            }
-            result => result,
+    async fn not_theirs(&self, result: Held) -> Held {
+        let Err(Failure::Verdict { verdict, .. }) = &result else { return result };
+        if !verdict::tells_of_an_end(verdict.kind()) {
+            return result;
+        }
+        let nursery = &self.driver.shop.nursery;
+        // The launcher has told how a program ended, so it was alive then, and nobody has to wait to know more.
+        let was_told = self.entry.settings.runtime == Runtime::Exec && verdict.kind() == VerdictKind::Exit;
+        let is_gone = if was_told { nursery.is_gone() } else { nursery.is_going().await };
+        match is_gone {
+            true => Err(self.ours(format!("the nursery has ended, and every worker with it: {}", verdict.message))),
+            false => result,
         }
     }
 
