@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use crate::{
-    pool::Pool,
-    records::{CellState, Occupant, Phase, Place, WorkerState},
+    pool::{Pool, ROOM_PATIENCE},
+    records::{CellState, Occupant, Phase, Place, Room, WorkerState},
 };
 
 fn rule(holds: bool, what: &str) -> Result<(), String> {
@@ -81,13 +81,22 @@ impl Pool {
                         of_key[0] += 1;
                         of_key[2] += 1;
                     }
-                    if let Some(k) = reaping.room_for {
-                        *seen.rooms.entry(k).or_default() += 1;
-                    }
-                    let is_promised = self.host.promised_rooms.contains(&w);
-                    rule(is_promised == reaping.room_for.is_some(), "a promised place is among those promised")?;
-                    let is_free = self.host.free_rooms.contains(&w);
-                    rule(is_free != reaping.room_for.is_some(), "a place that comes free is promised once")?;
+                    let host = &self.host;
+                    let lists = [&host.free_rooms, &host.promised_rooms, &host.overdue_rooms];
+                    let expected = match reaping.room {
+                        Room::Free => [true, false, false],
+                        Room::Promised(k) => {
+                            *seen.rooms.entry(k).or_default() += 1;
+                            [false, true, false]
+                        }
+                        Room::Overdue => {
+                            let is_due = self.now >= reaping.since + ROOM_PATIENCE;
+                            rule(is_due, "nobody gives up a place before its time")?;
+                            [false, false, true]
+                        }
+                    };
+                    let listed = lists.map(|list| list.contains(&w));
+                    rule(listed == expected, "a place that comes free is free, promised once, or overdue")?;
                 }
             }
         }

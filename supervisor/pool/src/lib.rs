@@ -43,7 +43,7 @@ pub use event::{
 };
 pub use key::{FunctionId, LabelError, PoolKey, SUB_TENANT_MAX_BYTES, SubTenant, TenantId};
 pub use policy::{FunctionPolicy, HostPolicy, SubTenantPolicy, TenantPolicy};
-pub use pool::Pool;
+pub use pool::{Pool, ROOM_PATIENCE};
 pub use rate::Rate;
 pub use time::Tick;
 pub use view::{Counts, Outlook, StateName, WorkerView};

@@ -39,6 +39,8 @@ pub struct Host {
     pub free_rooms: Vec<u32>,
     /// Likewise, promised to a key; in the order of the promises.
     pub promised_rooms: Vec<u32>,
+    /// Likewise, overdue: nobody waits for them.
+    pub overdue_rooms: Vec<u32>,
 }
 
 #[derive(Clone, Debug)]
@@ -253,8 +255,20 @@ pub struct Reaping {
     pub calls: u64,
     /// Counts up with each that leaves.
     pub order: u64,
-    /// The key that gets its place.
-    pub room_for: Option<u32>,
+    /// Since when it leaves.
+    pub since: Tick,
+    pub room: Room,
+}
+
+/// Whose the place of what is being removed is going to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// Whoever needs it first may have it promised.
+    Free,
+    /// This key's.
+    Promised(u32),
+    /// It has been leaving for too long, and may never go: nobody's before it is gone.
+    Overdue,
 }
 
 /// What has a place on the host.

@@ -17,7 +17,7 @@ const STALE_MIN: usize = 4096;
 pub enum Timer {
     /// A call's deadline.
     Call(CallId),
-    /// A worker's start, or its age.
+    /// A worker's start, its age, or its removal.
     Worker(WorkerId),
     /// The longest idle worker of a function: freeze or end.
     Idle(FunctionId),

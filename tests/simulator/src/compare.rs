@@ -103,7 +103,9 @@ fn event(op: &Op, now: Tick, model: &Model, calls: &mut u64) -> Option<Event> {
         0..=7 => {
             *calls += 1;
             let key = model.keys[op.pick as usize % model.keys.len()].clone();
-            let time = 1 + op.pick / 7 % (400 * MILLI);
+            // Now and then so long that its deadline is the last thing that could end its wait.
+            let most = if op.pick.is_multiple_of(4) { 8000 * MILLI } else { 400 * MILLI };
+            let time = 1 + op.pick / 7 % most;
             Some(Event::Invoke { call: CallId(*calls), key, deadline: Tick(now.0 + time) })
         }
         8..=12 => one(&|life| life == Life::Starting).map(|w| Event::Started { worker: WorkerId(w.id) }),
@@ -124,7 +126,7 @@ fn event(op: &Op, now: Tick, model: &Model, calls: &mut u64) -> Option<Event> {
 
 fn history(seed: u64, length: usize) -> Vec<Op> {
     let mut rng = Rng::new(!seed);
-    let pace = rng.pick(&[MILLI / 10, MILLI, 10 * MILLI]);
+    let pace = rng.pick(&[MILLI / 10, MILLI, 10 * MILLI, 40 * MILLI]);
     (0..length).map(|_| Op { after: rng.skewed(pace * 4), kind: rng.below(30), pick: rng.bits() >> 1 }).collect()
 }
 

@@ -6,7 +6,7 @@
 
 use sublet_pool::{
     BACKOFF_FIRST, BACKOFF_MAX, Blame, End, Event, FAILURES_BEFORE_BACKOFF, FunctionPolicy, KillReason, LimitLevel,
-    PoolKey, Refusal, Stage, Start, Tick, WorkerId,
+    PoolKey, ROOM_PATIENCE, Refusal, Stage, Start, Tick, WorkerId,
 };
 
 /// What the model did, in words that can be compared: numbers that only the pool chooses are left out.
@@ -36,6 +36,8 @@ pub struct Worker {
     room_for: Option<usize>,
     /// Counts up with each promise.
     promise: u64,
+    /// Since when it leaves.
+    left: Tick,
 }
 
 #[derive(Clone, Debug)]
@@ -139,6 +141,7 @@ impl Model {
         self.order += 1;
         self.workers[w].life = Life::Leaving;
         self.workers[w].order = self.order;
+        self.workers[w].left = self.now;
         self.did.push(killed(self.workers[w].id, why));
     }
 
@@ -330,6 +333,20 @@ impl Model {
             self.give_up(call, KillReason::Deadline);
         }
         for w in 0..self.workers.len() {
+            if self.is_overdue(&self.workers[w])
+                && let Some(key) = self.workers[w].room_for.take()
+                && self.needs_more(key)
+            {
+                self.find_place(key);
+            }
+        }
+        // Of those that have been idle for equally long, the first first.
+        let mut all: Vec<usize> = (0..self.workers.len()).collect();
+        all.sort_by_key(|w| {
+            let worker = &self.workers[*w];
+            (worker.life == Life::Idle).then_some((self.keys[worker.key].function, worker.order))
+        });
+        for w in all {
             let (worker, policy) = (&self.workers[w], &self.policy);
             let is_old = policy.age_max.is_some_and(|max| self.now.since(worker.born) >= max);
             let rests = self.now.since(worker.since);
@@ -354,11 +371,7 @@ impl Model {
         let mut served = Vec::new();
         for key in self.first.take().into_iter().chain(0..self.keys.len()) {
             loop {
-                let (covered, cap) = (self.covered(key), self.policy.workers_per_sub_tenant_max as usize);
-                let rooms = covered - self.count(key, |w| w.life == Life::Starting);
-                let on_trial = self.failures[key].pause().is_some() && covered > 0;
-                let may_have_more = self.count(key, |_| true) + rooms < cap && !self.is_open(key) && !on_trial;
-                if self.waits(key) <= covered || !may_have_more {
+                if !self.needs_more(key) {
                     break;
                 }
                 if !served.contains(&key) {
@@ -369,27 +382,51 @@ impl Model {
                     self.is_lost = true;
                     return;
                 }
-                if self.workers.len() < self.places {
-                    self.spawn(key);
-                } else if let Some(free) = (self.workers.iter_mut())
-                    .filter(|w| w.life == Life::Leaving && w.room_for.is_none())
-                    .min_by_key(|w| w.order)
-                {
-                    self.last_promise += 1;
-                    (free.room_for, free.promise) = (Some(key), self.last_promise);
-                } else {
-                    let idle = (0..self.workers.len()).filter(|w| self.workers[*w].life == Life::Idle);
-                    let Some(oldest) = idle.min_by_key(|w| self.workers[*w].order) else {
-                        self.is_lost = true;
-                        return;
-                    };
-                    self.kill(oldest, KillReason::MakeRoom);
-                    self.last_promise += 1;
-                    self.workers[oldest].room_for = Some(key);
-                    self.workers[oldest].promise = self.last_promise;
+                self.find_place(key);
+                if self.is_lost {
+                    return;
                 }
             }
         }
+    }
+
+    /// Whether a call of this key has neither a worker nor a place, and may have one.
+    fn needs_more(&self, key: usize) -> bool {
+        let (covered, cap) = (self.covered(key), self.policy.workers_per_sub_tenant_max as usize);
+        let rooms = covered - self.count(key, |w| w.life == Life::Starting);
+        let on_trial = self.failures[key].pause().is_some() && covered > 0;
+        let may_have_more = self.count(key, |_| true) + rooms < cap && !self.is_open(key) && !on_trial;
+        self.waits(key) > covered && may_have_more
+    }
+
+    /// It leaves for so long that nobody waits for it.
+    fn is_overdue(&self, worker: &Worker) -> bool {
+        worker.life == Life::Leaving && self.now >= worker.left + ROOM_PATIENCE
+    }
+
+    fn find_place(&mut self, key: usize) {
+        if self.workers.len() < self.places {
+            return self.spawn(key);
+        }
+        let may_be_promised = |w: &usize| {
+            let worker = &self.workers[*w];
+            worker.life == Life::Leaving && worker.room_for.is_none() && !self.is_overdue(worker)
+        };
+        let all = 0..self.workers.len();
+        let w = match all.clone().filter(may_be_promised).min_by_key(|w| self.workers[*w].order) {
+            Some(free) => free,
+            None => {
+                let idle = all.filter(|w| self.workers[*w].life == Life::Idle);
+                let Some(oldest) = idle.min_by_key(|w| self.workers[*w].order) else {
+                    self.is_lost = true;
+                    return;
+                };
+                self.kill(oldest, KillReason::MakeRoom);
+                oldest
+            }
+        };
+        self.last_promise += 1;
+        (self.workers[w].room_for, self.workers[w].promise) = (Some(key), self.last_promise);
     }
 
     /// Whoever waits for a promised place takes one that is free before.
@@ -404,12 +441,7 @@ impl Model {
                 return;
             }
             let Some(key) = self.workers[w].room_for.take() else { continue };
-            let covered = self.covered(key);
-            let rooms = covered - self.count(key, |w| w.life == Life::Starting);
-            let cap = self.policy.workers_per_sub_tenant_max as usize;
-            let on_trial = self.failures[key].pause().is_some() && covered > 0;
-            let may_have_more = self.count(key, |_| true) + rooms < cap && !self.is_open(key) && !on_trial;
-            if self.waits(key) > covered && may_have_more {
+            if self.needs_more(key) {
                 self.spawn(key);
             }
         }
@@ -432,6 +464,7 @@ impl Model {
             born,
             room_for: None,
             promise: 0,
+            left: born,
         });
     }
 

@@ -25,6 +25,8 @@ use std::{
     time::Duration,
 };
 
+pub use place::ROOM_PATIENCE;
+
 use crate::{
     breaker::Breaker,
     event::{Action, CallId, Event, WorkerId},
@@ -104,6 +106,7 @@ impl Pool {
             is_blocked: false,
             free_rooms: Vec::new(),
             promised_rooms: Vec::new(),
+            overdue_rooms: Vec::new(),
         };
         Self {
             now: Tick(0),

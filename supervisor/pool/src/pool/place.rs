@@ -1,9 +1,11 @@
 //! A worker for a call: an idle one of its key, a cell, a new one; or first the place of somebody else's idle worker.
 
+use std::time::Duration;
+
 use crate::{
     event::{Action, KillReason, LimitLevel},
     pool::Pool,
-    records::{Occupant, Worker, WorkerState},
+    records::{Occupant, Reaping, Room, Worker, WorkerState},
     timers::Timer,
 };
 
@@ -31,6 +33,10 @@ impl Full {
         self.sub_tenant || self.function || self.tenant || self.host
     }
 }
+
+/// So long a worker that is being removed is waited for while an idle one could make room. Most are gone within milliseconds,
+/// and a warm worker is worth more than that; one that is not gone by then may never go.
+pub const ROOM_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Promises that are looked at in one step: a step must not grow with the places that are short.
 const PROMISES_LOOKED_AT: usize = 8;
@@ -125,7 +131,8 @@ impl Pool {
         out.push(Action::Spawn { worker: id, key: self.pool_key(k) });
     }
 
-    /// Promises `k` the place of a worker that is being removed, or has one removed for it.
+    /// Promises `k` the place of a worker that is being removed, or has one removed for it. What is overdue is left out: a
+    /// call without a promise is blocked, and goes on as soon as anything at its level changes.
     fn make_room(&mut self, k: u32, full: Full, out: &mut Vec<Action>) -> Placed {
         let leaving = self.host.free_rooms.iter().copied().find(|w| self.helps(*w, k, full));
         if let Some(w) = leaving {
@@ -143,7 +150,7 @@ impl Pool {
     fn promise(&mut self, w: u32, k: u32) -> Placed {
         self.host.free_rooms.retain(|free| *free != w);
         if let Occupant::Reaping(reaping) = &mut self.workers[w] {
-            reaping.room_for = Some(k);
+            reaping.room = Room::Promised(k);
             self.keys[k].rooms += 1;
             self.host.promised_rooms.push(w);
         }
@@ -151,29 +158,54 @@ impl Pool {
     }
 
     /// A key that waits for a promised place does not wait longer when another is free: what it was promised becomes
-    /// anybody's. A worker that is slow to go, or never goes, holds nobody up.
+    /// anybody's.
     fn release_promises(&mut self, out: &mut Vec<Action>) {
         let first: Vec<u32> = self.host.promised_rooms.iter().copied().take(PROMISES_LOOKED_AT).collect();
         for w in first {
             if self.host.making >= self.host.policy.starts_max {
                 return;
             }
-            let Occupant::Reaping(reaping) = &self.workers[w] else { continue };
-            let Some(k) = reaping.room_for.filter(|k| !self.full_levels(*k).any()) else { continue };
+            let Occupant::Reaping(Reaping { room: Room::Promised(k), .. }) = self.workers[w] else { continue };
+            if self.full_levels(k).any() {
+                continue;
+            }
             if let Occupant::Reaping(reaping) = &mut self.workers[w] {
-                reaping.room_for = None;
+                reaping.room = Room::Free;
             }
             self.host.promised_rooms.retain(|promised| *promised != w);
             // Who left first is likely to be gone first.
             let at = self.host.free_rooms.partition_point(|free| self.left(*free) < self.left(w));
             self.host.free_rooms.insert(at, w);
-            self.keys[k].rooms -= 1;
-            self.touch(k);
-            if self.keys[k].turn.is_some() {
-                self.place_promised(k, out);
-            }
-            self.tidy(k);
+            self.lose_promise(k, out);
         }
+    }
+
+    /// Gives up the place of a worker that is slow to go, or never goes, when its time is over: whom it was promised finds
+    /// another, or has one removed, so that it holds nobody up. That costs a call one warm worker more, and no second one
+    /// before the next has had its time too.
+    pub(super) fn look_at_room(&mut self, w: u32, out: &mut Vec<Action>) {
+        let Occupant::Reaping(reaping) = &mut self.workers[w] else { return };
+        if reaping.room == Room::Overdue || self.now < reaping.since + ROOM_PATIENCE {
+            return;
+        }
+        let room = std::mem::replace(&mut reaping.room, Room::Overdue);
+        self.host.free_rooms.retain(|free| *free != w);
+        self.host.promised_rooms.retain(|promised| *promised != w);
+        self.host.overdue_rooms.push(w);
+        match room {
+            Room::Promised(k) => self.lose_promise(k, out),
+            Room::Free | Room::Overdue => {}
+        }
+    }
+
+    /// A place is `k`'s no longer. It has paid for one, and is served at once if it can be.
+    fn lose_promise(&mut self, k: u32, out: &mut Vec<Action>) {
+        self.keys[k].rooms -= 1;
+        self.touch(k);
+        if self.keys[k].turn.is_some() {
+            self.place_promised(k, out);
+        }
+        self.tidy(k);
     }
 
     fn left(&self, w: u32) -> u64 {
@@ -181,6 +213,29 @@ impl Pool {
             Occupant::Reaping(reaping) => reaping.order,
             Occupant::Cell(_) | Occupant::Worker(_) => 0,
         }
+    }
+
+    /// A level that is full for `k`, and stays full whoever is ended: what is overdue takes all its places, since a limit was
+    /// lowered. Unless it has a cell, which others may still use though `k` cannot.
+    fn hopeless_level(&self, k: u32, full: Full) -> Option<LimitLevel> {
+        if self.host.overdue_rooms.is_empty() {
+            return None;
+        }
+        let (f, s) = (self.keys[k].function, self.keys[k].sub_tenant);
+        let (function, host) = (self.function(f), &self.host);
+        let tenant = self.tenant(function.tenant);
+        let none = Full { sub_tenant: false, function: false, tenant: false, host: false };
+        let levels = [
+            (LimitLevel::SubTenant, Full { sub_tenant: full.sub_tenant, ..none }, self.policy_of_sub(s).workers_max),
+            (LimitLevel::Function, Full { function: full.function, ..none }, function.policy.workers_max),
+            (LimitLevel::Tenant, Full { tenant: full.tenant, ..none }, tenant.policy.workers_max),
+            (LimitLevel::Host, Full { host: full.host, ..none }, host.policy.workers_max),
+        ];
+        let is_hopeless = |only: Full, max: u32| {
+            let overdue = host.overdue_rooms.iter().filter(|w| self.helps(**w, k, only)).count();
+            only.any() && overdue >= max as usize && !host.cells.iter().any(|w| self.helps(*w, k, only))
+        };
+        levels.into_iter().find(|(_, only, max)| is_hopeless(*only, *max)).map(|(level, ..)| level)
     }
 
     /// Whether the end of `w` makes room at every level that is full for `k`.
@@ -203,6 +258,12 @@ impl Pool {
     fn victim(&self, k: u32, full: Full) -> Result<u32, LimitLevel> {
         let (f, s) = (self.keys[k].function, self.keys[k].sub_tenant);
         let t = self.subs[s].tenant;
+        if let Some(cell) = self.host.cells.iter().copied().find(|w| self.helps(*w, k, full)) {
+            return Ok(cell);
+        }
+        if let Some(level) = self.hopeless_level(k, full) {
+            return Err(level);
+        }
         let may_go = |w: &u32| self.workers[*w].worker().is_some_and(|w| !self.keys[w.key].is_at_minimum());
         if full.sub_tenant {
             let own = self.subs[s].keys.iter().flat_map(|(_, k)| &self.keys[*k].idle).copied();
@@ -213,9 +274,6 @@ impl Pool {
             let all = [function.frozen, function.hot];
             let mut all = all.iter().flat_map(|list| list.iter(&self.workers, crate::lists::Level::Function));
             return all.find(may_go).ok_or(LimitLevel::Function);
-        }
-        if let Some(cell) = self.host.cells.iter().copied().find(|w| self.helps(*w, k, full)) {
-            return Ok(cell);
         }
         if full.tenant {
             let idle = self.tenant(t).idle;

@@ -4,8 +4,8 @@ use crate::{
     event::{Action, Blame, End, KillReason, LeaseId, Refusal, Start, WorkerId},
     key::FunctionId,
     lists::Level,
-    pool::Pool,
-    records::{CellState, Occupant, Phase, Place, Reaping, WorkerState},
+    pool::{Pool, place::ROOM_PATIENCE},
+    records::{CellState, Occupant, Phase, Place, Reaping, Room, WorkerState},
     time::Tick,
     timers::Timer,
 };
@@ -323,13 +323,13 @@ impl Pool {
     /// Ends a worker or cell, whatever it does. Its call, if it has one, is settled before or put back.
     pub(crate) fn kill(&mut self, w: u32, why: KillReason, out: &mut Vec<Action>) {
         self.last_turn += 1;
-        let order = self.last_turn;
+        let (order, since, room) = (self.last_turn, self.now, Room::Free);
         let reaping = match &self.workers[w] {
             Occupant::Reaping(_) => return,
             Occupant::Cell(cell) => {
                 let (id, function, created) = (cell.id, cell.function, cell.created);
                 self.leave_cells(w);
-                Reaping { id, function, key: None, created, calls: 0, order, room_for: None }
+                Reaping { id, function, key: None, created, calls: 0, order, since, room }
             }
             Occupant::Worker(worker) => {
                 let (k, f, state) = (worker.key, worker.function, worker.state);
@@ -348,7 +348,7 @@ impl Pool {
                     WorkerState::Leased { .. } | WorkerState::Draining { .. } => {}
                 }
                 self.keys[k].reaping += 1;
-                Reaping { id, function: f, key: Some(k), created, calls, order, room_for: None }
+                Reaping { id, function: f, key: Some(k), created, calls, order, since, room }
             }
         };
         let (id, f, key) = (reaping.id, reaping.function, reaping.key);
@@ -358,6 +358,7 @@ impl Pool {
         let t = self.function(f).tenant;
         self.tenant_mut(t).leaving += 1;
         self.host.free_rooms.push(w);
+        self.timers.set(since + ROOM_PATIENCE, Timer::Worker(id));
         out.push(Action::Kill { worker: id, why });
         match key {
             Some(k) => {
@@ -378,6 +379,7 @@ impl Pool {
         self.ids.remove(&id);
         self.host.free_rooms.retain(|free| *free != w);
         self.host.promised_rooms.retain(|promised| *promised != w);
+        self.host.overdue_rooms.retain(|overdue| *overdue != w);
         self.host.workers -= 1;
         self.host.leaving -= 1;
         let f = reaping.function;
@@ -402,7 +404,8 @@ impl Pool {
             }
             None => self.unblock(f),
         }
-        if let Some(k) = reaping.room_for {
+        let promised_to = if let Room::Promised(k) = reaping.room { Some(k) } else { None };
+        if let Some(k) = promised_to {
             self.keys[k].rooms -= 1;
             // The place was made for it: it comes before others, and has paid already.
             self.touch(k);
@@ -410,7 +413,7 @@ impl Pool {
                 self.place_promised(k, out);
             }
         }
-        for k in [reaping.room_for, reaping.key].into_iter().flatten() {
+        for k in [promised_to, reaping.key].into_iter().flatten() {
             self.tidy(k);
         }
     }
@@ -445,11 +448,11 @@ impl Pool {
                 }
                 WorkerState::Draining { .. } => {}
             },
-            Occupant::Reaping(_) => {}
+            Occupant::Reaping(_) => self.look_at_room(w, out),
         }
     }
 
-    /// Whether a worker's start or age is over at `at`.
+    /// Whether a worker's start, age or removal is over its time at `at`.
     pub(super) fn is_worker_due(&self, w: u32, at: Tick) -> bool {
         match &self.workers[w] {
             Occupant::Cell(cell) => cell.state == CellState::Making { deadline: at },
@@ -458,7 +461,7 @@ impl Pool {
                 let age_max = self.function(worker.function).policy.age_max;
                 is_start || age_max.is_some_and(|max| worker.created + max == at)
             }
-            Occupant::Reaping(_) => false,
+            Occupant::Reaping(reaping) => reaping.room != Room::Overdue && reaping.since + ROOM_PATIENCE == at,
         }
     }
 

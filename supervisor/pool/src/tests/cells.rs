@@ -209,3 +209,29 @@ fn where_all_places_are_taken_a_cell_takes_that_of_the_longest_idle_worker() {
     assert_eq!(kills(&bench.wait(SECOND)), []);
     let _ = newer;
 }
+
+#[test]
+fn cell_makes_room_for_a_call_of_its_own_function_that_is_full() {
+    let full = FunctionPolicy { workers_max: 2, cells_max: 1, ..function() };
+    let mut bench = Bench::with(host(), tenant(), full);
+    let cell = ready(&mut bench);
+    let asked = bench.invoke("first");
+    assert_eq!(kills(&asked.out), [(cell, KillReason::MakeRoom)], "its sub-tenant has a worker, and gets no cell");
+    spawned(&bench.step(Event::Reaped { worker: cell }));
+}
+
+#[test]
+fn worker_that_does_not_go_does_not_keep_a_cell_from_a_place() {
+    let mut bench = with_cells(1);
+    bench.step(Event::SetHost(HostPolicy { workers_max: 3, starts_max: 10, ..host() }));
+    for other in [bench.g, bench.b] {
+        bench.step(Event::SetFunction { function: other, policy: FunctionPolicy { workers_max: 10, ..function() } });
+    }
+    let leaving = bench.warm_for(bench.b, "stuck");
+    let idle = bench.warm_for(bench.g, "idle");
+    bench.step(Event::Evict { which: Selector::Worker(leaving), force: false });
+    bench.leased("new");
+    assert_eq!(kills(&bench.wait(ROOM_PATIENCE - MILLI)), []);
+    assert_eq!(kills(&bench.wait(MILLI)), [(idle, KillReason::MakeRoom)]);
+    assert_eq!(cells(&bench.step(Event::Reaped { worker: idle })).len(), 1);
+}

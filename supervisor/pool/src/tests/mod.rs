@@ -1,6 +1,7 @@
 //! The scenarios that pools of others got wrong, each by name. Histories nobody would think of are the simulator's.
 
 mod cells;
+mod leaving;
 mod limits;
 mod reuse;
 mod turns;

@@ -352,6 +352,7 @@ impl Oracle {
         }
         self.cell_bytes -= std::mem::take(&mut worker.bytes);
         worker.state = State::Killed;
+        worker.killed = now;
         self.reaping += 1;
         if let Some(k) = worker.key {
             self.keys[k].live -= 1;

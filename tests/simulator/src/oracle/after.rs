@@ -1,6 +1,6 @@
 //! Whether the pool has done all it owed.
 
-use sublet_pool::{Pool, Tick};
+use sublet_pool::{Pool, ROOM_PATIENCE, Tick};
 
 use super::{Broken, Oracle, State, books::CallState};
 use crate::rule;
@@ -36,7 +36,7 @@ impl Oracle {
         Ok(())
     }
 
-    /// Rules that need a look at everything; sound only when nothing is being removed, for then no place is promised.
+    /// Rules that need a look at everything.
     ///
     /// # Errors
     /// The rule that is broken.
@@ -67,6 +67,9 @@ impl Oracle {
         if self.reaping > PROMISES_LOOKED_AT || self.making >= self.host.starts_max {
             return Ok(());
         }
+        let leaves = |w: &u64| self.workers[*w as usize].state == State::Killed;
+        let is_due = |w: &u64| now >= self.workers[*w as usize].killed + ROOM_PATIENCE;
+        let may_be_promised = self.alive.iter().any(|w| leaves(w) && !is_due(w));
         for (k, key) in self.keys.iter().enumerate() {
             let has_room = key.workers < self.functions[key.function].policy.workers_per_sub_tenant_max;
             if key.queue.len() as u32 <= key.starting || !has_room || self.may_be_on_trial(k) {
@@ -74,9 +77,9 @@ impl Oracle {
             }
             let full = self.full_for(k);
             rule!(full.contains(&true), "a call of key {k} waits while there is a place");
-            // What is being removed may be promised to it.
+            // What is being removed may be promised to it, unless that has lasted for too long.
             rule!(
-                self.reaping > 0 || !self.can_make_room(k, full),
+                may_be_promised || !self.can_make_room(k, full),
                 "a call of key {k} waits while an idle worker could be ended for it; full {full:?}, {:?}",
                 self.alive
                     .iter()
@@ -123,17 +126,42 @@ impl Oracle {
         ]
     }
 
-    /// Whether there is an idle worker whose end makes room at every level that is full.
-    fn can_make_room(&self, k: usize, [of_sub, of_function, of_tenant, _]: Full) -> bool {
-        let (f, t, s) = (self.keys[k].function, self.tenant_of(k), self.keys[k].sub);
+    /// Whether there is a ready cell or an idle worker whose end makes room at every level that is full.
+    fn can_make_room(&self, k: usize, full: Full) -> bool {
         self.alive.iter().any(|w| {
             let worker = &self.workers[*w as usize];
-            let owner = worker.key.map(|k| &self.keys[k]);
-            let is_free =
-                matches!(worker.state, State::Idle { .. }) && owner.is_some_and(|owner| owner.live > owner.minimum);
-            let same_tenant = self.functions[worker.function].tenant == t;
-            let same_sub = same_tenant && owner.is_some_and(|owner| owner.sub == s);
-            is_free && (!of_sub || same_sub) && (!of_function || worker.function == f) && (!of_tenant || same_tenant)
+            let is_free = match worker.state {
+                State::Idle { .. } => worker.key.is_some_and(|k| self.keys[k].live > self.keys[k].minimum),
+                State::Cell => !worker.is_making,
+                State::Starting | State::Leased { .. } | State::Killed | State::Reaped => false,
+            };
+            is_free && self.is_at(*w, k, full)
+        }) && !self.is_hopeless(k, full)
+    }
+
+    /// Whether the end of this worker makes room for a key at every one of these levels.
+    fn is_at(&self, w: u64, k: usize, [of_sub, of_function, of_tenant, _]: Full) -> bool {
+        let (f, t, s) = (self.keys[k].function, self.tenant_of(k), self.keys[k].sub);
+        let worker = &self.workers[w as usize];
+        let same_tenant = self.functions[worker.function].tenant == t;
+        let same_sub = same_tenant && worker.key.is_some_and(|k| self.keys[k].sub == s);
+        (!of_sub || same_sub) && (!of_function || worker.function == f) && (!of_tenant || same_tenant)
+    }
+
+    /// Whether a level that is full stays full whoever else ends, for what is being removed.
+    fn is_hopeless(&self, k: usize, full: Full) -> bool {
+        let tenant = &self.tenants[self.tenant_of(k)];
+        let limits = [
+            tenant.sub_policy(self.keys[k].sub).workers_max,
+            self.functions[self.keys[k].function].policy.workers_max,
+            tenant.policy.workers_max,
+            self.host.workers_max,
+        ];
+        (0..full.len()).filter(|level| full[*level]).any(|level| {
+            let mut only = [false; 4];
+            only[level] = true;
+            let leaves = |w: &&u64| self.workers[**w as usize].state == State::Killed && self.is_at(**w, k, only);
+            self.alive.iter().filter(leaves).count() >= limits[level] as usize
         })
     }
 

@@ -66,13 +66,15 @@ pub struct Worker {
     pub born: Tick,
     pub bytes: u64,
     pub start_deadline: Tick,
+    /// Since when it is being removed.
+    pub killed: Tick,
 }
 
 impl Worker {
     pub fn new(function: usize, key: Option<usize>, born: Tick) -> Self {
         let state = if key.is_some() { State::Starting } else { State::Cell };
         let (is_making, was_cell) = (true, key.is_none());
-        Self { function, key, state, is_making, was_cell, calls: 0, born, bytes: 0, start_deadline: born }
+        Self { function, key, state, is_making, was_cell, calls: 0, born, bytes: 0, start_deadline: born, killed: born }
     }
 
     pub fn is_alive(&self) -> bool {
