@@ -18,6 +18,7 @@ mod groups;
 mod health;
 mod history;
 mod hostile;
+mod inside;
 mod isolation;
 mod jail;
 mod lambda;
@@ -89,6 +90,7 @@ fn main() {
         neighbours::CASES,
         beginnings::CASES,
         hostile::CASES,
+        inside::CASES,
         health::CASES,
         pulse::CASES,
         groups::CASES,
