@@ -20,6 +20,7 @@ pub const CASES: &[Case] = &[
     case("inside::standard_streams_can_be_opened_by_their_names", names),
     case("inside::flags_that_a_call_sets_on_its_streams_are_gone_with_it", flags),
     case("inside::orphans_are_reaped_while_the_call_runs", orphans),
+    case("inside::interfaces_cannot_be_listed_and_loopback_works_without", interfaces),
 ];
 
 /// Each is given a shell script and runs it. What the script prints is the answer in `exec`, and log in the others.
@@ -189,5 +190,41 @@ fn orphans() -> Outcome {
     for runtime in RUNTIMES {
         run(&mut client, runtime, ORPHANS).map_err(|error| format!("{runtime}: {error}"))?;
     }
+    supervisor.stop()
+}
+
+/// The page says this of each, and what to do instead.
+const INTERFACES: &str = r#"
+python3 -c '
+import array, errno, fcntl, socket, struct, threading
+def refused(what, expected):
+    try:
+        what()
+    except OSError as error:
+        assert error.errno == expected, error
+    else:
+        raise SystemExit("there is a list")
+refused(socket.if_nameindex, errno.EAFNOSUPPORT)
+names = array.array("B", bytes(4096))
+with socket.socket() as any:
+    # SIOCGIFCONF.
+    refused(lambda: fcntl.ioctl(any, 0x8912, struct.pack("iL", 4096, names.buffer_info()[0])), errno.ENOTTY)
+for family, address in (socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"):
+    assert address in {found[4][0] for found in socket.getaddrinfo("localhost", 80, family)}
+    with socket.create_server((address, 0), family=family) as server:
+        socket.create_connection(server.getsockname()[:2]).close()
+' || exit 1
+if [ -x /usr/bin/node ]; then
+    node -e '
+        const os = require("os");
+        try { os.networkInterfaces(); process.exit(1); } catch (error) { if (error.info.errno !== 97) throw error; }
+        os.networkInterfaces = () => ({});
+        if (Object.keys(require("os").networkInterfaces()).length) process.exit(2);
+    ' || exit 2
+fi"#;
+
+fn interfaces() -> Outcome {
+    let (supervisor, mut client) = start()?;
+    run(&mut client, "exec", INTERFACES)?;
     supervisor.stop()
 }
