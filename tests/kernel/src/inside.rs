@@ -7,9 +7,13 @@ use std::{
     process::Command,
 };
 
+use serde_json::{Value, json};
+use sublet_proto::v1::VerdictKind;
+use tonic::Code;
+
 use crate::{
     Case, Outcome, case,
-    client::Client,
+    client::{Client, request},
     configs::Place,
     ensure,
     supervisor::{self, Supervisor},
@@ -20,6 +24,8 @@ pub const CASES: &[Case] = &[
     case("inside::standard_streams_can_be_opened_by_their_names", names),
     case("inside::flags_that_a_call_sets_on_its_streams_are_gone_with_it", flags),
     case("inside::orphans_are_reaped_while_the_call_runs", orphans),
+    case("inside::what_a_failed_program_has_printed_is_in_its_verdict", printed),
+    case("inside::answer_that_is_no_text_is_whole_in_json", binary),
     case("inside::interfaces_cannot_be_listed_and_loopback_works_without", interfaces),
 ];
 
@@ -75,7 +81,7 @@ fn start() -> Result<(Supervisor, Client), String> {
 
 /// Runs `script` by the function of this runtime. Returns the answer and the worker's name.
 fn run(client: &mut Client, runtime: &str, script: &str) -> Result<(String, String), String> {
-    let payload = if runtime == "lambda" { serde_json::Value::from(script).to_string() } else { script.to_owned() };
+    let payload = if runtime == "lambda" { Value::from(script).to_string() } else { script.to_owned() };
     let (answer, receipt) = client.ask(runtime, "s1", &payload)?;
     Ok((answer, receipt.worker))
 }
@@ -89,7 +95,7 @@ fn lines(supervisor: &Supervisor, runtime: &str) -> Result<Vec<String>, String> 
         .output()
         .map_err(|error| error.to_string())?;
     let text = String::from_utf8_lossy(&output.stdout);
-    let records = text.lines().map(serde_json::from_str::<serde_json::Value>).collect::<Result<Vec<_>, _>>();
+    let records = text.lines().map(serde_json::from_str::<Value>).collect::<Result<Vec<_>, _>>();
     let records = records.map_err(|error| format!("{text:?}: {error}"))?;
     Ok(records.iter().filter_map(|record| Some(record["message"].as_str()?.to_owned())).collect())
 }
@@ -226,5 +232,47 @@ fi"#;
 fn interfaces() -> Outcome {
     let (supervisor, mut client) = start()?;
     run(&mut client, "exec", INTERFACES)?;
+    supervisor.stop()
+}
+
+/// What `sublet invoke --json` prints.
+fn invoke(supervisor: &Supervisor, script: &str) -> Result<Value, String> {
+    let output = Command::new(supervisor::program())
+        .args(["invoke", "acme", "exec", "--sub-tenant", "s1", "--json", "--data", script, "--socket"])
+        .arg(supervisor.socket())
+        .output()
+        .map_err(|error| error.to_string())?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    serde_json::from_str(&text).map_err(|error| format!("{text:?}: {error}"))
+}
+
+fn printed() -> Outcome {
+    let (supervisor, mut client) = start()?;
+    let script = "echo half an answer; echo why >&2; exit 3";
+    let verdict = client.verdict("exec", script, VerdictKind::Exit, Code::Unknown)?;
+    ensure!(&verdict.stdout_tail[..] == b"half an answer\n" && &verdict.log_tail[..] == b"why\n", "{verdict:?}");
+    let script = "echo half; kill -SEGV $$";
+    let verdict = client.verdict("exec", script, VerdictKind::Crash, Code::Unknown)?;
+    ensure!(&verdict.stdout_tail[..] == b"half\n", "{verdict:?}");
+    // Cut in front, and no more than clients take.
+    let script = "head -c 100000 /dev/zero | tr '\\0' x; echo end; exit 1";
+    let verdict = client.verdict("exec", script, VerdictKind::Exit, Code::Unknown)?;
+    ensure!(verdict.stdout_tail.len() == 3072 && verdict.stdout_tail.ends_with(b"xend\n"), "{verdict:?}");
+    // Who takes the answer in pieces has had them.
+    let streamed = client.stream(request("exec", "s1", "echo half; exit 1"));
+    let verdict = streamed.verdict().ok_or("no verdict")?;
+    ensure!(streamed.whole() == b"half\n" && verdict.stdout_tail.is_empty(), "{verdict:?}");
+    let found = invoke(&supervisor, "printf 'half\\377'; exit 1")?;
+    ensure!(found["verdict"]["stdout_tail"] == "half\u{fffd}", "{found}");
+    ensure!(found["verdict"]["stdout_tail_base64"] == "aGFsZv8=", "{found}");
+    supervisor.stop()
+}
+
+fn binary() -> Outcome {
+    let (supervisor, _) = start()?;
+    let found = invoke(&supervisor, "printf 'a\\377\\000'")?;
+    ensure!(found["payload"] == "a\u{fffd}\0" && found["payload_base64"] == "Yf8A", "{found}");
+    let found = invoke(&supervisor, "printf text")?;
+    ensure!((&found["payload"], &found["payload_base64"]) == (&json!("text"), &Value::Null), "{found}");
     supervisor.stop()
 }
