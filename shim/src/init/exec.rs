@@ -14,9 +14,10 @@ use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         signal::{Signal, kill},
+        signalfd::SignalFd,
         stat::Mode,
         statvfs::statvfs,
-        wait::{WaitStatus, waitpid},
+        wait::{WaitPidFlag, WaitStatus, waitpid},
     },
     unistd::{Pid, pipe2},
 };
@@ -26,7 +27,10 @@ use sublet_proto::link::{
     token::{TOKEN_FD, TOKEN_FILE},
 };
 
-use super::{channel::Channel, child::EXEC_FAILED};
+use super::{
+    channel::Channel,
+    child::{EXEC_FAILED, announced_ends, own_log},
+};
 use crate::{
     shortage::is_shortage,
     sys::{self, Child, Fork},
@@ -37,6 +41,7 @@ const PIECE_BYTES: usize = 64 * 1024;
 
 /// Serves calls until the supervisor closes the channel.
 pub fn serve(channel: Channel, spec: &SandboxSpec, arguments: &[CString], environment: &[CString]) -> io::Result<()> {
+    let ends = announced_ends()?;
     channel.send(Header::bare(Kind::Ready), &[])?;
     while let Some((request, payload)) = channel.receive(spec.payload_max_bytes)? {
         if request.kind != Kind::Request {
@@ -49,7 +54,7 @@ pub fn serve(channel: Channel, spec: &SandboxSpec, arguments: &[CString], enviro
             _ => Sink::Pieces { channel, header: Header { kind: Kind::Piece, ..reply } },
         };
         let tmp_was_full = if tmp_is_full() { TMP_WAS_FULL } else { 0 };
-        match run_once(&Program { arguments, environment, token: spec.token }, &payload, sink) {
+        match run_once(&Program { arguments, environment, token: spec.token }, &payload, sink, &ends) {
             Ok(Outcome::Ended { answer, status }) => {
                 channel.send(Header { aux: status | tmp_was_full, ..reply }, &answer)?
             }
@@ -83,17 +88,17 @@ struct Program<'a> {
     token: bool,
 }
 
-fn run_once(program: &Program<'_>, payload: &[u8], mut sink: Sink) -> io::Result<Outcome> {
+fn run_once(program: &Program<'_>, payload: &[u8], mut sink: Sink, ends: &SignalFd) -> io::Result<Outcome> {
     // A pipe, as any program expects of its stdin: epoll refuses the plain file that a memfd is.
     let (child_stdin, stdin) = pipe2(OFlag::O_CLOEXEC)?;
     let (stdout, child_stdout) = pipe2(OFlag::O_CLOEXEC)?;
-    let child = match sys::fork()? {
+    let mut processes = match sys::fork()? {
         Fork::Child(child) => become_function(child, program, &child_stdin, &child_stdout),
-        Fork::Parent(pid) => pid,
+        Fork::Parent(main) => Processes { main, status: None, ends },
     };
     drop((child_stdout, child_stdin));
-    let talked = Feed::new(stdin, payload).and_then(|feed| talk(feed, stdout, child, &mut sink));
-    let status = end_all(child)?;
+    let talked = Feed::new(stdin, payload).and_then(|feed| talk(feed, stdout, &mut processes, &mut sink));
+    let status = processes.end_all()?;
     Ok(match (talked?, sink) {
         (Taken::TooMuch, _) => Outcome::TooLarge,
         (_, Sink::Whole { answer, .. }) => Outcome::Ended { answer, status },
@@ -183,51 +188,119 @@ impl Sink {
 }
 
 fn become_function(child: Child, program: &Program<'_>, stdin: &OwnedFd, stdout: &OwnedFd) -> ! {
-    let mut places = vec![(stdin.as_fd(), 0), (stdout.as_fd(), 1)];
-    let token;
-    if program.token {
-        // As it is now: one that is renewed meanwhile is another file.
-        token = match open(TOKEN_FILE, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()) {
-            Ok(token) => token,
-            Err(error) => {
-                eprintln!("open {TOKEN_FILE}: {error}");
-                sys::exit_now(EXEC_FAILED);
+    let opened = || -> io::Result<(OwnedFd, Option<OwnedFd>)> {
+        // The token as it is now: one that is renewed meanwhile is another file.
+        let token = || {
+            open(TOKEN_FILE, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
+                .map_err(|error| io::Error::other(format!("open {TOKEN_FILE}: {error}")))
+        };
+        Ok((own_log()?, program.token.then(token).transpose()?))
+    };
+    let (log, token) = match opened() {
+        Ok(opened) => opened,
+        Err(error) => {
+            eprintln!("{error}");
+            sys::exit_now(EXEC_FAILED);
+        }
+    };
+    let mut places = vec![(stdin.as_fd(), 0), (stdout.as_fd(), 1), (log.as_fd(), 2)];
+    places.extend(token.as_ref().map(|token| (token.as_fd(), TOKEN_FD)));
+    child.exec(&places, program.arguments, program.environment, EXEC_FAILED)
+}
+
+/// The processes of one call: the one that was started, and those that it leaves to the launcher by ending before them.
+struct Processes<'a> {
+    main: Pid,
+    /// How `main` ended, once it has.
+    status: Option<u32>,
+    /// Tells that one of them has ended.
+    ends: &'a SignalFd,
+}
+
+impl Processes<'_> {
+    fn note(&mut self, ended: WaitStatus) {
+        let (pid, status) = match ended {
+            WaitStatus::Exited(pid, code) => (pid, code as u32),
+            WaitStatus::Signaled(pid, signal, _) => (pid, ENDED_BY_SIGNAL + signal as u32),
+            _ => return,
+        };
+        // Only the first: later the number may be somebody else's.
+        if pid == self.main && self.status.is_none() {
+            self.status = Some(status);
+        }
+    }
+
+    /// Reaps all that have ended. What an ended process still takes is a place under the worker's `pids_max`.
+    fn reap(&mut self) -> io::Result<()> {
+        // Emptied before the children are looked at, so that one that ends in between is announced again.
+        while matches!(self.ends.read_signal(), Ok(Some(_))) {}
+        loop {
+            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(()),
+                Ok(ended) => self.note(ended),
+                Err(Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Ends everything of this call, waits for all of it, and returns how its main process ended.
+    fn end_all(&mut self) -> io::Result<u32> {
+        // The answer ended first; the function itself may still be on its way out, and its status counts.
+        let status = loop {
+            match self.status {
+                Some(status) => break status,
+                None => match waitpid(None, None) {
+                    Ok(ended) => self.note(ended),
+                    Err(Errno::EINTR) => {}
+                    Err(error) => return Err(error.into()),
+                },
             }
         };
-        places.push((token.as_fd(), TOKEN_FD));
+        loop {
+            // Everybody of this uid but ourselves: nothing of one call meets the next.
+            // ESRCH, when there is nobody, is as good.
+            kill(Pid::from_raw(-1), Signal::SIGKILL).or_else(|e| if e == Errno::ESRCH { Ok(()) } else { Err(e) })?;
+            if waitpid(None, None) == Err(Errno::ECHILD) {
+                return Ok(status);
+            }
+        }
     }
-    child.exec(&places, program.arguments, program.environment, EXEC_FAILED)
 }
 
 /// Feeds stdin and reads stdout. It is over when stdout has ended and all of the payload is written, or when the child has
 /// ended and nothing is left in stdout: a process the function left behind that holds the pipe open does not hold the answer
 /// up.
-fn talk(mut feed: Feed<'_>, stdout: OwnedFd, child: Pid, sink: &mut Sink) -> io::Result<Taken> {
+fn talk(mut feed: Feed<'_>, stdout: OwnedFd, processes: &mut Processes<'_>, sink: &mut Sink) -> io::Result<Taken> {
     fcntl(&stdout, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-    let child = sys::open_pidfd(child)?;
     let mut stdout = Some(File::from(stdout));
-    let mut has_ended = false;
-    while stdout.is_some() || !(has_ended || feed.pipe.is_none()) {
+    loop {
+        let has_ended = processes.status.is_some();
+        if stdout.is_none() && (has_ended || feed.pipe.is_none()) {
+            return Ok(Taken::All);
+        }
         // Once the child has ended, only what is in stdout already counts.
         let watch_feed = feed.pipe.as_ref().filter(|_| !has_ended);
         let mut watched = Vec::with_capacity(3);
         watched.extend(stdout.as_ref().map(|stdout| PollFd::new(stdout.as_fd(), PollFlags::POLLIN)));
         watched.extend(watch_feed.map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLOUT)));
-        let at_child = watched.len();
+        let at_ends = watched.len();
         if !has_ended {
-            watched.push(PollFd::new(child.as_fd(), PollFlags::POLLIN));
+            watched.push(PollFd::new(processes.ends.as_fd(), PollFlags::POLLIN));
         }
         let timeout = if has_ended { PollTimeout::ZERO } else { PollTimeout::NONE };
         match poll(&mut watched, timeout) {
-            Ok(0) => break,
+            Ok(0) => return Ok(Taken::All),
             Ok(_) => {}
             Err(Errno::EINTR) => continue,
             Err(error) => return Err(error.into()),
         }
         let is_ready = |at: usize| watched.get(at).is_some_and(|fd| fd.any().unwrap_or(false));
         let can_read = stdout.is_some() && is_ready(0);
-        let can_write = watch_feed.is_some() && is_ready(at_child - 1);
-        has_ended |= is_ready(at_child);
+        let can_write = watch_feed.is_some() && is_ready(at_ends - 1);
+        if is_ready(at_ends) {
+            processes.reap()?;
+        }
         if can_write {
             feed.write()?;
         }
@@ -237,29 +310,6 @@ fn talk(mut feed: Feed<'_>, stdout: OwnedFd, child: Pid, sink: &mut Sink) -> io:
                 Taken::All => stdout = None,
                 Taken::TooMuch => return Ok(Taken::TooMuch),
             }
-        }
-    }
-    Ok(Taken::All)
-}
-
-/// Ends everything of this call, waits for all of it, and returns how `child` ended.
-fn end_all(child: Pid) -> io::Result<u32> {
-    let mut status = None;
-    // The answer ended first; the function itself may still be on its way out, and its status counts.
-    while status.is_none() {
-        status = Some(match waitpid(child, None) {
-            Ok(WaitStatus::Exited(_, code)) => code as u32,
-            Ok(WaitStatus::Signaled(_, signal, _)) => ENDED_BY_SIGNAL + signal as u32,
-            Ok(_) | Err(Errno::EINTR) => continue,
-            Err(error) => return Err(error.into()),
-        });
-    }
-    loop {
-        // Everybody of this uid but ourselves: nothing of one call meets the next.
-        // ESRCH, when there is nobody, is as good.
-        kill(Pid::from_raw(-1), Signal::SIGKILL).or_else(|e| if e == Errno::ESRCH { Ok(()) } else { Err(e) })?;
-        if waitpid(Pid::from_raw(-1), None) == Err(Errno::ECHILD) {
-            return Ok(status.unwrap_or_default());
         }
     }
 }

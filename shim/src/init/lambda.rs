@@ -29,7 +29,7 @@ use tokio::task::{LocalSet, spawn_local};
 
 use super::{
     channel::Channel,
-    child::{EXEC_FAILED, end_as},
+    child::{end_as, run_beside_launcher},
     log_frames::Records,
 };
 use crate::sys::{self, Fork};
@@ -47,8 +47,8 @@ pub fn serve(channel: Channel, spec: &SandboxSpec, arguments: &[CString], enviro
     let (records, written) = pipe2(OFlag::O_CLOEXEC)?;
     let with_records = with_records(environment)?;
     let child = match sys::fork()? {
-        // In the place of the channel, which is the launcher's alone.
-        Fork::Child(child) => child.exec(&[(written.as_fd(), RECORDS_FD)], arguments, &with_records, EXEC_FAILED),
+        // Records in the place of the channel, which is the launcher's alone.
+        Fork::Child(child) => run_beside_launcher(child, (written.as_fd(), RECORDS_FD), arguments, &with_records),
         Fork::Parent(pid) => pid,
     };
     drop(written);

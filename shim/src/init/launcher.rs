@@ -18,7 +18,7 @@ use nix::{
         signal::Signal,
         stat::{Mode, umask},
     },
-    unistd::{AccessFlags, access, chdir, execve},
+    unistd::{AccessFlags, access, chdir, dup2_stderr, execve},
 };
 use serde::{Deserialize, Serialize};
 use sublet_proto::link::{
@@ -30,6 +30,7 @@ use sublet_proto::link::{
 use super::{
     Birth,
     channel::Channel,
+    child::own_log,
     confine, exec, lambda, prove, relay,
     sys::{OfLauncher, keep_for_launcher},
 };
@@ -225,6 +226,8 @@ fn run_function(
         Protocol::Stream => {
             // It takes the launcher's place, and the channel with it.
             fcntl(channel.socket(), FcntlArg::F_SETFD(FdFlag::empty()))?;
+            // Not one open file with its standard output: runtimes make that non-blocking, and their C library knows nothing of it.
+            dup2_stderr(own_log()?)?;
             // A function expects the default.
             sys::default_signal(Signal::SIGPIPE);
             match execve(program, &arguments, &environment)? {}

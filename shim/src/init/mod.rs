@@ -29,8 +29,8 @@ use nix::{
     mount::{MsFlags, mount},
     sys::{
         prctl,
-        signal::{SigSet, Signal},
-        signalfd::{SfdFlags, SignalFd},
+        signal::Signal,
+        signalfd::SignalFd,
         socket::{AddressFamily, SockFlag, SockType, socketpair},
         stat::{Mode, umask},
     },
@@ -149,10 +149,7 @@ fn confine_init(birth: Birth<'_>, launcher: OwnedFd, token: bool) -> Result<watc
 fn give_up_rights(filters: &Filters, kept: &OfInit) -> io::Result<SignalFd> {
     // What it writes is for another uid to read, whatever the daemon was started with.
     umask(Mode::from_bits_truncate(0o022));
-    let mut children = SigSet::empty();
-    children.add(Signal::SIGCHLD);
-    children.thread_block()?;
-    let children = SignalFd::with_flags(&children, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+    let children = child::announced_ends()?;
     confine::switch_uid(INIT_UID)?;
     confine::drop_capabilities()?;
     // After the switch: changing ids clears it.

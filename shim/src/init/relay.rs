@@ -23,7 +23,7 @@ use nix::{
 };
 use sublet_proto::link::CHANNEL_FD;
 
-use super::child::{EXEC_FAILED, end_as};
+use super::child::{end_as, run_beside_launcher};
 use crate::sys::{self, Fork};
 
 /// Bytes that are under way in each direction.
@@ -34,7 +34,7 @@ pub fn serve(channel: BorrowedFd<'static>, arguments: &[CString], environment: &
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
     let child = match sys::fork()? {
         // In the place of the channel, which is the launcher's alone.
-        Fork::Child(child) => child.exec(&[(theirs.as_fd(), CHANNEL_FD)], arguments, environment, EXEC_FAILED),
+        Fork::Child(child) => run_beside_launcher(child, (theirs.as_fd(), CHANNEL_FD), arguments, environment),
         Fork::Parent(pid) => pid,
     };
     drop(theirs);

@@ -8,7 +8,7 @@ use std::{
 use nix::{
     fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2},
     sys::socket::{AddressFamily, SockFlag, SockType, socketpair},
-    unistd::{Pid, Uid, pipe2},
+    unistd::{Gid, Pid, Uid, fchown, pipe2},
 };
 use sublet_proto::link::sandbox::SandboxSpec;
 
@@ -95,6 +95,8 @@ pub fn make(nursery: &Nursery, spec: &SandboxSpec) -> Result<Born, String> {
                 // On failure the gate closes unread, and init ends.
                 write_maps(pid, *host_init, *host_function)
                     .map_err(|e| format!("write the id maps of process {pid}: {e}"))?;
+                give_log(child_log.as_fd(), *host_function)
+                    .map_err(|e| format!("give the log to uid {host_function}: {e}"))?;
             }
         }
     }
@@ -116,6 +118,13 @@ fn write_maps(pid: Pid, host_init: u32, host_function: u32) -> io::Result<()> {
     fs::write(format!("/proc/{pid}/setgroups"), "deny")?;
     fs::write(format!("/proc/{pid}/uid_map"), &map)?;
     fs::write(format!("/proc/{pid}/gid_map"), &map)
+}
+
+/// Makes the log a pipe of the function's, which may then open it by name: /dev/stderr, /proc/self/fd/1. All that it gets by
+/// this is an open file of its own, to write, or to read its own lines before the supervisor does. Flags such as O_NONBLOCK
+/// are of an open file, so it cannot change those of the supervisor's end.
+fn give_log(log: BorrowedFd<'_>, host_function: u32) -> nix::Result<()> {
+    fchown(log, Some(Uid::from_raw(host_function)), Some(Gid::from_raw(host_function)))
 }
 
 fn open_below(dir: BorrowedFd<'_>, path: &str, flags: OFlag) -> nix::Result<OwnedFd> {

@@ -10,7 +10,7 @@ use std::{
 use nix::{
     fcntl::{FcntlArg, FdFlag, fcntl},
     sys::{
-        signal::Signal,
+        signal::{SigSet, Signal},
         socket::{ControlMessageOwned, MsgFlags, recvmsg},
     },
     unistd::execve,
@@ -110,8 +110,8 @@ pub unsafe fn keep_only(
 
 impl Child {
     /// Becomes the program `arguments[0]` with `places` under the numbers named, which are above 2 or standard ones, and with
-    /// no other descriptor above standard error. SIGPIPE has its default action. When that cannot be done, says so on standard
-    /// error and ends with `status`.
+    /// no other descriptor above standard error. SIGPIPE has its default action, and no signal is blocked. When that cannot be
+    /// done, says so on standard error and ends with `status`.
     pub fn exec(
         self,
         places: &[(BorrowedFd<'_>, RawFd)],
@@ -133,6 +133,7 @@ impl Child {
             // SAFETY: as above.
             check(unsafe { libc::syscall(libc::SYS_close_range, first_closed as u32, u32::MAX, 0) })?;
             default_signal(Signal::SIGPIPE);
+            SigSet::empty().thread_set_mask()?;
             let path = arguments.first().ok_or_else(|| io::Error::other("the command is empty"))?;
             match execve(path, arguments, environment)? {}
         };

@@ -79,7 +79,8 @@ pub async fn call(socket: &str, request: InvokeRequest, show: Show) -> Result<Re
     let receipt = response.receipt.unwrap_or_default();
     if show.json {
         let answer = json!({
-            "payload": String::from_utf8_lossy(&response.payload), "receipt": output::receipt(&receipt),
+            "payload": String::from_utf8_lossy(&response.payload),
+            "payload_base64": output::base64_if_binary(&response.payload), "receipt": output::receipt(&receipt),
             "log_tail": String::from_utf8_lossy(&response.log_tail), "platform_lines": response.platform_lines,
         });
         output::say_json(&answer)?;
@@ -225,6 +226,7 @@ fn tell(verdict: &Verdict) -> String {
         }
     };
     words("the function says", verdict.function_error.trim_ascii_end(), &[]);
+    words("on its stdout", verdict.stdout_tail.trim_ascii_end(), &[]);
     let log = match verdict.log_reaches_back {
         false => "its log",
         true => "its log (it wrote nothing during this call; this is from before)",
@@ -247,6 +249,7 @@ mod tests {
             message: "the function exited".into(),
             seen: "status 1\n  setting: forged".into(),
             function_error: "broke\n  limit: forged\u{1b}[8m".into(),
+            stdout_tail: "half\n  error id: forged\n".into(),
             log_tail: "sublet: forged\nREPORT forged\nREPORT real\n\n".into(),
             platform_lines: vec![29],
             log_reaches_back: true,
@@ -258,6 +261,9 @@ mod tests {
             "  the function says:",
             "    | broke",
             "    |   limit: forged\\u{1b}[8m",
+            "  on its stdout:",
+            "    | half",
+            "    |   error id: forged",
             "  its log (it wrote nothing during this call; this is from before):",
             "    | sublet: forged",
             "    | REPORT forged",

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use serde_json::{Value, json};
 use sublet_proto::v1::{Receipt, Remark, Start, Verdict, VerdictKind, WorkerState};
 
@@ -166,12 +167,20 @@ pub fn kind_name(kind: VerdictKind) -> String {
     kind.as_str_name().trim_start_matches("VERDICT_KIND_").to_owned()
 }
 
+/// Bytes in base64 where JSON cannot show them as text; else null, since the text beside it is all of them.
+pub fn base64_if_binary(bytes: &[u8]) -> Option<String> {
+    std::str::from_utf8(bytes).err().map(|_| BASE64.encode(bytes))
+}
+
 /// A verdict for programs.
 pub fn verdict(found: &Verdict) -> Value {
     json!({
         "kind": verdict_name(found), "message": found.message, "limit": found.limit, "seen": found.seen,
         "setting": found.setting, "level": found.level, "error_id": found.error_id, "refused_syscalls": found.refused_syscalls,
         "function_error": String::from_utf8_lossy(&found.function_error),
+        "function_error_base64": base64_if_binary(&found.function_error),
+        "stdout_tail": String::from_utf8_lossy(&found.stdout_tail),
+        "stdout_tail_base64": base64_if_binary(&found.stdout_tail),
         "log_tail": String::from_utf8_lossy(&found.log_tail), "platform_lines": found.platform_lines,
         "log_reaches_back": found.log_reaches_back,
         "receipt": found.receipt.as_ref().map(receipt),
@@ -186,6 +195,16 @@ mod tests {
     fn cell_makes_no_row_and_drives_no_terminal() {
         let rows = [vec!["a\nb\u{202e}".to_owned(), "\u{1b}[2J".to_owned()], vec!["c".to_owned(), "d".to_owned()]];
         assert_eq!(table(&["X", "Y"], &rows), "X             Y\na\\nb\\u{202e}  \\u{1b}[2J\nc             d");
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_whole_in_base64_and_text_is_as_it_is() {
+        assert_eq!(base64_if_binary("é\0".as_bytes()), None);
+        assert_eq!(base64_if_binary(&[0xff, 0, b'a']).as_deref(), Some("/wBh"));
+        let found = Verdict { stdout_tail: vec![0xff].into(), ..Verdict::default() };
+        let value = verdict(&found);
+        assert_eq!((&value["stdout_tail"], &value["stdout_tail_base64"]), (&json!("\u{fffd}"), &json!("/w==")));
+        assert_eq!((&value["function_error"], &value["function_error_base64"]), (&json!(""), &Value::Null));
     }
 
     #[test]

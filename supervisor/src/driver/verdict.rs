@@ -18,6 +18,9 @@ use crate::{
     worker::{FunctionEnd, PostMortem, reply::ProcessEnd, signal_name},
 };
 
+/// Most bytes of stdout in a verdict. What a status carries of them is less.
+const STDOUT_TAIL_MAX_BYTES: usize = 4096;
+
 fn verdict(kind: VerdictKind, message: impl Into<String>) -> Verdict {
     Verdict { kind: kind.into(), message: message.into(), ..Verdict::default() }
 }
@@ -362,12 +365,17 @@ pub enum Failed {
     /// The handler said so.
     Handler(bytes::Bytes),
     /// The process of an `exec` function ended.
-    Process(ProcessEnd),
+    Process {
+        /// In this way.
+        how: ProcessEnd,
+        /// With this on its stdout.
+        stdout: bytes::Bytes,
+    },
 }
 
 /// Of a call that failed while its worker goes on.
 pub fn of_failure(scope: &Scope, failed: &Failed, noticed: &Noticed) -> Verdict {
-    let end = match failed {
+    let (how, stdout) = match failed {
         // Whatever limit it has met, it has gone on to say this.
         Failed::Handler(what) => {
             return Verdict {
@@ -375,10 +383,15 @@ pub fn of_failure(scope: &Scope, failed: &Failed, noticed: &Noticed) -> Verdict 
                 ..verdict(VerdictKind::FunctionError, "the function reported an error")
             };
         }
-        Failed::Process(ProcessEnd::Status(code)) => End::Status(*code),
-        Failed::Process(ProcessEnd::Signal(signal)) => End::Signal(*signal),
+        Failed::Process { how, stdout } => (how, stdout),
     };
-    explained(scope, end, noticed).unwrap_or_else(|| end.verdict(scope.entry()))
+    let end = match how {
+        ProcessEnd::Status(code) => End::Status(*code),
+        ProcessEnd::Signal(signal) => End::Signal(*signal),
+    };
+    // A copy: a slice would keep all of it in memory for as long as the verdict.
+    let stdout_tail = bytes::Bytes::copy_from_slice(&stdout[stdout.len().saturating_sub(STDOUT_TAIL_MAX_BYTES)..]);
+    Verdict { stdout_tail, ..explained(scope, end, noticed).unwrap_or_else(|| end.verdict(scope.entry())) }
 }
 
 /// The limits that were hit during a call and are not its verdict, which is of this kind; none: it ended well.

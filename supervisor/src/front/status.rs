@@ -133,7 +133,8 @@ pub fn internal(message: impl Into<String>) -> Status {
     Status::with_error_details(Code::Internal, message.into(), info("INTERNAL", HashMap::new()))
 }
 
-/// As much of a verdict as a status can carry: of what the function said the beginning, of its log the end.
+/// As much of a verdict as a status can carry: of what the function said the beginning, of its stdout and of its log the end.
+/// Where the latter two need more room than there is, each has half of it at least.
 fn cut(verdict: &Verdict) -> Verdict {
     let sentence = |text: &str| -> String {
         let kept = |(at, c): &(usize, char)| at + c.len_utf8() <= SENTENCE_MAX_BYTES;
@@ -149,12 +150,16 @@ fn cut(verdict: &Verdict) -> Verdict {
     let room = WORDS_MAX_BYTES.saturating_sub(remarks);
     let said = verdict.function_error.slice(..verdict.function_error.len().min(room));
     let log = Words { bytes: verdict.log_tail.clone(), platform_lines: verdict.platform_lines.clone() };
-    let Words { bytes: log_tail, platform_lines } = log.last(room - said.len());
+    let room = room - said.len();
+    let stdout = verdict.stdout_tail.len().min(room.saturating_sub(log.bytes.len()).max(room / 2));
+    let stdout_tail = verdict.stdout_tail.slice(verdict.stdout_tail.len() - stdout..);
+    let Words { bytes: log_tail, platform_lines } = log.last(room - stdout);
     Verdict {
         message: sentence(&verdict.message),
         seen: sentence(&verdict.seen),
         setting: sentence(&verdict.setting),
         function_error: said,
+        stdout_tail,
         log_tail,
         platform_lines,
         receipt,
@@ -234,6 +239,7 @@ mod tests {
                 ..Receipt::default()
             }),
             function_error: vec![b'e'; 64 << 10].into(),
+            stdout_tail: [vec![b'o'; 64 << 10], b"the last of it".to_vec()].concat().into(),
             log_tail: [vec![b'x'; 64 << 10], b"the end".to_vec()].concat().into(),
             platform_lines: (0..1000).map(|number| (64 << 10) - 1000 + number).collect(),
             ..Verdict::default()
@@ -272,9 +278,19 @@ mod tests {
         let plain = || Verdict { receipt: None, ..wordy() };
         let found = told(&plain());
         assert_eq!((found.function_error.len(), found.log_tail.len()), (WORDS_MAX_BYTES, 0));
-        let found = told(&Verdict { function_error: "short".into(), ..plain() });
+        let short = || Verdict { function_error: "short".into(), ..plain() };
+        let found = told(&Verdict { stdout_tail: "".into(), ..short() });
         assert_eq!(&found.function_error[..], b"short");
         assert!(found.log_tail.len() == WORDS_MAX_BYTES - 5 && found.log_tail.ends_with(b"the end"));
+        // The log and stdout have half of the room each; what one does not need is the other's.
+        let room = WORDS_MAX_BYTES - 5;
+        let found = told(&short());
+        assert_eq!((found.stdout_tail.len(), found.log_tail.len()), (room / 2, room - room / 2));
+        assert!(found.stdout_tail.ends_with(b"the last of it") && found.log_tail.ends_with(b"the end"));
+        let found = told(&Verdict { log_tail: "log".into(), platform_lines: Vec::new(), ..short() });
+        assert_eq!((found.stdout_tail.len(), &found.log_tail[..]), (room - 3, &b"log"[..]));
+        let found = told(&Verdict { stdout_tail: "out".into(), ..short() });
+        assert_eq!((&found.stdout_tail[..], found.log_tail.len()), (&b"out"[..], room - 3));
         // Four remarks as long as they may get leave more than a third of the room to the words.
         assert!(told(&wordy()).function_error.len() > WORDS_MAX_BYTES / 3);
     }

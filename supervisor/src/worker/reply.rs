@@ -37,6 +37,8 @@ pub enum Reply {
         how: ProcessEnd,
         /// Whether the sandbox's /tmp was full before it was started.
         tmp_was_full: bool,
+        /// What it wrote to stdout, unless that was passed on in pieces.
+        stdout: Bytes,
     },
     /// The handler failed; the worker goes on.
     Error(Bytes),
@@ -101,7 +103,7 @@ pub(super) fn of_response(protocol: Protocol, aux: u32, payload: Bytes) -> Resul
                     Some(_) | None => return violation(),
                 },
             };
-            Ok(Reply::Ended { how, tmp_was_full })
+            Ok(Reply::Ended { how, tmp_was_full, stdout: payload })
         }
     }
 }
@@ -134,7 +136,8 @@ mod tests {
 
     #[test]
     fn only_the_launcher_of_an_exec_function_says_how_a_process_ended() {
-        let ended = |how, tmp_was_full| Some(Reply::Ended { how, tmp_was_full });
+        let stdout = Bytes::from_static(b"x");
+        let ended = |how, tmp_was_full| Some(Reply::Ended { how, tmp_was_full, stdout: stdout.clone() });
         let cases = [
             (1, ended(ProcessEnd::Status(1), false)),
             (255, ended(ProcessEnd::Status(255), false)),

@@ -20,6 +20,7 @@ mod groups;
 mod health;
 mod history;
 mod hostile;
+mod inside;
 mod isolation;
 mod jail;
 mod lambda;
@@ -119,6 +120,7 @@ fn all() -> Vec<Case> {
         neighbours::CASES,
         beginnings::CASES,
         hostile::CASES,
+        inside::CASES,
         health::CASES,
         pulse::CASES,
         groups::CASES,

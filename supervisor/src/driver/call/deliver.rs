@@ -143,8 +143,8 @@ impl Call {
         };
         let (held, mut clean) = match outcome {
             Ok(Reply::Answer(payload)) => (Ok(self.answer(payload, &delivery)), true),
-            Ok(Reply::Ended { how, tmp_was_full }) => {
-                (self.failure(&Failed::Process(how), Some(tmp_was_full), &delivery).await, true)
+            Ok(Reply::Ended { how, tmp_was_full, stdout }) => {
+                (self.failure(&Failed::Process { how, stdout }, Some(tmp_was_full), &delivery).await, true)
             }
             Ok(Reply::BadPayload(why)) => {
                 let why = String::from_utf8_lossy(&why);

@@ -47,11 +47,11 @@ fn no_descriptors() -> Noticed {
 }
 
 fn status(code: i32) -> Failed {
-    Failed::Process(ProcessEnd::Status(code))
+    Failed::Process { how: ProcessEnd::Status(code), stdout: "printed".into() }
 }
 
 fn signal(signal: Signal) -> Failed {
-    Failed::Process(ProcessEnd::Signal(signal as i32))
+    Failed::Process { how: ProcessEnd::Signal(signal as i32), stdout: "printed".into() }
 }
 
 fn kinds(remarks: &[Remark]) -> Vec<VerdictKind> {
@@ -161,6 +161,21 @@ fn worker_that_died_is_told_by_what_was_hit_during_its_call() {
         let remarks = remarks(&scope, &noticed, Some(found.kind()));
         assert_eq!((found.kind(), kinds(&remarks).as_slice()), (verdict, beside), "{policy} {post:?} {noticed:?}");
     }
+}
+
+#[test]
+fn what_a_program_printed_before_it_failed_is_in_its_verdict_up_to_a_limit() {
+    let scope = scope("");
+    for noticed in [Noticed::default(), memory(), tmp(FULL, Some(false))] {
+        let found = of_failure(&scope, &status(1), &noticed);
+        assert_eq!(&found.stdout_tail[..], b"printed", "{found:?}");
+    }
+    let stdout = [vec![b'x'; STDOUT_TAIL_MAX_BYTES], b"end".to_vec()].concat();
+    let failed = Failed::Process { how: ProcessEnd::Status(1), stdout: stdout.clone().into() };
+    let found = of_failure(&scope, &failed, &Noticed::default());
+    assert!(found.stdout_tail == stdout[3..], "{} bytes", found.stdout_tail.len());
+    let handler = of_failure(&scope, &Failed::Handler("words".into()), &Noticed::default());
+    assert!(handler.stdout_tail.is_empty() && &handler.function_error[..] == b"words", "{handler:?}");
 }
 
 #[test]
