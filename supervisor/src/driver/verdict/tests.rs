@@ -242,7 +242,7 @@ fn limit_above_sublets_groups_names_no_setting_and_does_not_know_itself() {
     let scope = scope("");
     let above = Bite { level: Level::Above, limit: None, seen: None };
     let noticed = Noticed { memory: Some(above), forks: Some(above), ..Noticed::default() };
-    let verdict = of_failure(&scope, &Failed::Process(ProcessEnd::Signal(9)), &noticed);
+    let verdict = of_failure(&scope, &signal(Signal::SIGKILL), &noticed);
     assert_eq!((verdict.kind(), verdict.level.as_str(), verdict.setting.as_str()), (VerdictKind::Memory, "above", ""));
     assert!(
         verdict.message.contains("above sublet's own") && !verdict.message.contains("its own"),
