@@ -40,7 +40,7 @@ mod tests {
     use nix::{
         poll::{PollFd, PollFlags, PollTimeout, poll},
         sys::{
-            pthread::{pthread_kill, pthread_self},
+            signal::raise,
             signalfd::{SfdFlags, SignalFd},
         },
     };
@@ -52,8 +52,8 @@ mod tests {
         // A thread of its own, whose signals are nobody else's.
         std::thread::spawn(|| {
             let held = hold().unwrap();
-            // Would end the whole test.
-            pthread_kill(pthread_self(), Signal::SIGTERM).unwrap();
+            // To this thread. It would end the whole test.
+            raise(Signal::SIGTERM).unwrap();
             let waiting = SignalFd::with_flags(&held.0, SfdFlags::SFD_NONBLOCK).unwrap();
             let mut watched = [PollFd::new(waiting.as_fd(), PollFlags::POLLIN)];
             assert_eq!(poll(&mut watched, PollTimeout::ZERO).unwrap(), 1);
