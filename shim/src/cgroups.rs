@@ -3,10 +3,18 @@
 
 use std::{
     fs, io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
+
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+};
+
+use crate::directory;
 
 /// How long a subtree may take to become empty. The kernel kills at once; exits of large processes take a while.
 const EMPTY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -72,20 +80,57 @@ pub fn try_to_remove_tree(dir: &Path) -> bool {
     left.is_empty()
 }
 
+/// A directory is listed only when it would not go: most are leaves, and to list one costs the kernel more than to remove it.
 fn remove_once(dir: &Path, left: &mut Vec<String>) {
-    for child in children(dir) {
-        remove_once(&child, left);
+    let remove = || match fs::remove_dir(dir) {
+        Err(error) if gone(&error) => Ok(()),
+        result => result,
+    };
+    let Err(mut error) = remove() else { return };
+    let children = children(dir);
+    if !children.is_empty() {
+        for child in children {
+            remove_once(&child, left);
+        }
+        match remove() {
+            Ok(()) => return,
+            Err(again) => error = again,
+        }
     }
-    match fs::remove_dir(dir) {
-        Ok(()) => {}
-        Err(error) if gone(&error) => {}
-        Err(error) => left.push(format!("{}: {error}", dir.display())),
-    }
+    left.push(format!("{}: {error}", dir.display()));
 }
 
 fn children(dir: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
     entries.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()).collect()
+}
+
+/// Removes a directory that its maker has locked and has put nothing into yet, unless somebody else holds it by now. One
+/// that has something in it stays: it is not the maker's.
+///
+/// # Errors
+/// What the kernel says, but for a directory that is gone, held or in use.
+pub fn remove_unclaimed(dir: &Path) -> io::Result<()> {
+    let file = match directory::open_directory(dir) {
+        Ok(file) => fs::File::from(file),
+        Err(Errno::ENOENT) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    let held = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(held) => held,
+        Err((_, Errno::EWOULDBLOCK)) => return Ok(()),
+        Err((_, error)) => return Err(error.into()),
+    };
+    // Nobody removes the one that we hold, so that what is there by the same name now is it, or never was.
+    let remove = || {
+        let (opened, found) = (held.metadata()?, fs::symlink_metadata(dir)?);
+        if (opened.dev(), opened.ino()) == (found.dev(), found.ino()) { fs::remove_dir(dir) } else { Ok(()) }
+    };
+    match remove() {
+        Err(error) if gone(&error) => Ok(()),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::ENOTEMPTY)) => Ok(()),
+        result => result,
+    }
 }
 
 /// Moves every process of `dir` to `target`; both are directories of one hierarchy.
@@ -104,4 +149,30 @@ pub fn move_processes(dir: &Path, target: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tree_is_removed_from_the_inside_and_what_stays_is_told_once() {
+        let top = std::env::temp_dir().join(format!("sublet-remove-{}", std::process::id()));
+        fs::create_dir_all(top.join("a/b/c")).unwrap();
+        fs::create_dir_all(top.join("a/d")).unwrap();
+        fs::create_dir_all(top.join("e")).unwrap();
+        // Directories alone are removed, as in a file system of control groups: this one stays, and all above it.
+        fs::write(top.join("a/b/file"), "").unwrap();
+        assert!(!try_to_remove_tree(&top));
+        assert!(!top.join("a/b/c").exists() && !top.join("a/d").exists() && !top.join("e").exists());
+        let mut left = Vec::new();
+        remove_once(&top, &mut left);
+        let stays: Vec<String> = ["a/b", "a", ""].map(|path| format!("{}:", top.join(path).display())).into();
+        assert_eq!(left.len(), stays.len(), "{left:?}");
+        let tells = |(left, stays): (&String, &String)| left.starts_with(stays.trim_end_matches('/'));
+        assert!(left.iter().zip(&stays).take(2).all(tells), "{left:?}");
+        fs::remove_file(top.join("a/b/file")).unwrap();
+        assert!(try_to_remove_tree(&top) && !top.exists());
+        assert!(try_to_remove_tree(&top), "what is not there is as good as removed");
+    }
 }

@@ -35,6 +35,7 @@ pub mod hex;
 pub mod jail;
 pub mod logs;
 pub mod nursery;
+pub mod orphan;
 pub mod own_log;
 pub mod printable;
 pub mod process;

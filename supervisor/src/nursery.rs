@@ -1,12 +1,12 @@
 //! The supervisor's side of the nursery: start it, tell it its bounds, ask for sandboxes, hear what became of them.
 //!
-//! Started and configured while the process is still single-threaded and root ([`start_nursery`]); then [`Nursery::run`]
-//! turns its socket into futures.
+//! Started and configured while the process is still single-threaded and root ([`Started`]); then [`Nursery::run`] turns its
+//! socket into futures. It is started before anything is made that somebody must remove: whatever ends us, it is there.
 
 use std::{
     collections::HashMap,
     io,
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     os::unix::process::CommandExt,
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex, PoisonError},
@@ -20,10 +20,11 @@ use nix::{
         memfd::{MFdFlags, memfd_create},
         socket::{AddressFamily, Shutdown, SockFlag, SockType, shutdown, socketpair},
     },
+    unistd::Pid,
 };
 use sublet_proto::link::{
     nursery::{Event, Left, Posture, Request},
-    sandbox::{NurseryConfig, SandboxSpec},
+    sandbox::{Announcement, NurseryConfig, SandboxSpec},
 };
 use sublet_shim::link;
 use tokio::{
@@ -72,7 +73,7 @@ fn start(what: &'static str) -> impl FnOnce(io::Error) -> NurseryError {
     move |error| NurseryError::Start { what, error }
 }
 
-/// A nursery that has been configured and is not yet driven by tokio.
+/// A nursery that is not yet driven by tokio. When this is dropped it removes what was made, and ends.
 #[derive(Debug)]
 pub struct Started {
     child: Child,
@@ -95,26 +96,67 @@ pub fn shim(name: &str) -> io::Result<(Command, std::fs::File)> {
     Ok((command, file))
 }
 
-/// Starts the nursery from memory and tells it its bounds. `locks` are those of the state directory and of the cgroups,
-/// which it holds on to until everything is cleaned up.
-///
-/// # Errors
-/// When it cannot be started, or cannot work on this host.
-pub fn start_nursery(config: NurseryConfig, locks: &[&OwnedFd]) -> Result<Started, NurseryError> {
-    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
-        .map_err(|e| start("make a socket pair")(e.into()))?;
-    let (mut command, file) = shim("sublet-nursery").map_err(start("write the shim to memory"))?;
-    let passed: Vec<_> = std::iter::once(&theirs).chain(locks.iter().copied()).map(AsFd::as_fd).collect();
-    crate::sys::pass_descriptors(&mut command, &passed).map_err(start("pass its descriptors"))?;
-    let child = command.spawn().map_err(start("run the shim from memory"))?;
-    drop((theirs, file));
-    let started = Started { child, socket: ours };
-    link::send(started.socket.as_fd(), &Request::Configure(Box::new(config)), &[])
-        .map_err(start("send its configuration"))?;
-    match link::receive::<Event>(started.socket.as_fd(), false).map_err(start("hear from it"))? {
-        link::Received::Message(Event::Configured, _) => Ok(started),
-        link::Received::Message(Event::ConfigureFailed { error }, _) => Err(NurseryError::Configure(error)),
-        _ => Err(NurseryError::Gone),
+impl Started {
+    /// Starts the nursery from memory and tells it what is about to be made. It holds on to `lock`, that of the state
+    /// directory, until everything is cleaned up.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(lock: &OwnedFd, announced: Announcement) -> Result<Self, NurseryError> {
+        let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+            .map_err(|e| start("make a socket pair")(e.into()))?;
+        let (mut command, file) = shim("sublet-nursery").map_err(start("write the shim to memory"))?;
+        crate::sys::pass_descriptors(&mut command, &[theirs.as_fd(), lock.as_fd()])
+            .map_err(start("pass its descriptors"))?;
+        let child = command.spawn().map_err(start("run the shim from memory"))?;
+        drop((theirs, file));
+        let started = Self { child, socket: ours };
+        match started.tell(&Request::Announce(Box::new(announced)), &[]) {
+            Ok(()) => Ok(started),
+            Err(error) => {
+                started.end();
+                Err(error)
+            }
+        }
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.id()).unwrap_or(i32::MAX))
+    }
+
+    /// The announced groups are ours. It holds on to their locks as well.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn claimed(&self, locks: &[OwnedFd]) -> Result<(), NurseryError> {
+        let locks: Vec<_> = locks.iter().map(AsFd::as_fd).collect();
+        self.tell(&Request::Claimed, &locks)
+    }
+
+    /// Tells it its bounds.
+    ///
+    /// # Errors
+    /// When it cannot work on this host.
+    pub fn configure(&self, config: NurseryConfig) -> Result<(), NurseryError> {
+        self.tell(&Request::Configure(Box::new(config)), &[])?;
+        match link::receive::<Event>(self.socket.as_fd(), false).map_err(start("hear from it"))? {
+            link::Received::Message(Event::Configured, _) => Ok(()),
+            link::Received::Message(Event::ConfigureFailed { error }, _) => Err(NurseryError::Configure(error)),
+            _ => Err(NurseryError::Gone),
+        }
+    }
+
+    /// Has it remove what was made, and waits until that is done.
+    pub fn end(self) {
+        let Self { mut child, socket } = self;
+        drop(socket);
+        // It is our child, so that it can be waited for, and how it has ended changes nothing.
+        child.wait().ok();
+    }
+
+    fn tell(&self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> Result<(), NurseryError> {
+        link::send(self.socket.as_fd(), request, descriptors).map_err(start("tell it what it is for"))
     }
 }
 

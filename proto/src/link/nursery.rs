@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    sandbox::{NurseryConfig, SandboxSpec},
+    sandbox::{Announcement, NurseryConfig, SandboxSpec},
     step::StepId,
 };
 
@@ -17,7 +17,11 @@ pub const MESSAGE_LIMIT: usize = 64 * 1024;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "kebab-case")]
 pub enum Request {
-    /// The first message, and only the first.
+    /// The first message: what the supervisor is about to make. It is removed when the supervisor ends before `Configure`.
+    Announce(Box<Announcement>),
+    /// The announced groups are the supervisor's. Their locks are attached.
+    Claimed,
+    /// The bounds, once. What comes after it carries no descriptors.
     Configure(Box<NurseryConfig>),
     /// Make a sandbox. Answered by [`Event::Spawned`] or [`Event::Refused`], later by [`Event::Reaped`].
     Spawn {

@@ -164,6 +164,15 @@ pub struct SandboxSpec {
     pub layers: Vec<Layer>,
 }
 
+/// What a supervisor is about to make, told before it makes any of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Announcement {
+    /// Its groups. Nobody has made them yet, or an earlier run has, or another supervisor.
+    pub cgroups: CgroupDirs,
+    /// Absolute paths of its sockets.
+    pub sockets: Vec<String>,
+}
+
 /// What the nursery is told once, at start; a second telling is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NurseryConfig {

@@ -1,11 +1,12 @@
 //! The nursery: a small privileged process that makes sandboxes and cleans up behind everybody.
 //!
-//! One thread, one poll loop, one client: the supervisor, on descriptor 3. It is told its bounds once (`Configure`), then
-//! takes `Spawn` and `Inspect`. When the supervisor ends, however it ends, the nursery kills what is left, removes the
-//! cgroups and ends too; descriptors from 4 on are locks, of the state directory and of the cgroups, which it holds until
-//! that is done.
+//! One thread, one poll loop, one client: the supervisor, on descriptor 3. It is told what is about to be made ([`early`]) and
+//! its bounds, once (`Configure`), then takes `Spawn` and `Inspect`. When the supervisor ends, however and whenever it ends,
+//! the nursery kills what is left, removes the cgroups and ends too. It holds the locks of the state directory (descriptor 4)
+//! and of the cgroups until that is done.
 
 mod born;
+mod early;
 mod places;
 pub(crate) mod posture;
 mod teardown;
@@ -32,8 +33,8 @@ use sublet_proto::link::{
     sandbox::{CGROUP_POOL, Layer, NurseryConfig, SandboxSpec},
 };
 
-use self::places::Places;
 pub use self::posture::status;
+use self::{early::Early, places::Places};
 use crate::{
     check, directory,
     keyring::NURSERY_KEY,
@@ -46,8 +47,8 @@ use crate::{
 
 /// The supervisor's socket.
 const SUPERVISOR_FD: i32 = 3;
-/// The first of the locks.
-const FIRST_LOCK_FD: i32 = 4;
+/// The lock of the state directory.
+const LOCK_FD: i32 = 4;
 /// How long last words wait for whoever reads standard error.
 const LAST_WORDS_PATIENCE_SECONDS: u32 = 1;
 
@@ -101,10 +102,8 @@ pub fn run() -> Result<(), NurseryError> {
     // SIGPIPE as the Rust runtime has it: writing to a supervisor that is gone is an error, not the end.
     signals::reset(&[Signal::SIGPIPE]).map_err(os("reset signals"))?;
     let socket = sys::inherited_fd(SUPERVISOR_FD).map_err(os("take the supervisor's socket"))?;
-    // A supervisor that was taken over could send one whose closing takes as long as it likes, and hold the clean-up up.
-    link::refuse_descriptors(socket.as_fd()).map_err(os("refuse the supervisor's descriptors"))?;
     // The supervisor passes nothing else on. Held for as long as this process lives.
-    let locks: Vec<OwnedFd> = (FIRST_LOCK_FD..).map_while(|raw| sys::inherited_fd(raw).ok()).collect();
+    let lock = sys::inherited_fd(LOCK_FD).map_err(os("take the lock of the state directory"))?;
     // Ctrl-C in a terminal goes to the whole group; the supervisor decides when we end.
     nix::unistd::setsid().map_err(|e| os("start a session")(e.into()))?;
     prctl::set_name(c"sublet-nursery").map_err(|e| os("set the process name")(e.into()))?;
@@ -115,19 +114,31 @@ pub fn run() -> Result<(), NurseryError> {
     signals.thread_block().map_err(|e| os("block signals")(e.into()))?;
     let children = SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
         .map_err(|e| os("open a signalfd")(e.into()))?;
-    let Some(config) = await_configuration(&socket)? else { return Ok(()) };
-    let mut places = Places::new(&config, locks.first());
+    let mut early = Early::default();
+    let told = early.await_configuration(&socket).and_then(|config| {
+        // A supervisor that was taken over could send one whose closing takes as long as it likes, and hold the clean-up up.
+        link::refuse_descriptors(socket.as_fd()).map_err(os("refuse the supervisor's descriptors"))?;
+        Ok(config)
+    });
+    let config = match told {
+        Ok(Some(config)) => config,
+        ended => {
+            tell_left(&early.remove());
+            return ended.map(drop);
+        }
+    };
+    let mut places = Places::new(&config, Some(&lock));
     let mut nursery = match Nursery::new(config.clone()) {
         Ok(nursery) => nursery,
         Err(error) => {
-            link::send(socket.as_fd(), &Event::ConfigureFailed { error }, &[]).map_err(os("answer the supervisor"))?;
-            teardown::remove(&config, &places);
-            return Ok(());
+            let told = link::send(socket.as_fd(), &Event::ConfigureFailed { error }, &[]);
+            tell_left(&remove(&config, &BTreeMap::new(), &places));
+            return told.map_err(os("answer the supervisor"));
         }
     };
     let served = link::send(socket.as_fd(), &Event::Configured, &[])
         .and_then(|()| nursery.serve(socket.as_fd(), &children, &mut places));
-    let left = teardown::remove(&nursery.config, &places);
+    let left = remove(&nursery.config, &nursery.sandboxes, &places);
     // The supervisor waits for the answer, and whoever reads standard error may not read: so it comes first.
     let ended = match served {
         Ok(Stop::Asked) => {
@@ -137,10 +148,22 @@ pub fn run() -> Result<(), NurseryError> {
         Ok(Stop::Abandoned) => Ok(()),
         Err(error) => Err(os("serve the supervisor")(error)),
     };
-    for what in &left {
+    tell_left(&left);
+    ended
+}
+
+/// Removes everything that the supervisor and its sandboxes have on the host. Returns what would not go.
+fn remove(config: &NurseryConfig, sandboxes: &BTreeMap<u64, Sandbox>, places: &Places) -> Vec<String> {
+    let leaves = sandboxes.values().map(|sandbox| (sandbox.pid, sandbox.cgroup.as_str())).collect();
+    let mut left = teardown::remove_groups(&config.cgroups, &leaves);
+    left.extend(places.remove_sockets());
+    left
+}
+
+fn tell_left(left: &[String]) {
+    for what in left {
         last_words("nursery", &format!("left behind: {what}"));
     }
-    ended
 }
 
 /// Tells something when all else is done. The write may wait for a reader for ever: SIGALRM, which nobody handles, ends this
@@ -154,14 +177,6 @@ pub fn last_words(who: &str, text: &str) {
 enum Stop {
     Asked,
     Abandoned,
-}
-
-fn await_configuration(socket: &OwnedFd) -> Result<Option<NurseryConfig>, NurseryError> {
-    match link::receive::<Request>(socket.as_fd(), false).map_err(os("receive the configuration"))? {
-        link::Received::Message(Request::Configure(config), _) => Ok(Some(*config)),
-        link::Received::Closed => Ok(None),
-        other => Err(os("receive the configuration")(io::Error::other(format!("expected Configure, got {other:?}")))),
-    }
 }
 
 impl Nursery {
@@ -226,7 +241,7 @@ impl Nursery {
                     Ok(link::Received::Closed) => return Ok(Stop::Abandoned),
                     Ok(link::Received::Nothing) => {}
                     // The supervisor sends nothing else. Whoever does is not obeyed any further.
-                    Ok(link::Received::Message(Request::Configure(_), _)) => {
+                    Ok(link::Received::Message(Request::Announce(_) | Request::Claimed | Request::Configure(_), _)) => {
                         return Err(io::Error::other("configured twice"));
                     }
                     Err(error) => return Err(error),

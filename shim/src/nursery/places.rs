@@ -15,9 +15,10 @@ use std::{
 };
 
 use nix::{
+    errno::Errno,
     fcntl::{Flock, FlockArg},
     sys::{
-        socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket},
+        socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket},
         stat::{Mode, umask},
     },
     unistd::getppid,
@@ -190,6 +191,24 @@ impl Places {
         ours.filter_map(|(SocketPlace { path, .. }, _)| Some(format!("{path}: {}", fs::remove_file(path).err()?)))
             .collect()
     }
+}
+
+/// Removes a socket of root's that nobody listens to: that of a supervisor that has just died, or one that an earlier run left.
+pub(super) fn remove_dead_socket(path: &Path) -> io::Result<()> {
+    let remove = || {
+        let found = fs::symlink_metadata(path)?;
+        if found.file_type().is_socket() && found.uid() == 0 && is_dead(path)? { fs::remove_file(path) } else { Ok(()) }
+    };
+    match remove() {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(()),
+        result => result,
+    }
+}
+
+fn is_dead(path: &Path) -> io::Result<bool> {
+    // One whose backlog is full must not keep us waiting.
+    let asking = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
+    Ok(connect(asking.as_raw_fd(), &UnixAddr::new(path)?) == Err(Errno::ECONNREFUSED))
 }
 
 fn new_lock(path: &Path) -> io::Result<(OwnedFd, Identity)> {

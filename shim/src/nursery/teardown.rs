@@ -1,6 +1,7 @@
 //! The end: nothing of this supervisor's run stays on the host.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::Path,
     thread::sleep,
@@ -10,10 +11,10 @@ use std::{
 use nix::{
     errno::Errno,
     sys::wait::{WaitPidFlag, WaitStatus, waitpid},
+    unistd::Pid,
 };
-use sublet_proto::link::sandbox::{CGROUP_POOL, CGROUP_RUNNER, NurseryConfig};
+use sublet_proto::link::sandbox::{CGROUP_POOL, CGROUP_RUNNER, CgroupDirs};
 
-use super::places::Places;
 use crate::cgroups;
 
 /// How long children that were killed may take to end. One that somebody has moved out of the pool was not killed, and one
@@ -21,14 +22,16 @@ use crate::cgroups;
 const REAP_TIMEOUT: Duration = Duration::from_secs(5);
 const REAP_INTERVAL: Duration = Duration::from_millis(1);
 
-/// Takes in every child that has ended, until there is none any more. False when the time is over before that.
-fn reap_all(patience: Duration) -> bool {
+/// Takes in every child that has ended, until there is none any more; `ended` is told of each. False when the time is over
+/// before that.
+fn reap_all(patience: Duration, mut ended: impl FnMut(Pid)) -> bool {
     let end = Instant::now() + patience;
     loop {
         match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
             Ok(WaitStatus::StillAlive) if Instant::now() >= end => return false,
             Ok(WaitStatus::StillAlive) => sleep(REAP_INTERVAL),
-            Ok(_) | Err(Errno::EINTR) => {}
+            Ok(status) => status.pid().into_iter().for_each(&mut ended),
+            Err(Errno::EINTR) => {}
             // ECHILD: nobody is left.
             Err(_) => return true,
         }
@@ -36,9 +39,9 @@ fn reap_all(patience: Duration) -> bool {
 }
 
 /// Kills everything in the pool and in the runner's group, reaps it, gives supervisor and nursery back to where they came from and removes every
-/// cgroup and the sockets. Returns what would not go.
-pub(super) fn remove(config: &NurseryConfig, places: &Places) -> Vec<String> {
-    let dirs = &config.cgroups;
+/// cgroup, however many of them have been made. `leaves` are the groups of sandboxes, in the pool, by their init. Returns
+/// what would not go.
+pub(super) fn remove_groups(dirs: &CgroupDirs, leaves: &BTreeMap<Pid, &str>) -> Vec<String> {
     let mut left = Vec::new();
     let unified = Path::new(&dirs.unified);
     let pool = unified.join(CGROUP_POOL);
@@ -48,8 +51,16 @@ pub(super) fn remove(config: &NurseryConfig, places: &Places) -> Vec<String> {
             left.push(format!("kill {}: {error}", dir.display()));
         }
     }
-    // Zombies hold their cgroup; all killed processes are our children or theirs.
-    if !reap_all(REAP_TIMEOUT) {
+    // Zombies hold their cgroup; all killed processes are our children or theirs. When an init is reaped its whole sandbox is
+    // gone, and its groups can go while others still end.
+    let reaped = reap_all(REAP_TIMEOUT, |pid| {
+        let Some(leaf) = leaves.get(&pid) else { return };
+        for dir in dirs.v1.iter().chain([&dirs.unified]) {
+            // One that would not go is found below, when all have ended.
+            fs::remove_dir(Path::new(dir).join(CGROUP_POOL).join(leaf)).ok();
+        }
+    });
+    if !reaped {
         // Ended by the end of this process, which is what they die with; but it is told.
         left.push("processes that are no longer in their group, or that the kernel cannot end".into());
     }
@@ -75,7 +86,6 @@ pub(super) fn remove(config: &NurseryConfig, places: &Places) -> Vec<String> {
     for dir in dirs.v1.iter().map(Path::new).chain([unified]) {
         left.extend(cgroups::remove_tree(dir));
     }
-    left.extend(places.remove_sockets());
     left
 }
 
@@ -91,10 +101,12 @@ mod tests {
     fn child_that_does_not_end_holds_nothing_up_and_one_that_has_is_taken_in() {
         let mut child = Command::new("sleep").arg("600").spawn().unwrap();
         let begin = Instant::now();
-        assert!(!reap_all(Duration::from_millis(50)));
+        assert!(!reap_all(Duration::from_millis(50), |pid| panic!("{pid} has ended")));
         assert!(begin.elapsed() < Duration::from_secs(5));
         child.kill().unwrap();
-        assert!(reap_all(Duration::from_secs(5)));
+        let mut ended = Vec::new();
+        assert!(reap_all(Duration::from_secs(5), |pid| ended.push(pid.as_raw())));
+        assert_eq!(ended, [child.id().cast_signed()]);
         let is_there = fs::exists(format!("/proc/{}", child.id())).unwrap();
         assert!(!is_there, "its zombie is left");
     }

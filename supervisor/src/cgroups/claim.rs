@@ -27,6 +27,7 @@ use sublet_proto::link::sandbox::{CGROUP_POOL, CGROUP_RUNNER, CGROUP_SUPERVISOR}
 use sublet_shim::cgroups::{kill, remove_tree, wait_empty};
 
 use super::CgroupError;
+use crate::orphan;
 
 /// How long the nursery of a killed supervisor may take to clean up. Whoever still holds the directories then is alive.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -41,7 +42,8 @@ impl Claim {
     /// left under these names is ended and removed.
     ///
     /// # Errors
-    /// [`CgroupError::Living`] when another supervisor has one of them; then it is as it was. Otherwise what the host says.
+    /// [`CgroupError::Living`] when another supervisor has one of them, [`CgroupError::Orphaned`] when its nursery has; then it
+    /// is as it was. Otherwise what the host says.
     pub fn take<'a>(unified: &'a Path, v1: impl Iterator<Item = &'a Path>) -> Result<Self, CgroupError> {
         Self::take_within(unified, v1, PATIENCE)
     }
@@ -100,6 +102,9 @@ fn take_one(dir: &Path, end: Instant) -> Result<OwnedFd, CgroupError> {
             Found::Held => processes(&dir.join(CGROUP_SUPERVISOR)),
         };
         if Instant::now() >= end {
+            if let Some(nursery) = orphan::behind(dir) {
+                return Err(CgroupError::Orphaned { path: dir.display().to_string(), nursery });
+            }
             return Err(CgroupError::Living { path: dir.display().to_string(), processes: living });
         }
         sleep(PAUSE);

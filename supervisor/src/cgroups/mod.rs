@@ -29,6 +29,8 @@ pub mod tree;
 
 use std::{io, path::Path};
 
+use crate::orphan::Orphan;
+
 /// Something about a control group failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CgroupError {
@@ -62,6 +64,14 @@ pub enum CgroupError {
         path: String,
         /// Processes in its supervisor group; 0 stands for one outside of our pid namespace.
         processes: Vec<u32>,
+    },
+    /// Another supervisor had them, and has left its nursery.
+    #[error("the cgroup {path} is not free: {nursery}")]
+    Orphaned {
+        /// The directory.
+        path: String,
+        /// Who holds it.
+        nursery: Orphan,
     },
     /// A memory limit below what is in use, and cannot be given back.
     #[error("{path}: {used} bytes are in use, above the new limit of {limit}")]

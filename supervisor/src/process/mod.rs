@@ -2,6 +2,7 @@
 
 pub mod limits;
 pub mod session;
+pub mod signals;
 
 use std::io;
 

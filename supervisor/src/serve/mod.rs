@@ -3,9 +3,10 @@
 //! The order is the argument. Everything that needs root happens first, in one thread; then the rights go, and only
 //! then does anything that listens to the world run:
 //! ```text
-//!  check config, host -> lock state -> cgroup tree -> bind sockets -> nursery, runner -> drop rights -> jail -> tokio -> gRPC
+//!  check config, host -> lock state -> nursery -> cgroup tree -> bind sockets -> runner -> drop rights -> jail -> tokio -> gRPC
 //! ```
-//! Each step undoes those before it when it fails. From the nursery on, the nursery does that, even after kill -9.
+//! The nursery is told what will be made before any of it is. So it removes what there is, wherever a start ends: by a step
+//! that fails, or by kill -9. Signals that ask for the end wait until somebody listens to them, and then end it as ever.
 
 mod places;
 mod rights;
@@ -20,7 +21,7 @@ use std::{
 
 use nix::sys::stat::{Mode, umask};
 use sublet_proto::{
-    link::sandbox::{Layer, NurseryConfig, SocketPlace},
+    link::sandbox::{Announcement, Layer, NurseryConfig, SocketPlace},
     v1::Fact,
 };
 use tokio::{
@@ -34,7 +35,7 @@ use crate::{
     cgroups::{
         CgroupError,
         host::{HostCgroups, Place},
-        tree::{Tree, Wanted},
+        tree::{Site, Tree, Wanted},
     },
     config::{self, Config, ConfigError, Source},
     descriptors,
@@ -48,10 +49,11 @@ use crate::{
         files::DirError,
         sink::{self, Sink},
     },
-    nursery::{self, Nursery, NurseryError, Started},
+    nursery::{Nursery, NurseryError, Started},
     process::{
         limits::{self, LimitError},
         session,
+        signals::{self, Held},
     },
     pulse::{self, Pulse, notify::Notify},
     quota::{self, Quotas, table::Table},
@@ -184,6 +186,7 @@ struct Prepared {
     recorder: Option<Recorder>,
     log_place: Option<sink::Place>,
     notify: Option<Notify>,
+    held: Held,
     // Held until the end; the nursery has a copy.
     _state: State,
 }
@@ -245,21 +248,21 @@ fn prepare(source: Source, config: Config, path: &Path, record: Option<&Path>) -
         workers: host.uid_count / 2,
         beside: session::in_front(),
     };
-    let tree = Tree::create(&found, &wanted)?;
     let missing_layers: Vec<Layer> = report.missing_layers();
-    let created = record.map(|path| recorder::create(path).map_err(record_failed(path))).transpose();
-    let begun = created.and_then(|file| {
-        let begun = begin(&config, &state, &tree, &missing_layers);
-        if let (Err(_), Some(path)) = (&begun, record) {
-            // Nothing was recorded, and the next start wants the name.
-            std::fs::remove_file(path).ok();
-        }
-        Ok((begun?, file))
+    let held = signals::hold().map_err(os("hold signals back"))?;
+    let site = Site::choose(&found, &wanted);
+    let sockets = state::sockets(host).map(|(_, path, ..)| path.as_str().to_owned());
+    let started =
+        Started::start(state.lock_fd(), Announcement { cgroups: site.dirs().clone(), sockets: sockets.into() })?;
+    let begun = begin(&config, &state, site, &wanted, &started, &missing_layers).and_then(|(tree, bound)| {
+        // Last of what can fail before there is anything to record: the next start wants the name.
+        let file = record.map(|path| recorder::create(path).map_err(record_failed(path))).transpose()?;
+        Ok((tree, bound, file))
     });
-    let ((bound, started), record) = match begun {
+    let (tree, bound, record) = match begun {
         Ok(begun) => begun,
         Err(error) => {
-            tree.remove();
+            started.end();
             return Err(error);
         }
     };
@@ -301,17 +304,24 @@ fn prepare(source: Source, config: Config, path: &Path, record: Option<&Path>) -
         recorder,
         log_place,
         notify,
+        held,
         _state: state,
     })
 }
 
+/// Makes what the nursery was told of, and tells it its bounds. What is half made when this fails is the nursery's to remove.
 fn begin(
     config: &Config,
     state: &State,
-    tree: &Tree,
+    site: Site,
+    wanted: &Wanted<'_>,
+    nursery: &Started,
     missing_layers: &[Layer],
-) -> Result<(Listeners, Started), ServeError> {
+) -> Result<(Tree, Listeners), ServeError> {
     let host = &config.host;
+    let mut tree = site.claim(wanted)?;
+    nursery.claimed(tree.claim().locks())?;
+    tree.build(wanted, nursery.pid())?;
     let tcp = match host.listen {
         Some(address) => Some(listen(address)?),
         None => None,
@@ -335,14 +345,8 @@ fn begin(
         forbid_store_bypass: host.forbid_store_bypass,
         sockets: sockets.into(),
     };
-    let locks: Vec<_> = std::iter::once(state.lock_fd()).chain(tree.claim().locks()).collect();
-    match nursery::start_nursery(nursery_config, &locks) {
-        Ok(started) => Ok((Listeners { call, admin, tcp }, started)),
-        Err(error) => {
-            state::remove_sockets(host);
-            Err(error.into())
-        }
-    }
+    nursery.configure(nursery_config)?;
+    Ok((tree, Listeners { call, admin, tcp }))
 }
 
 fn listen(address: std::net::SocketAddr) -> Result<std::net::TcpListener, ServeError> {
@@ -375,6 +379,7 @@ async fn run(
         recorder,
         log_place,
         notify,
+        held,
         _state,
     } = prepared;
     let nursery = Nursery::run(started)?;
@@ -452,6 +457,7 @@ async fn run(
     let mut terminate = signal(SignalKind::terminate()).map_err(os("listen to SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(os("listen to SIGINT"))?;
     let mut hang_up = signal(SignalKind::hangup()).map_err(os("listen to SIGHUP"))?;
+    held.release().map_err(os("listen to signals"))?;
     let mut serving = tokio::spawn(front.serve(bound, closing));
     ready(&config);
     if let Some(notify) = &notify {

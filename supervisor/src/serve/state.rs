@@ -20,6 +20,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::{
     config::{Host, HostPath},
+    orphan::{self, Orphan},
     trust::{Trusted, Untrusted},
 };
 
@@ -54,6 +55,14 @@ pub enum StateError {
         path: String,
         /// Who holds it, as far as it says.
         pid: Option<u32>,
+    },
+    /// A supervisor was there, and has left its nursery.
+    #[error("the state directory {path} is not free: {nursery}")]
+    Orphaned {
+        /// The directory.
+        path: String,
+        /// Who holds it.
+        nursery: Orphan,
     },
     /// Somebody else decides what one of our paths leads to.
     #[error("host.{setting} = \"{value}\" is not used: {error}")]
@@ -133,10 +142,14 @@ impl State {
                     std::thread::sleep(LOCK_PAUSE);
                 }
                 Err((mut back, nix::errno::Errno::EWOULDBLOCK)) => {
+                    let shown = dir.display().to_string();
+                    if let Some(nursery) = orphan::behind(&path) {
+                        return Err(StateError::Orphaned { path: shown, nursery });
+                    }
                     let mut text = String::new();
                     // A lock that says nothing is held all the same.
                     back.read_to_string(&mut text).ok();
-                    return Err(StateError::Locked { path: dir.display().to_string(), pid: text.trim().parse().ok() });
+                    return Err(StateError::Locked { path: shown, pid: text.trim().parse().ok() });
                 }
                 Err((_, error)) => return Err(os("lock", &path, DISK)(error.into())),
             }
@@ -221,14 +234,6 @@ pub fn bind_unix(host: &Host) -> Result<(UnixListener, UnixListener), StateError
             fs::remove_file(host.socket.as_path()).ok();
             Err(error)
         }
-    }
-}
-
-/// Removes both sockets.
-pub fn remove_sockets(host: &Host) {
-    for path in [&host.socket, &host.admin_socket] {
-        // Not there is as good as removed; what cannot be removed is found by the next start.
-        fs::remove_file(path.as_path()).ok();
     }
 }
 

@@ -1,6 +1,8 @@
 //! A worker's life and a supervisor's: warm, frozen, ended, stopped, killed.
 
 use std::{
+    os::unix::process::ExitStatusExt as _,
+    process::Stdio,
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -10,7 +12,15 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::{Case, Outcome, case, client::Client, configs, ensure, ground::Ground, litter, supervisor::Supervisor};
+use crate::{
+    Case, Outcome, case,
+    client::Client,
+    configs::{self, Place},
+    ensure,
+    ground::Ground,
+    litter,
+    supervisor::{self, Supervisor},
+};
 
 /// The cases.
 pub const CASES: &[Case] = &[
@@ -24,6 +34,8 @@ pub const CASES: &[Case] = &[
     case("life::stop_waits_for_calls_under_way", stop_waits),
     case("life::killed_supervisor_leaves_nothing_after_a_second", killed),
     case("life::killed_nursery_ends_the_supervisor_and_every_worker", nursery_killed),
+    case("life::start_that_is_killed_or_stopped_at_any_moment_leaves_nothing", start_killed),
+    case("life::nursery_that_is_stopped_and_left_is_named_to_the_next_start", nursery_left),
     case("life::drain_answers_what_was_accepted_and_refuses_the_rest", drain),
 ];
 
@@ -212,6 +224,91 @@ fn nursery_killed() -> Outcome {
     ensure!(left.is_empty(), "workers outlive the nursery: {left:?}");
     let text = place.simple("");
     Supervisor::start(place, &text)?.stop()
+}
+
+/// Starts that are ended, each a little later than the one before.
+const ENDED_STARTS: u32 = 30;
+
+fn start_killed() -> Outcome {
+    let place = Place::new()?;
+    let text = place.simple("");
+    let begin = Instant::now();
+    let whole = Supervisor::start(place, &text)?;
+    let takes = begin.elapsed();
+    let mut whole = whole;
+    let place = whole.take_place();
+    whole.stop()?;
+    let config = place.write(&text)?;
+    let before = litter::found();
+    for at in 0..ENDED_STARTS {
+        let signal = if at % 2 == 0 { Signal::SIGKILL } else { Signal::SIGTERM };
+        let mut command = supervisor::daemon();
+        command.args(["serve", "--config"]).arg(&config);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let child = command.spawn().map_err(|error| error.to_string())?;
+        let after = takes * at / ENDED_STARTS;
+        sleep(after);
+        let pid = i32::try_from(child.id()).map_err(|error| error.to_string())?;
+        kill(Pid::from_raw(pid), signal).map_err(|error| format!("{signal} after {after:?}: {error}"))?;
+        // The nursery has the same standard error: this waits for its end as well.
+        let output = child.wait_with_output().map_err(|error| error.to_string())?;
+        let log = String::from_utf8_lossy(&output.stderr);
+        let which = format!("{signal} after {after:?} of {takes:?}: {}", output.status);
+        // Before there is anything to remove SIGTERM may do what it always does.
+        let is_told = output.status.signal() == Some(signal as i32) || output.status.code() == Some(0);
+        ensure!(is_told, "{which}: {log}");
+        let left = litter::since(&before);
+        ensure!(left.is_empty(), "{which}: {left:?}: {log}");
+        for name in ["call.sock", "admin.sock"] {
+            ensure!(!place.path("state").join(name).exists(), "{which}: {name} is left: {log}");
+        }
+    }
+    Supervisor::start(place, &text)?.stop()
+}
+
+/// Ends a supervisor while its nursery is stopped and a worker is frozen.
+fn leave_a_stopped_nursery() -> Result<(Place, Pid), String> {
+    let supervisor = Supervisor::simple("freeze_after = \"50ms\"")?;
+    let mut client = Client::new(&supervisor)?;
+    client.probe("s1", "daemon")?;
+    let end = Instant::now() + Duration::from_secs(20);
+    while supervisor.admin(&["ps"])?[0]["state"] != "frozen" {
+        ensure!(Instant::now() < end, "the worker is not frozen");
+        sleep(Duration::from_millis(20));
+    }
+    let nursery = nursery_of(&supervisor)?;
+    kill(nursery, Signal::SIGSTOP).map_err(|error| error.to_string())?;
+    Ok((supervisor.kill()?, nursery))
+}
+
+/// A start that is refused.
+fn refused(place: &Place, text: &str) -> Result<String, String> {
+    let config = place.write(text)?;
+    let output =
+        supervisor::daemon().args(["serve", "--config"]).arg(config).output().map_err(|error| error.to_string())?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    if output.status.code() == Some(1) { Ok(said) } else { Err(format!("{}: {said}", output.status)) }
+}
+
+fn nursery_left() -> Outcome {
+    for signal in [Signal::SIGCONT, Signal::SIGKILL] {
+        let (place, nursery) = leave_a_stopped_nursery()?;
+        let text = place.simple("");
+        let state = place.path("state").display().to_string();
+        // One in the same state directory, and one that would have the same groups alone.
+        let other = text.replace(&state, &place.path("other").display().to_string());
+        let said = [refused(&place, &text), refused(&place, &other)];
+        kill(nursery, signal).map_err(|error| error.to_string())?;
+        for said in said {
+            let said = said?;
+            let remedies = [format!("kill -CONT {nursery}"), format!("kill -KILL {nursery}")];
+            ensure!(said.contains("is stopped") && remedies.iter().all(|remedy| said.contains(remedy)), "{said}");
+        }
+        Supervisor::start(place, &text)?.stop().map_err(|error| format!("after {signal}: {error}"))?;
+        let left: Vec<String> = litter::found().into_iter().filter(|what| what.contains("/function/probe")).collect();
+        ensure!(left.is_empty(), "after {signal}: {left:?}");
+    }
+    Ok(())
 }
 
 fn drain() -> Outcome {

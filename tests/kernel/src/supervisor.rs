@@ -31,7 +31,7 @@ pub fn program() -> PathBuf {
 
 /// The program without our terminal, if we have one: with one, another process would stay in front of it, and the child
 /// would not be the supervisor. `setsid` becomes the program, as this child leads no process group.
-fn daemon() -> Command {
+pub fn daemon() -> Command {
     let mut command = Command::new("setsid");
     command.arg(program());
     command

@@ -13,8 +13,7 @@ use std::{
 };
 
 use nix::unistd::Pid;
-use sublet_proto::link::sandbox::{CGROUP_POOL, CGROUP_RUNNER, CGROUP_SUPERVISOR, CgroupDirs};
-use sublet_shim::cgroups::{kill, move_processes, remove_tree, wait_empty};
+use sublet_proto::link::sandbox::{CGROUP_POOL, CGROUP_SUPERVISOR, CgroupDirs};
 
 pub use self::{
     audit::{Finding, Meddling, PoolTrouble},
@@ -78,14 +77,17 @@ pub struct Wanted<'a> {
     pub beside: Option<Pid>,
 }
 
-impl Tree {
-    /// Removes what an earlier run of this instance left, makes the tree below our own group and moves this process in.
-    ///
-    /// # Errors
-    /// When the host does not allow it, or another supervisor has the directories, which are then left alone; the remedy is
-    /// in the message.
-    pub fn create(host: &HostCgroups, wanted: &Wanted<'_>) -> Result<Self, CgroupError> {
-        let Wanted { instance, parent, pool, .. } = *wanted;
+/// Where a tree is to be. Nothing of it is made yet.
+#[derive(Debug)]
+pub struct Site {
+    dirs: CgroupDirs,
+    controllers: Vec<(Controller, PathBuf, bool)>,
+}
+
+impl Site {
+    /// The directories below our own group, or where the configuration wants them.
+    pub fn choose(host: &HostCgroups, wanted: &Wanted<'_>) -> Self {
+        let Wanted { instance, parent, .. } = *wanted;
         let name = format!("sublet-{instance}");
         let parent = match parent {
             Some(path) => host.mount.join(path.trim_start_matches('/')),
@@ -110,33 +112,52 @@ impl Tree {
             unified: text(&unified),
             unified_parent: text(&parent),
             unified_origin: text(&host.own),
-            enabled: Vec::new(),
+            // Where that cannot be read it cannot be written either, and the start ends there.
+            enabled: missing(&parent, &names_of(&controllers)).unwrap_or_default(),
             v1: v1.iter().map(|path| text(path)).collect(),
         };
-        let claim = Claim::take(&unified, v1.iter().map(PathBuf::as_path))?;
-        let mut tree = Self {
-            dirs,
+        Self { dirs, controllers }
+    }
+
+    /// The directories, as the nursery needs them.
+    pub fn dirs(&self) -> &CgroupDirs {
+        &self.dirs
+    }
+
+    /// Removes what an earlier run of this instance left, and takes the directories.
+    ///
+    /// # Errors
+    /// When the host does not allow it, or another supervisor has the directories, which are then left alone; the remedy is
+    /// in the message.
+    pub fn claim(self, wanted: &Wanted<'_>) -> Result<Tree, CgroupError> {
+        let claim = Claim::take(Path::new(&self.dirs.unified), self.dirs.v1.iter().map(Path::new))?;
+        Ok(Tree {
+            dirs: self.dirs,
             claim,
-            controllers,
+            controllers: self.controllers,
             groups: Mutex::default(),
             stale: Mutex::default(),
             shape: Mutex::default(),
             writes: Mutex::default(),
-            pool: Mutex::new(*pool),
+            pool: Mutex::new(*wanted.pool),
             pool_ooms: None,
             own: None,
-        };
-        match tree.build(wanted) {
-            Ok(()) => Ok(tree),
-            Err(error) => {
-                // Nothing half-made stays.
-                tree.remove();
-                Err(error)
-            }
-        }
+        })
     }
+}
 
-    fn build(&mut self, wanted: &Wanted<'_>) -> Result<(), CgroupError> {
+/// Controllers of the v2 hierarchy by the names that are handed down there.
+fn names_of(controllers: &[(Controller, PathBuf, bool)]) -> BTreeSet<&'static str> {
+    let unified = controllers.iter().filter(|(controller, _, unified)| *unified && *controller != Controller::CpuAcct);
+    unified.map(|(controller, ..)| controller.name()).collect()
+}
+
+impl Tree {
+    /// Makes what is in the directories, and moves this process and its nursery in.
+    ///
+    /// # Errors
+    /// When the host does not allow it; the remedy is in the message. What is half made is the nursery's to remove.
+    pub fn build(&mut self, wanted: &Wanted<'_>, nursery: Pid) -> Result<(), CgroupError> {
         let Wanted { pool, own_max, owner, workers, beside, .. } = *wanted;
         let (unified, parent) = (PathBuf::from(&self.dirs.unified), PathBuf::from(&self.dirs.unified_parent));
         let unified = unified.as_path();
@@ -146,13 +167,10 @@ impl Tree {
             make(dir)?;
         }
         write(&own.join("cgroup.procs"), "0")?;
-        if let Some(beside) = beside {
-            write(&own.join("cgroup.procs"), &beside.to_string())?;
+        for pid in std::iter::once(nursery).chain(beside) {
+            write(&own.join("cgroup.procs"), &pid.to_string())?;
         }
-        let names: BTreeSet<&str> = (self.controllers.iter())
-            .filter(|(controller, _, is_unified)| *is_unified && *controller != Controller::CpuAcct)
-            .map(|(controller, ..)| controller.name())
-            .collect();
+        let names = names_of(&self.controllers);
         self.dirs.enabled = enable(&parent, &names)?;
         for dir in [unified, &unified_pool] {
             enable(dir, &names)?;
@@ -161,7 +179,7 @@ impl Tree {
             make(&dir.join(CGROUP_POOL))?;
         }
         limits::apply(&self.controllers, pool, false)?;
-        self.limit_own(own_max)?;
+        self.limit_own(own_max, nursery)?;
         self.pool_ooms = Some(Arc::new(OomCount::of_level(&self.controllers, None)));
         // A hijacked supervisor could make groups until the host has no memory for more. These files stay root's.
         let groups = u64::from(workers) * GROUPS_PER_WORKER;
@@ -195,34 +213,6 @@ impl Tree {
     /// The claim on these directories, for the nursery to hold on to.
     pub fn claim(&self) -> &Claim {
         &self.claim
-    }
-
-    /// Removes all of it. Returns what would not go.
-    fn remove_trees(&self) -> Vec<String> {
-        let dirs = self.dirs.v1.iter().map(Path::new).chain([Path::new(&self.dirs.unified)]);
-        // Asked first: on a read-only hierarchy even the removal of what is not there fails.
-        dirs.filter(|dir| dir.exists()).flat_map(remove_tree).collect()
-    }
-
-    /// Undoes [`Self::create`] while the nursery, which does it at every other end, does not run yet. Needs root.
-    pub fn remove(&self) {
-        let unified = Path::new(&self.dirs.unified);
-        let back: Vec<String> = self.dirs.enabled.iter().map(|name| format!("-{name}")).collect();
-        if !back.is_empty() {
-            remove_tree(&unified.join(CGROUP_POOL));
-            for dir in [unified, Path::new(&self.dirs.unified_parent)] {
-                // One that still needs them keeps them.
-                fs::write(dir.join("cgroup.subtree_control"), back.join(" ")).ok();
-            }
-        }
-        let runner = unified.join(CGROUP_RUNNER);
-        kill(&runner).ok();
-        wait_empty(&runner);
-        let moved = self.dirs.supervisor_groups().iter().try_for_each(|(group, origin)| move_processes(group, origin));
-        let left = self.remove_trees();
-        if moved.is_err() || !left.is_empty() {
-            tracing::warn!(?left, "cgroups could not be removed");
-        }
     }
 
     /// Limits of the pool itself.
@@ -276,17 +266,21 @@ impl Tree {
     }
 }
 
-/// Hands controllers to the children of a v2 group. Returns those that they had not before.
-fn enable(dir: &Path, controllers: &BTreeSet<&str>) -> Result<Vec<String>, CgroupError> {
+/// Controllers that the children of a v2 group do not have.
+fn missing(dir: &Path, controllers: &BTreeSet<&str>) -> Result<Vec<String>, CgroupError> {
     let path = dir.join("cgroup.subtree_control");
     let enabled = fs::read_to_string(&path).map_err(CgroupError::os("read", &path))?;
-    let missing: Vec<String> = (controllers.iter())
-        .filter(|name| !enabled.split_whitespace().any(|on| on == **name))
-        .map(|name| (*name).to_owned())
-        .collect();
+    let is_missing = |name: &&&str| !enabled.split_whitespace().any(|on| on == **name);
+    Ok(controllers.iter().filter(is_missing).map(|name| (*name).to_owned()).collect())
+}
+
+/// Hands controllers to the children of a v2 group. Returns those that they had not before.
+fn enable(dir: &Path, controllers: &BTreeSet<&str>) -> Result<Vec<String>, CgroupError> {
+    let missing = missing(dir, controllers)?;
     if missing.is_empty() {
         return Ok(missing);
     }
+    let path = dir.join("cgroup.subtree_control");
     let value = missing.iter().map(|name| format!("+{name}")).collect::<Vec<_>>().join(" ");
     let written = fs::write(&path, &value).map_err(|error| CgroupError::Os {
         remedy: (error.raw_os_error() == Some(libc::EBUSY)).then(|| {

@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
+use nix::unistd::Pid;
 use sublet_proto::link::sandbox::{CGROUP_RUNNER, CGROUP_SUPERVISOR};
 
 use super::{super::directory::make, Tree};
@@ -33,17 +34,19 @@ pub struct OwnMemory {
 }
 
 impl Tree {
-    /// Limits the memory of the supervisor's own group, which this process is in or joins.
+    /// Limits the memory of the supervisor's own group, which this process and its nursery are in or join.
     ///
     /// # Errors
     /// What the kernel says.
-    pub(super) fn limit_own(&mut self, max: Option<u64>) -> Result<(), CgroupError> {
+    pub(super) fn limit_own(&mut self, max: Option<u64>, nursery: Pid) -> Result<(), CgroupError> {
         let own = self.beside_pool(CGROUP_SUPERVISOR, &[Controller::Memory]);
         let Some((_, dir, is_unified)) = own.first() else { return Ok(()) };
         let is_unified = *is_unified;
         if !is_unified {
             make(dir)?;
-            write(&dir.join("cgroup.procs"), "0")?;
+            for pid in ["0".to_owned(), nursery.to_string()] {
+                write(&dir.join("cgroup.procs"), &pid)?;
+            }
         }
         let new = Limits { memory_max: max, memory_min: is_unified.then_some(MEMORY_MIN_BYTES), ..Limits::default() };
         for knob in [Knob::MemoryMax, Knob::MemoryMin] {
