@@ -312,11 +312,13 @@ pub fn call(name: &str) -> nix::Result<()> {
             }
             "nested-chroot" => {
                 // The old way out: a root below our own, with the working directory above it.
+                let above = std::fs::File::open("/tmp").map_err(|_| Errno::EIO)?;
                 let below = libc::mkdir(c"/tmp/below".as_ptr(), 0o700);
                 let entered = libc::chroot(c"/tmp/below".as_ptr());
                 let error = Errno::last();
-                if below == 0 && entered != 0 {
-                    libc::rmdir(c"/tmp/below".as_ptr());
+                if below == 0 {
+                    // By a descriptor, since the path means something else in the new root.
+                    libc::unlinkat(above.as_raw_fd(), c"below".as_ptr(), libc::AT_REMOVEDIR);
                 }
                 error.set();
                 i64::from(entered)
