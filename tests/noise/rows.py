@@ -58,6 +58,12 @@ ROWS = [
     Row("floods its log", [f"flood {LOG_FLOOD_MIB}"], LOG_WORKERS, ("ANSWERED",), also=writes_as_fast_as_it_may),
     Row("crash-loops", ["signal 11", "signal 11", "echo x"], 1, ("CRASH",), least=20),
     Row("crash-loops, no pause", ["signal 11"], 4, ("CRASH_BACKOFF",), least=100),
+    # What goes through the channel, which the supervisor itself reads.
+    Row("breaks its channel", ["raw garbage", "raw wrong-lease", "echo x"], 1, ("BAD_FRAME",), least=20),
+    # The kernel lets them through, or the function is told that it does not.
+    Row("attaches descriptors", ["raw descriptors 253"], 4, ("ANSWERED", "BAD_FRAME"), least=20),
+    Row("answers byte by byte", ["raw byte-by-byte"], 4, ("ANSWERED",)),
+    Row("logs byte by byte", ["drip 2000"], LOG_WORKERS, ("ANSWERED",)),
     Row("control: spinners outside", spinners=CORES),
     Row("no sublet: spinners", target="floor", spinners=CORES),
     Row("no sublet: floods calls", ["echo x"], 64, ("ANSWERED",), least=1000, target="floor"),
