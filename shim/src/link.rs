@@ -90,11 +90,15 @@ fn receive_into<T: DeserializeOwned>(
     if dont_wait {
         flags |= MsgFlags::MSG_DONTWAIT;
     }
+    let mut was_reset = false;
     let packet = loop {
         match sys::receive(socket, &mut buffer, space.as_deref_mut(), flags) {
             Ok(packet) => break packet,
             Err(nix::errno::Errno::EINTR) => {}
             Err(nix::errno::Errno::EAGAIN) => return Ok(Received::Nothing),
+            // The peer has ended with something of ours unread. The kernel says so once, before it hands over what the peer
+            // had sent until then: last words must not be lost. Then comes the end.
+            Err(nix::errno::Errno::ECONNRESET) if !was_reset => was_reset = true,
             Err(nix::errno::Errno::ECONNRESET) => return Ok(Received::Closed),
             Err(error) => return Err(error.into()),
         }
@@ -196,5 +200,16 @@ mod tests {
         assert_eq!(refused.raw_os_error(), Some(libc::EPERM));
         send_bytes(from.as_fd(), b"x", &[]).unwrap();
         send_bytes(to.as_fd(), b"x", &[to.as_fd()]).unwrap();
+    }
+
+    #[test]
+    fn last_words_of_a_peer_that_leaves_something_unread_arrive() {
+        let (ours, theirs) = pair();
+        send(ours.as_fd(), &"never read", &[]).unwrap();
+        send(theirs.as_fd(), &"last words", &[]).unwrap();
+        drop(theirs);
+        let received = receive::<String>(ours.as_fd(), true).unwrap();
+        assert!(matches!(received, Received::Message(text, _) if text == "last words"));
+        assert!(matches!(receive::<String>(ours.as_fd(), true).unwrap(), Received::Closed));
     }
 }

@@ -4,6 +4,8 @@ use std::{fmt, fs, io, os::unix::fs::MetadataExt as _, path::Path};
 
 /// The kernel's name for a nursery; see `sublet_shim::nursery`.
 const NURSERY: &str = "sublet-nursery";
+/// How the name of a supervisor begins: that of the program, as the kernel has it.
+const SUPERVISOR: &str = "sublet";
 
 /// A nursery without a supervisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +33,8 @@ struct Holder {
     name: String,
     /// As /proc has it.
     state: char,
+    /// Whether a supervisor is its parent. A nursery that has made the lock anew holds it alone, and is no orphan.
+    has_supervisor: bool,
 }
 
 /// The nursery that has this file or directory open, if all others that had it are gone. Those in front of which /proc is
@@ -43,7 +47,8 @@ fn judge(holders: &[Holder]) -> Option<Orphan> {
     let nursery = holders.iter().find(|holder| holder.name == NURSERY)?;
     // Another nursery would have another supervisor.
     let are_others = holders.iter().any(|holder| holder.pid != nursery.pid);
-    (!are_others).then_some(Orphan { pid: nursery.pid, is_stopped: matches!(nursery.state, 'T' | 't') })
+    (!are_others && !nursery.has_supervisor)
+        .then_some(Orphan { pid: nursery.pid, is_stopped: matches!(nursery.state, 'T' | 't') })
 }
 
 /// Everybody but this process who has the file open.
@@ -62,16 +67,21 @@ fn holders(path: &Path) -> io::Result<Vec<Holder>> {
             continue;
         }
         let stat = fs::read_to_string(process.join("stat")).unwrap_or_default();
-        found.extend(parse(pid, &stat));
+        found.extend(parse(pid, &stat, |parent| {
+            fs::read_to_string(format!("/proc/{parent}/comm")).is_ok_and(|name| name.starts_with(SUPERVISOR))
+        }));
     }
     Ok(found)
 }
 
-/// `PID (NAME) STATE …`; a name may have parentheses in it.
-fn parse(pid: i32, stat: &str) -> Option<Holder> {
+/// `PID (NAME) STATE PARENT …`; a name may have parentheses in it.
+fn parse(pid: i32, stat: &str, is_supervisor: impl FnOnce(i32) -> bool) -> Option<Holder> {
     let (before, after) = stat.rsplit_once(") ")?;
     let (_, name) = before.split_once('(')?;
-    Some(Holder { pid, name: name.to_owned(), state: after.chars().next()? })
+    let mut fields = after.split(' ');
+    let state = fields.next()?.chars().next()?;
+    let has_supervisor = is_supervisor(fields.next()?.parse().ok()?);
+    Some(Holder { pid, name: name.to_owned(), state, has_supervisor })
 }
 
 #[cfg(test)]
@@ -79,11 +89,11 @@ mod tests {
     use super::*;
 
     fn nursery(pid: i32, state: char) -> Holder {
-        Holder { pid, name: NURSERY.into(), state }
+        Holder { pid, name: NURSERY.into(), state, has_supervisor: false }
     }
 
     fn other(pid: i32) -> Holder {
-        Holder { pid, name: "sublet".into(), state: 'S' }
+        Holder { pid, name: "sublet".into(), state: 'S', has_supervisor: false }
     }
 
     #[test]
@@ -92,6 +102,7 @@ mod tests {
             assert_eq!(judge(&[nursery(7, state)]), Some(Orphan { pid: 7, is_stopped }), "{state}");
             assert_eq!(judge(&[nursery(7, state), other(6)]), None, "{state}");
         }
+        assert_eq!(judge(&[Holder { has_supervisor: true, ..nursery(7, 'S') }]), None);
         assert_eq!(judge(&[other(6)]), None);
         assert_eq!(judge(&[]), None);
     }
@@ -106,9 +117,9 @@ mod tests {
 
     #[test]
     fn name_and_state_are_read_whatever_the_name_is() {
-        let holder = parse(9, "9 (a) b (c)) T 1 9").unwrap();
-        assert_eq!((holder.pid, holder.name.as_str(), holder.state), (9, "a) b (c)", 'T'));
-        assert!(parse(9, "").is_none());
+        let holder = parse(9, "9 (a) b (c)) T 5 9", |parent| parent == 5).unwrap();
+        assert_eq!((holder.pid, holder.name.as_str(), holder.state, holder.has_supervisor), (9, "a) b (c)", 'T', true));
+        assert!(parse(9, "", |_| true).is_none());
     }
 
     #[test]

@@ -189,6 +189,10 @@ pub(super) async fn run(driver: Weak<Driver>) {
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         let Some(driver) = driver.upgrade() else { return };
+        // From here on it is the nursery that removes groups.
+        if driver.stopping.load(Ordering::Relaxed) {
+            return;
+        }
         let looked = tokio::task::spawn_blocking(move || drop(driver.audit_some(GROUPS_PER_LOOK))).await;
         if let Err(error) = looked {
             tracing::error!(%error, "the groups cannot be looked at");
