@@ -33,8 +33,10 @@ use tokio::{
     time::timeout,
 };
 
-/// How long its end may take from the first closed descriptor to the last. It holds up verdicts on workers that have ended.
-const DYING_PATIENCE: Duration = Duration::from_millis(20);
+/// How long its end may take from the first closed descriptor to the last, where a call waits for the verdict on its worker.
+pub const DYING_PATIENCE: Duration = Duration::from_millis(20);
+/// The same where a start has failed, which is rarer: machines that are slow, or have much else to do, take longer.
+pub const DYING_PATIENCE_OF_STARTS: Duration = Duration::from_millis(200);
 
 const SHIM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/sublet-shim"));
 
@@ -423,8 +425,8 @@ impl Nursery {
 
     /// Whether it is gone, or about to be. The kernel closes what a dying nursery held in no promised order, so that the end of
     /// one of its sandboxes may be seen a moment before its own.
-    pub async fn is_going(&self) -> bool {
-        self.is_gone() || timeout(DYING_PATIENCE, self.gone()).await.is_ok()
+    pub async fn is_going(&self, patience: Duration) -> bool {
+        self.is_gone() || timeout(patience, self.gone()).await.is_ok()
     }
 
     /// Returns when it is gone, for whatever reason.

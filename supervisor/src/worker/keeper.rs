@@ -39,7 +39,7 @@ use crate::{
     cgroups::{CgroupError, bite::Level, leaf::Leaf},
     events::troubles::{About, Troubles},
     logs::Logs,
-    nursery::{InitEnd, Nursery, NurseryError, Sandbox},
+    nursery::{self, InitEnd, Nursery, NurseryError, Sandbox},
     quota::Quotas,
     token::Providers,
     usage::Ledger,
@@ -221,7 +221,7 @@ async fn start_failed(
     // What init saw says more than what we did; the end of both is near, or it will never say anything.
     drop(tokio::time::timeout(REPORT_PATIENCE, ended).await);
     let failure = match error {
-        StartError::Channel(ChannelError::Closed) if shop.nursery.is_going().await => {
+        StartError::Channel(ChannelError::Closed) if shop.nursery.is_going(nursery::DYING_PATIENCE_OF_STARTS).await => {
             ours("the nursery has ended, and every sandbox with it")
         }
         error => start_failure(shop, worker, error),

@@ -28,6 +28,7 @@ use crate::{
     config::{Isolation, Runtime},
     events::book::{Kind, Seen},
     logs::words::Words,
+    nursery::DYING_PATIENCE,
     worker::exchange::Pieces,
 };
 
@@ -269,7 +270,7 @@ impl Call {
         let nursery = &self.driver.shop.nursery;
         // The launcher has told how a program ended, so it was alive then, and nobody has to wait to know more.
         let was_told = self.entry.settings.runtime == Runtime::Exec && verdict.kind() == VerdictKind::Exit;
-        let is_gone = if was_told { nursery.is_gone() } else { nursery.is_going().await };
+        let is_gone = if was_told { nursery.is_gone() } else { nursery.is_going(DYING_PATIENCE).await };
         match is_gone {
             true => Err(self.ours(format!("the nursery has ended, and every worker with it: {}", verdict.message))),
             false => result,
