@@ -59,15 +59,16 @@ impl Tree {
     /// Whose memory limit it was that a process of this worker was killed for.
     pub fn memory_bite(&self, leaf: &str) -> Bite {
         let count = |path: &str| self.oom_count(path);
-        let bit = levels(leaf).find(|(_, path)| count(path).is_some_and(|count| count.explains()));
-        let bit =
-            bit.or_else(|| levels(leaf).find(|(_, path)| count(path).is_some_and(|count| count.explained_lately())));
-        let own_by_rest = count(leaf).is_none_or(|count| count.is_rest());
-        let bit = bit.or_else(|| own_by_rest.then_some((Level::Worker, leaf))).map(|(level, path)| {
+        let of = |(level, path): (Level, &str)| {
             let files = ("memory.peak", "memory.max_usage_in_bytes");
             self.bite(level, path, Knob::MemoryMax, files, |limits| limits.memory_max)
-        });
-        unless_above(bit)
+        };
+        let heard = levels(leaf).find(|(_, path)| count(path).is_some_and(|count| count.explains()));
+        let lately = || levels(leaf).find(|(_, path)| count(path).is_some_and(|count| count.explained_lately()));
+        let is_rest = || count(leaf).is_none_or(|count| count.is_rest()).then_some((Level::Worker, leaf));
+        // An event that only came from above must not hide the limit that was reached.
+        let bit = heard.map(of).filter(was_reached).or_else(|| lately().map(of).filter(was_reached));
+        unless_above(bit.or_else(|| is_rest().map(of)))
     }
 
     /// Whose limit of processes it was that a fork of this worker was refused by.
@@ -109,13 +110,17 @@ impl Tree {
 /// Memory that the kernel may ask for at once: what fails a group that has less than this left.
 const ASKED_AT_ONCE_BYTES: u64 = 1 << 20;
 
-/// The limit that a death is put down to, if it is one and was ever reached: on v1 groups hear of the limits above them as well.
-fn unless_above(bit: Option<Bite>) -> Bite {
-    let was_reached = |bite: &Bite| match (bite.limit, bite.seen) {
+/// Whether the limit is one and was ever reached, as far as is known.
+fn was_reached(bite: &Bite) -> bool {
+    match (bite.limit, bite.seen) {
         (Some(limit), Some(seen)) => seen.saturating_add(ASKED_AT_ONCE_BYTES) >= limit,
         (Some(_), None) => true,
         (None, _) => false,
-    };
+    }
+}
+
+/// The limit that a death is put down to, if it is one and was ever reached: on v1 groups hear of the limits above them as well.
+fn unless_above(bit: Option<Bite>) -> Bite {
     bit.filter(was_reached).unwrap_or(Bite { level: Level::Above, limit: None, seen: None })
 }
 
