@@ -96,8 +96,8 @@ class Stage:
                 out.write(f"[{table}]\n")
                 for key, value in {**settings, **own.get(table, {})}.items():
                     out.write(f"{key} = {json.dumps(value)}\n")
-        # Without our terminal, if there is one: with it, another process would be in front of the supervisor.
-        command = ["setsid", f"{RELEASE}/sublet", "serve", "--while-stdin-is-open", "--config", f"{self.work}/sublet.toml"]
+        # In a session of its own as all of them: with our terminal, another process would be in front of the supervisor.
+        command = [f"{RELEASE}/sublet", "serve", "--while-stdin-is-open", "--config", f"{self.work}/sublet.toml"]
         self.serving = self.start(*command, ready="serving")
         children = open(f"/proc/{self.serving.pid}/task/{self.serving.pid}/children").read().split()
         self.nursery = int(children[0])
