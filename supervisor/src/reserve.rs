@@ -15,7 +15,7 @@ pub const RESERVED: usize = 8;
 #[derive(Debug, Default)]
 pub struct Reserve(Mutex<Vec<OwnedFd>>);
 
-/// This process's.
+/// The reserve of this process.
 static RESERVE: Reserve = Reserve(Mutex::new(Vec::new()));
 
 /// Keeps some back, for [`with_reserve`].

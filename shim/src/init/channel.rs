@@ -21,7 +21,7 @@ impl Channel {
         Self(socket)
     }
 
-    /// Its socket.
+    /// The socket that it reads and writes, for an event loop to watch.
     pub fn socket(self) -> BorrowedFd<'static> {
         self.0
     }

@@ -18,11 +18,11 @@ const _: () = assert!(TOKEN_DIR_FD == 5);
 /// What init keeps.
 #[derive(Debug)]
 pub struct OfInit {
-    /// To the supervisor.
+    /// The control socket to the supervisor: number 3.
     pub control: OwnedFd,
-    /// To the launcher.
+    /// The socket to the launcher: number 4.
     pub launcher: OwnedFd,
-    /// The token's place.
+    /// The directory that the token's file is put into: number 5, in sandboxes of functions with a token.
     pub token: Option<OwnedFd>,
 }
 
@@ -62,7 +62,7 @@ pub fn keep_for_init(birth: Birth<'_>, launcher: OwnedFd) -> Result<OfInit, (Own
 pub struct OfLauncher {
     /// To the supervisor: number 3 (`CHANNEL_FD`). Open for as long as the launcher lives.
     pub channel: BorrowedFd<'static>,
-    /// To init.
+    /// The socket to init: number 4, until init has confined itself.
     pub init: OwnedFd,
 }
 

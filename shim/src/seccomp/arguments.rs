@@ -244,7 +244,7 @@ pub struct Probed {
     pub calls: &'static [(&'static str, usize)],
     /// What is asked for: the low 32 bits.
     pub value: Value,
-    /// Who asks.
+    /// Which programs ask for it, and what they do without.
     pub by: &'static str,
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 /// What a group's counters said at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
-    /// CPU time.
+    /// CPU time of all processes that were in the group.
     pub cpu: Duration,
     /// Time in which it wanted to run and a quota did not let it.
     pub throttled: Duration,
@@ -26,7 +26,7 @@ impl Reading {
         }
     }
 
-    /// Both together.
+    /// The sums of two readings.
     pub fn plus(&self, other: &Self) -> Self {
         Self {
             cpu: self.cpu + other.cpu,

@@ -10,7 +10,9 @@
 //! them; none of them waits for anything.
 
 pub mod call;
+mod drain;
 pub mod guard;
+mod health;
 pub mod hit;
 pub mod large;
 pub mod policy;
@@ -24,7 +26,7 @@ pub mod winding;
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -38,9 +40,14 @@ use sublet_proto::v1::WorkerState;
 use tokio::sync::{Notify, mpsc, watch};
 
 use self::{
+    drain::DrainState,
     large::Large,
-    standing::{Standing, Starts, Whole, Why},
+    standing::{Starts, Why},
     winding::Winding,
+};
+pub use self::{
+    drain::{DrainEnd, IsStopping},
+    health::NotServing,
 };
 use crate::{
     catalogue::{self, Catalogue, Entry},
@@ -61,11 +68,6 @@ const QUIET_PATIENCE: Duration = Duration::from_secs(1);
 const QUIET_PAUSE: Duration = Duration::from_millis(50);
 /// How often that is looked at.
 const QUIET_LOOK: Duration = Duration::from_millis(10);
-
-/// How often functions that do not serve are looked at, and those that may not for long.
-const STANDING_LOOK: Duration = Duration::from_millis(250);
-/// The least time between two such looks, however much goes wrong.
-const STANDING_PAUSE: Duration = Duration::from_millis(20);
 
 /// What the driver tells the task of a call.
 #[derive(Debug)]
@@ -123,7 +125,7 @@ pub struct Driver {
     origin: Instant,
     next_call: AtomicU64,
     timer: Notify,
-    tide: watch::Sender<Tide>,
+    drain_state: watch::Sender<DrainState>,
     /// It has been told to end: no way back from the drain.
     stopping: AtomicBool,
     /// Functions that do not serve.
@@ -133,37 +135,6 @@ pub struct Driver {
     looked_for: Notify,
     /// Counts changes of what [`Driver::standing`] says.
     standing_changed: watch::Sender<u64>,
-}
-
-/// Whether calls are taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Tide {
-    Serving,
-    Draining,
-    Drained,
-}
-
-/// How a drain ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DrainEnd {
-    /// Nothing is left.
-    Drained,
-    /// Somebody had calls taken again before.
-    Undrained,
-}
-
-/// Calls cannot be taken again: the supervisor is about to end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the supervisor stops, and takes no calls again; start it anew")]
-pub struct IsStopping;
-
-/// A part that does not serve.
-#[derive(Clone, Debug)]
-pub struct NotServing {
-    /// "TENANT/FUNCTION"; empty: the whole.
-    pub service: String,
-    /// Why.
-    pub why: Why,
 }
 
 /// One line about a worker.
@@ -218,7 +189,7 @@ impl Driver {
             origin: Instant::now(),
             next_call: AtomicU64::new(1),
             timer: Notify::new(),
-            tide: watch::Sender::new(Tide::Serving),
+            drain_state: watch::Sender::new(DrainState::Serving),
             stopping: AtomicBool::new(false),
             failing: RwLock::default(),
             guard: guard::Guard::default(),
@@ -227,7 +198,7 @@ impl Driver {
         });
         driver.install(config, keys);
         tokio::spawn(run_timer(Arc::downgrade(&driver)));
-        tokio::spawn(look_at_functions(Arc::downgrade(&driver)));
+        tokio::spawn(health::run(Arc::downgrade(&driver)));
         tokio::spawn(guard::run(Arc::downgrade(&driver)));
         tokio::spawn(return_memory(driver.large.clone()));
         driver
@@ -491,168 +462,8 @@ impl Driver {
                 books.entries.remove(&function);
                 books.starts.remove(&function);
             }
-            Action::Drained => drop(self.tide.send_replace(Tide::Drained)),
+            Action::Drained => drop(self.drain_state.send_replace(DrainState::Drained)),
         }
-    }
-
-    /// Takes no more calls, lets those accepted end within `grace`, ends all workers. Returns when nothing is left, or when
-    /// calls are taken again.
-    pub async fn drain(self: &Arc<Self>, grace: Duration) -> DrainEnd {
-        let mut tide = self.tide.subscribe();
-        {
-            let mut books = self.books();
-            // Before the pool may say that nothing is left.
-            self.tide.send_if_modified(|tide| {
-                let is_first = *tide == Tide::Serving;
-                if is_first {
-                    *tide = Tide::Draining;
-                }
-                is_first
-            });
-            self.step_with(&mut books, Event::Drain { deadline: self.tick(Instant::now() + grace) });
-        }
-        self.tell_standing();
-        // The sender is our own field.
-        let end = tide.wait_for(|tide| *tide != Tide::Draining).await.map_or(Tide::Drained, |tide| *tide);
-        match end {
-            Tide::Serving => DrainEnd::Undrained,
-            Tide::Draining | Tide::Drained => DrainEnd::Drained,
-        }
-    }
-
-    /// There is no way back any more: the process is to end.
-    pub fn set_stopping(&self) {
-        // Whoever undrains holds the books meanwhile, and is either done or refused.
-        let books = self.books();
-        self.stopping.store(true, Ordering::Relaxed);
-        drop(books);
-        self.tell_standing();
-    }
-
-    /// Takes calls again after a drain, or in the middle of one. False: they were taken anyway.
-    ///
-    /// # Errors
-    /// The process is about to end.
-    pub fn undrain(self: &Arc<Self>) -> Result<bool, IsStopping> {
-        let was_draining = {
-            let mut books = self.books();
-            if self.stopping.load(Ordering::Relaxed) {
-                return Err(IsStopping);
-            }
-            let was_draining = books.pool.is_draining();
-            self.tide.send_replace(Tide::Serving);
-            self.step_with(&mut books, Event::Undrain);
-            was_draining
-        };
-        self.tell_standing();
-        Ok(was_draining)
-    }
-
-    fn failing(&self) -> RwLockReadGuard<'_, HashMap<FunctionId, Why>> {
-        self.failing.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What stands in the way of all calls, and the functions that do not serve.
-    pub fn not_serving(&self) -> Vec<NotServing> {
-        let catalogue = self.catalogue();
-        let whole = self.whole(&catalogue).why().map(|why| NotServing { service: String::new(), why });
-        let failing = self.failing();
-        let functions = catalogue.all().into_iter().filter_map(|entry| {
-            let why = *failing.get(&entry.id)?;
-            Some(NotServing { service: format!("{}/{}", entry.tenant, entry.name), why })
-        });
-        whole.into_iter().chain(functions).collect()
-    }
-
-    fn whole(&self, catalogue: &Catalogue) -> Whole {
-        // Whoever holds the books may ask for what is failing, and not the other way round.
-        let is_draining = self.books().pool.is_draining();
-        let failing = self.failing();
-        let all = catalogue.all();
-        Whole {
-            is_stopping: self.stopping.load(Ordering::Relaxed),
-            is_draining,
-            is_nursery_gone: self.shop.nursery.is_gone(),
-            pool: self.guard.pool(),
-            functions: all.len(),
-            failing: all.iter().filter(|entry| failing.contains_key(&entry.id)).count(),
-        }
-    }
-
-    /// What a call would get: of a function named as "TENANT/FUNCTION", or of any when the name is empty.
-    pub fn standing(&self, service: &str) -> Standing {
-        let catalogue = self.catalogue();
-        let whole = self.whole(&catalogue);
-        if service.is_empty() {
-            return whole.why().into();
-        }
-        let Some(entry) = service.split_once('/').and_then(|(tenant, name)| catalogue.function(tenant, name)) else {
-            return Standing::Unknown;
-        };
-        whole.in_the_way().or_else(|| self.failing().get(&entry.id).copied()).into()
-    }
-
-    /// Changes each time that any standing may have changed.
-    pub fn standing_news(&self) -> watch::Receiver<u64> {
-        self.standing_changed.subscribe()
-    }
-
-    fn tell_standing(&self) {
-        self.standing_changed.send_modify(|count| *count += 1);
-    }
-
-    /// Before the pool has the event.
-    fn note_standing(&self, books: &mut Books, event: &Event) {
-        let function = |worker: &WorkerId| books.workers.get(worker).map(|worker| worker.entry.id);
-        match event {
-            // Whosever fault it is: a call would get no worker.
-            Event::StartFailed { worker, blame: _ } => {
-                if let Some(function) = function(worker) {
-                    books.starts.entry(function).or_default().fail(Instant::now());
-                    self.looked_for.notify_one();
-                }
-            }
-            Event::Started { worker } => {
-                if let Some(function) = function(worker) {
-                    let had_failed = books.starts.remove(&function).is_some();
-                    if had_failed {
-                        self.looked_for.notify_one();
-                    }
-                }
-            }
-            Event::Died { .. } => self.looked_for.notify_one(),
-            // While all serve, one answer more changes nothing.
-            Event::Answered { .. } if !self.failing().is_empty() => self.looked_for.notify_one(),
-            _ => {}
-        }
-    }
-
-    /// Finds the functions that do not serve. Returns whether any may serve less, or more, without another event.
-    fn look_at_functions(&self) -> bool {
-        let now = Instant::now();
-        let (found, is_unsettled) = {
-            let books = self.books();
-            let outlooks = books.pool.outlooks(self.tick(now));
-            let of = |id: &FunctionId| {
-                let starts = books.starts.get(id).copied().unwrap_or_default();
-                standing::of_function(starts, outlooks.get(id).copied().unwrap_or_default(), now)
-            };
-            let found: HashMap<_, _> = books.entries.keys().filter_map(|id| Some((*id, of(id)?))).collect();
-            let is_unsettled = !found.is_empty() || outlooks.values().any(|outlook| outlook.backing_off > 0);
-            (found, is_unsettled)
-        };
-        let mut failing = self.failing.write().unwrap_or_else(PoisonError::into_inner);
-        if failing.len() != found.len() || found.keys().any(|id| !failing.contains_key(id)) {
-            for (id, why) in &found {
-                tracing::debug!(function = id.0, %why, "a function does not serve");
-            }
-            *failing = found;
-            drop(failing);
-            self.tell_standing();
-        } else {
-            *failing = found;
-        }
-        is_unsettled
     }
 
     /// Ends workers that match. Returns how many are being ended and how many matching ones were left as busy.
@@ -778,37 +589,5 @@ async fn run_timer(driver: std::sync::Weak<Driver>) {
             }
             () = strong.timer.notified() => {}
         }
-    }
-}
-
-/// Keeps [`Driver::standing`] true.
-async fn look_at_functions(driver: std::sync::Weak<Driver>) {
-    let Some(nursery) = driver.upgrade().map(|driver| driver.shop.nursery.clone()) else { return };
-    let mut is_unsettled = false;
-    let mut is_nursery_gone = false;
-    loop {
-        let Some(strong) = driver.upgrade() else { return };
-        let again = async {
-            match is_unsettled {
-                true => tokio::time::sleep(STANDING_LOOK).await,
-                false => std::future::pending().await,
-            }
-        };
-        let gone = async {
-            match is_nursery_gone {
-                false => nursery.gone().await,
-                true => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            () = strong.looked_for.notified() => {}
-            () = again => {}
-            () = gone => {
-                is_nursery_gone = true;
-                strong.tell_standing();
-            }
-        }
-        is_unsettled = strong.look_at_functions();
-        tokio::time::sleep(STANDING_PAUSE).await;
     }
 }

@@ -23,7 +23,7 @@ use crate::driver::{Driver, standing::Standing};
 /// The service on one of the two servers.
 #[derive(Clone, Debug)]
 pub struct HealthService {
-    /// Who knows.
+    /// The driver, which knows what serves.
     pub driver: Arc<Driver>,
     /// Whether the Admin service is on the same server.
     pub has_admin: bool,

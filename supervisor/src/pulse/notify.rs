@@ -36,9 +36,9 @@ pub enum NotifyError {
     /// Nobody is there.
     #[error("connect to NOTIFY_SOCKET={socket:?}: {error}; systemd is told nothing")]
     Connect {
-        /// Where.
+        /// The value of NOTIFY_SOCKET.
         socket: String,
-        /// Why not.
+        /// What the kernel said.
         error: io::Error,
     },
 }

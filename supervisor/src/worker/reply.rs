@@ -33,7 +33,7 @@ pub enum Reply {
     Answer(Bytes),
     /// The process of an `exec` function ended in another way than by status 0.
     Ended {
-        /// In which.
+        /// By which status, or by which signal.
         how: ProcessEnd,
         /// Whether the sandbox's /tmp was full before it was started.
         tmp_was_full: bool,
@@ -69,7 +69,7 @@ pub enum Fault {
         /// Allowed, in bytes.
         limit: u64,
     },
-    /// Ours.
+    /// A failure of the supervisor itself, such as a read that the kernel refused.
     Os(std::io::Error),
 }
 

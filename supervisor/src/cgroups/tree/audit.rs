@@ -13,7 +13,7 @@ use crate::cgroups::{drift, limits::Limits, owner::Owner};
 pub enum Meddling {
     /// A file holds something else than it was told.
     Limit {
-        /// The file.
+        /// Name of the file in the group, such as memory.max.
         file: &'static str,
         /// What it held.
         found: String,
@@ -22,7 +22,7 @@ pub enum Meddling {
     },
     /// A directory is gone.
     Removed {
-        /// Which.
+        /// Path of the directory.
         dir: String,
     },
     /// It was frozen.

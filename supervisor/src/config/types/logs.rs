@@ -8,15 +8,15 @@ use super::super::{path::HostPath, units::ByteSize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LogTo {
-    /// Nowhere.
+    /// To nowhere but the ring in memory.
     None,
     /// Standard output, one JSON value for each line: for journald.
     Stdout,
-    /// Files.
+    /// To files of their own, which are rotated.
     Files {
-        /// Their directory.
+        /// The directory that they are in.
         dir: HostPath,
-        /// Of each.
+        /// Size in bytes at which the next file is begun.
         size: ByteSize,
         /// How many are kept, with the one that is written; at least 1.
         count: u32,

@@ -38,15 +38,15 @@ pub enum TokenProvider {
         #[serde(serialize_with = "as_text")]
         ttl: Duration,
     },
-    /// Signed here.
+    /// JSON Web Tokens that sublet signs itself.
     Jwt {
         /// A private key, PEM.
         key: HostPath,
         /// `kid` of the token's header.
         key_id: Option<String>,
-        /// `iss`.
+        /// The issuer: `iss` of the token, RFC 7519.
         issuer: String,
-        /// `aud`.
+        /// The audience: `aud` of the token, RFC 7519.
         audience: String,
         /// From `iat` to `exp`.
         #[serde(serialize_with = "as_text")]
