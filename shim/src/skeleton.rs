@@ -187,7 +187,7 @@ impl Mounted {
         Ok(Self { scratch: scratch.to_owned(), own_inodes, root, skeleton })
     }
 
-    /// The parts.
+    /// The paths of the parts that roots are made of.
     pub const fn skeleton(&self) -> &Skeleton {
         &self.skeleton
     }

@@ -122,7 +122,7 @@ impl Started {
         }
     }
 
-    /// Its process.
+    /// The process id of the nursery.
     pub fn pid(&self) -> Pid {
         Pid::from_raw(i32::try_from(self.child.id()).unwrap_or(i32::MAX))
     }

@@ -255,7 +255,7 @@ pub struct Reaping {
     pub calls: u64,
     /// Counts up with each that leaves.
     pub order: u64,
-    /// Since when it leaves.
+    /// When it began to leave.
     pub since: Tick,
     pub room: Room,
 }
@@ -265,7 +265,7 @@ pub struct Reaping {
 pub enum Room {
     /// Whoever needs it first may have it promised.
     Free,
-    /// This key's.
+    /// Promised to a call of the key in this slot.
     Promised(u32),
     /// It has been leaving for too long, and may never go: nobody's before it is gone.
     Overdue,

@@ -26,7 +26,7 @@ pub struct Drift {
 enum Held {
     /// Bytes, which the kernel keeps in whole pages; none: no limit.
     Bytes(Option<u64>),
-    /// These words.
+    /// Exactly this text, without the line feed at its end.
     Words(String),
     /// No quota, whatever the period.
     NoQuota,

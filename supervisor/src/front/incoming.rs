@@ -38,9 +38,9 @@ pub struct Bound {
 /// A listener, and where those come from that take its place when its path is gone.
 #[derive(Debug)]
 pub struct Renewed {
-    /// The first.
+    /// The listener that was bound at the start.
     pub listener: Listener,
-    /// The others.
+    /// Listeners that the nursery has bound anew since, each after the path was removed.
     pub next: mpsc::UnboundedReceiver<Listener>,
 }
 

@@ -18,6 +18,7 @@ use crate::{
     ensure,
     ground::Need,
     supervisor::Supervisor,
+    told,
 };
 
 /// The cases.
@@ -30,10 +31,6 @@ pub const CASES: &[Case] = &[
     Case { needs: &[Need::Hybrid], ..case("groups::worker_whose_group_was_removed_is_ended_and_replaced", removed) },
     case("groups::pool_that_was_removed_serves_nobody_and_says_so", removed_pool),
 ];
-
-fn told<T, E: std::fmt::Display>(result: Result<T, E>) -> Result<T, String> {
-    result.map_err(|error| error.to_string())
-}
 
 /// Waits for something that a look once a second brings about.
 fn until(what: &str, mut holds: impl FnMut() -> Result<bool, String>) -> Outcome {

@@ -31,6 +31,7 @@ use crate::{
     life::{leaves_a_process, no_workers},
     litter,
     supervisor::{self, Supervisor},
+    told,
 };
 
 /// The cases.
@@ -56,10 +57,6 @@ pub const CASES: &[Case] = &[
     case("hostile::worker_that_takes_the_nurserys_name_is_told_apart", name),
     case("hostile::slow_half_closed_and_deaf_channels_cost_their_own_call_alone", channel),
 ];
-
-fn told<T>(result: std::io::Result<T>) -> Result<T, String> {
-    result.map_err(|error| error.to_string())
-}
 
 /// Lines of `facts` that begin with a word, without it.
 fn of<'a>(facts: &'a str, word: &str) -> Vec<&'a str> {

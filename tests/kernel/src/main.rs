@@ -60,6 +60,11 @@ pub struct Case {
     run: fn() -> Outcome,
 }
 
+/// The error in words, as cases tell it.
+pub fn told<T, E: std::fmt::Display>(result: Result<T, E>) -> Result<T, String> {
+    result.map_err(|error| error.to_string())
+}
+
 /// A case without needs beyond a kernel that `sublet doctor` accepts.
 const fn case(name: &'static str, run: fn() -> Outcome) -> Case {
     Case { name, needs: &[], run }

@@ -16,7 +16,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::{Case, Outcome, case, client::Client, configs::Place, ensure, ground::Need, supervisor::Supervisor};
+use crate::{Case, Outcome, case, client::Client, configs::Place, ensure, ground::Need, supervisor::Supervisor, told};
 
 /// The cases.
 pub const CASES: &[Case] = &[
@@ -31,10 +31,6 @@ pub const CASES: &[Case] = &[
 
 /// How long a loop is held: some times the second after which it is late.
 const HELD: Duration = Duration::from_millis(3500);
-
-fn told<T, E: std::fmt::Display>(result: Result<T, E>) -> Result<T, String> {
-    result.map_err(|error| error.to_string())
-}
 
 /// The threads that the loop runs in, held by a debugger until dropped; all others run on.
 struct HeldLoop(Vec<Pid>);

@@ -19,6 +19,7 @@ use crate::{
     ground::{Ground, Need},
     life::no_workers,
     supervisor::{self, Supervisor},
+    told,
 };
 
 /// The cases.
@@ -35,10 +36,6 @@ pub const CASES: &[Case] = &[
     case("reach::shared_files_are_as_before_after_every_known_way_to_write", contents),
     case("reach::files_are_not_moved_linked_or_cut_across_mounts", across),
 ];
-
-fn told<T>(result: std::io::Result<T>) -> Result<T, String> {
-    result.map_err(|error| error.to_string())
-}
 
 /// Host pid of the init of a worker.
 fn init_of(supervisor: &Supervisor, worker: &str) -> Result<String, String> {

@@ -32,6 +32,7 @@ use crate::{
     hostile::with_tmp,
     life::no_workers,
     supervisor::{self, Supervisor},
+    told,
 };
 
 /// The cases.
@@ -44,10 +45,6 @@ pub const CASES: &[Case] = &[
     case("unruly::two_processes_that_write_at_once_break_their_own_channel_alone", brothers),
     case("unruly::slot_of_a_worker_that_does_not_end_is_nobodys", stuck),
 ];
-
-fn told<T>(result: std::io::Result<T>) -> Result<T, String> {
-    result.map_err(|error| error.to_string())
-}
 
 /// D6.
 fn everybody() -> Outcome {
