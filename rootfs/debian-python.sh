@@ -66,7 +66,7 @@ for path in var etc/apt etc/cron.daily etc/cron.d etc/dpkg etc/fstab etc/logrota
     rm -rf --one-file-system "${tree:?}/$path"
 done
 
-for point in proc dev tmp function run/sublet; do
+for point in proc sys dev tmp function run/sublet; do
     rm -rf --one-file-system "${tree:?}/$point"
     mkdir -p "$tree/$point"
 done
@@ -94,7 +94,7 @@ chmod -R u=rwX,go=rX "$tree"
 # What sublet relies on is looked at, not assumed.
 wrong=$(find "$tree" ! -type l '(' -perm /7022 -o ! -perm -0444 -o ! -uid 0 -o ! -gid 0 ')' -print -quit)
 [ -z "$wrong" ] || fail "$wrong has the wrong owner or mode"
-for point in proc dev tmp function run/sublet; do
+for point in proc sys dev tmp function run/sublet; do
     { [ -d "$tree/$point" ] && [ ! -L "$tree/$point" ]; } || fail "/$point is not a plain directory"
 done
 chroot "$tree" /usr/bin/python3 -I -B -c 'import ctypes, json, socket, sqlite3, ssl' ||

@@ -102,6 +102,8 @@ pub fn check(config: &NurseryConfig, spec: &SandboxSpec, slots_in_use: &BTreeSet
         ("file_bytes", limits.file_bytes),
         ("tmp_inodes", limits.tmp_inodes),
         ("stack_bytes", limits.stack_bytes),
+        ("shown.memory_bytes", spec.shown.memory_bytes),
+        ("shown.cpu_millis", spec.shown.cpu_millis.unwrap_or(1)),
     ] {
         if value == 0 {
             return Err(Refusal::ZeroLimit(name));
@@ -138,7 +140,7 @@ fn allowed_dir(config: &NurseryConfig, path: &str) -> Result<(), Refusal> {
 
 #[cfg(test)]
 mod tests {
-    use sublet_proto::link::sandbox::{CgroupDirs, InnerLimits, OnRefused, Protocol};
+    use sublet_proto::link::sandbox::{CgroupDirs, InnerLimits, OnRefused, Protocol, ShownLimits};
 
     use super::*;
 
@@ -173,6 +175,7 @@ mod tests {
                 tmp_inodes: 16,
                 stack_bytes: 1 << 20,
             },
+            shown: ShownLimits { memory_bytes: 1 << 20, cpu_millis: Some(1000) },
             token: false,
             answer_max_bytes: 1,
             payload_max_bytes: 1,

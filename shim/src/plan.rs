@@ -11,7 +11,7 @@ use std::fmt;
 
 use nix::sys::resource::Resource;
 use sublet_proto::link::{
-    sandbox::{InnerLimits, Layer, OnRefused, Protocol, Root, SandboxSpec},
+    sandbox::{InnerLimits, Layer, OnRefused, Protocol, Root, SandboxSpec, ShownLimits},
     step::StepId,
     token::{TOKEN_DIR, TOKEN_FILE},
 };
@@ -105,8 +105,6 @@ pub enum InitStep {
     MountDev,
     /// The function's directory.
     MountFunction { dir: String },
-    /// Own processes only.
-    MountProc,
     /// The only place that can be written.
     MountTmp { bytes: u64, inodes: u64 },
     /// Where init puts the token of the sub-tenant; nobody else can write there.
@@ -115,6 +113,9 @@ pub enum InitStep {
     LimitCounters,
     /// First to go when the host runs out of memory.
     RaiseOomScore,
+    /// Own processes only, own limits in the place of the machine's memory and processors, and the own groups. After what
+    /// needs a file of the host that belongs to root: from here on init makes files as itself.
+    MountProcAndSys { shown: ShownLimits },
     /// The new root becomes `/`, the old one is detached.
     PivotRoot,
     /// uname says nothing about the host.
@@ -199,11 +200,11 @@ impl InitStep {
             Self::MountUsr => StepId::MountUsr,
             Self::MountDev => StepId::MountDev,
             Self::MountFunction { .. } => StepId::MountFunction,
-            Self::MountProc => StepId::MountProc,
             Self::MountTmp { .. } => StepId::MountTmp,
             Self::MountToken => StepId::MountToken,
             Self::LimitCounters => StepId::LimitCounters,
             Self::RaiseOomScore => StepId::RaiseOomScore,
+            Self::MountProcAndSys { .. } => StepId::MountProcAndSys,
             Self::PivotRoot => StepId::PivotRoot,
             Self::SetHostName => StepId::SetHostName,
             Self::LoopbackUp => StepId::LoopbackUp,
@@ -281,7 +282,6 @@ impl fmt::Display for InitStep {
             Self::MountUsr => f.write_str("mount the host's /usr, read-only"),
             Self::MountDev => f.write_str("mount /dev: null, zero, full, random, urandom, fd links"),
             Self::MountFunction { dir } => write!(f, "mount {dir} on /function, read-only"),
-            Self::MountProc => f.write_str("mount /proc with hidepid=invisible,subset=pid"),
             Self::MountTmp { bytes, inodes } => write!(f, "mount tmpfs /tmp with size={bytes},nr_inodes={inodes}"),
             Self::MountToken => write!(
                 f,
@@ -292,6 +292,18 @@ impl fmt::Display for InitStep {
                 counters::describe(f)
             }
             Self::RaiseOomScore => write!(f, "set oom_score_adj to {OOM_SCORE_ADJ}"),
+            Self::MountProcAndSys { shown } => {
+                write!(
+                    f,
+                    "mount /proc with hidepid=invisible,subset=pid and /sys; they show {} bytes of memory, ",
+                    shown.memory_bytes
+                )?;
+                match shown.cpu_millis {
+                    Some(millis) => write!(f, "processors for {millis} thousandths of a CPU")?,
+                    None => f.write_str("the processors it can run on")?,
+                }
+                f.write_str(" and the worker's own groups")
+            }
             Self::PivotRoot => f.write_str("pivot_root and detach the old root"),
             Self::SetHostName => write!(f, "set the host name to {HOST_NAME}"),
             Self::LoopbackUp => f.write_str("bring the loopback interface up"),
@@ -426,15 +438,15 @@ pub fn plan(spec: &SandboxSpec, host: &HostFacts<'_>) -> Plan {
     }
     init.push(InitStep::MountDev);
     init.push(InitStep::MountFunction { dir: spec.function_dir.clone() });
-    init.push(InitStep::MountProc);
     init.push(InitStep::MountTmp { bytes: spec.limits.tmp_bytes, inodes: spec.limits.tmp_inodes });
     if spec.token {
         init.push(InitStep::MountToken);
     }
     init.extend([
-        // After the last namespace is made.
-        InitStep::LimitCounters,
         InitStep::RaiseOomScore,
+        InitStep::MountProcAndSys { shown: spec.shown },
+        // After the last namespace is made, and the last mount cloned, for which the kernel makes one.
+        InitStep::LimitCounters,
         InitStep::PivotRoot,
         InitStep::SetHostName,
         InitStep::LoopbackUp,

@@ -111,6 +111,9 @@ pub struct Roots {
 /// Directories over which something is mounted, in every layout.
 pub const MOUNT_POINTS: [&str; 4] = ["dev", "proc", "tmp", "function"];
 
+/// The one that a root of layout "dir" may lack: its workers then do not see their own groups and processors.
+pub const SYS_MOUNT_POINT: &str = "sys";
+
 /// The one more of functions with a token.
 pub const TOKEN_MOUNT_POINT: &str = "run/sublet";
 
@@ -230,7 +233,7 @@ fn file(path: &Path, content: &[u8]) -> io::Result<()> {
 
 fn fill_root(root: &Path) -> io::Result<()> {
     dir(root)?;
-    for name in MOUNT_POINTS {
+    for name in MOUNT_POINTS.into_iter().chain([SYS_MOUNT_POINT]) {
         dir(&root.join(name))?;
     }
     let etc = root.join("etc");

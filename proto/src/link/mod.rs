@@ -5,9 +5,10 @@
 //! | supervisor, function | `SOCK_STREAM`, the function's descriptor [`CHANNEL_FD`] | [`frame`] |
 //! | supervisor, nursery | `SOCK_SEQPACKET` | [`nursery`], one JSON message per packet, descriptors attached |
 //! | supervisor, runner | `SOCK_SEQPACKET` | [`runner`], as above, without descriptors |
-//! | supervisor, init | `SOCK_SEQPACKET` | [`nursery::InitReport`] from init, [`token::ToInit`] to it |
+//! | supervisor, init | `SOCK_SEQPACKET` | [`nursery::InitReport`] from init, [`init::ToInit`] to it |
 
 pub mod frame;
+pub mod init;
 pub mod nursery;
 pub mod runner;
 pub mod sandbox;

@@ -223,6 +223,11 @@ pub enum InitReport {
         /// Why.
         error: String,
     },
+    /// The files show the limits of this number, as far as they could be written.
+    LimitsShown {
+        /// As it came.
+        number: u64,
+    },
 }
 
 /// What is left for a worker's processes, of what no control group counts.

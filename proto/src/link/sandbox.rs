@@ -133,6 +133,15 @@ pub struct InnerLimits {
     pub stack_bytes: u64,
 }
 
+/// The limits that a worker is shown in /proc and /sys, in place of the host's memory and processors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShownLimits {
+    /// Its memory, in bytes.
+    pub memory_bytes: u64,
+    /// Its CPU quota, in thousandths of a CPU. None: it may use every processor that it can run on.
+    pub cpu_millis: Option<u64>,
+}
+
 /// One complete sandbox.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SandboxSpec {
@@ -154,6 +163,8 @@ pub struct SandboxSpec {
     pub on_refused: OnRefused,
     /// Limits set inside.
     pub limits: InnerLimits,
+    /// Limits that it is shown, until it is told of others.
+    pub shown: ShownLimits,
     /// Whether its function is given a token: then there is a place for one, and init may write it there.
     pub token: bool,
     /// Largest answer in bytes that a launcher takes from its function.

@@ -25,8 +25,8 @@ pub enum StepId {
     MountDev,
     /// Init mounts the function's directory.
     MountFunction,
-    /// Init mounts /proc.
-    MountProc,
+    /// Init mounts /proc and /sys.
+    MountProcAndSys,
     /// Init mounts /tmp.
     MountTmp,
     /// Init mounts the place of the token.
@@ -83,7 +83,12 @@ impl StepId {
     pub const fn needs_mount_point(self) -> bool {
         matches!(
             self,
-            Self::MountRoot | Self::MountUsr | Self::MountDev | Self::MountProc | Self::MountTmp | Self::MountToken
+            Self::MountRoot
+                | Self::MountUsr
+                | Self::MountDev
+                | Self::MountProcAndSys
+                | Self::MountTmp
+                | Self::MountToken
         )
     }
 }

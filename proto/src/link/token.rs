@@ -79,28 +79,10 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Supervisor to init, on the control socket.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "ask", rename_all = "kebab-case")]
-pub enum ToInit {
-    /// Only in sandboxes of functions with a token: put this where the function reads it, in place of the one before.
-    /// Answered by [`TokenWritten`](super::nursery::InitReport::TokenWritten) or
-    /// [`TokenFailed`](super::nursery::InitReport::TokenFailed).
-    Token {
-        /// Grows from one to the next.
-        number: u64,
-        /// The token.
-        token: Token,
-    },
-    /// A call is about to be delivered: refused system calls that were reported before are reported again when they
-    /// are made again. Sent only after such a report, and before the call's REQUEST.
-    CallBegins,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::link::nursery::MESSAGE_LIMIT;
+    use crate::link::{init::ToInit, nursery::MESSAGE_LIMIT};
 
     fn token(text: &str) -> Result<Token, NoToken> {
         Token::try_from(text.as_bytes().to_vec())

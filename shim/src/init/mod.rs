@@ -12,6 +12,7 @@ mod exec;
 mod lambda;
 mod launcher;
 pub(crate) mod log_frames;
+mod picture;
 mod prove;
 mod relay;
 mod root;
@@ -42,6 +43,7 @@ use sublet_proto::link::{
 };
 
 use self::{
+    picture::Picture,
     root::NewRoot,
     sys::{OfInit, keep_for_init},
     token::TokenPlace,
@@ -54,6 +56,8 @@ use crate::{
     skeleton::Skeleton,
     sys::Fork,
 };
+
+pub use self::root::OwnGroup;
 
 /// Everything init and the launcher are born with.
 #[derive(Debug)]
@@ -82,6 +86,10 @@ pub struct Birth<'a> {
     pub dev: OwnedFd,
     /// The token's place, writable, once it is mounted.
     pub token: Option<OwnedFd>,
+    /// The worker's groups that it may see.
+    pub groups: Vec<OwnGroup>,
+    /// The files that show its limits, once they are made.
+    pub picture: Option<Picture>,
 }
 
 /// Init while it applies the plan.
@@ -135,11 +143,14 @@ fn confine_init(birth: Birth<'_>, launcher: OwnedFd, token: bool) -> Result<watc
     if birth.token.is_some() != token {
         return Err((birth.control, io::Error::other("the place for a token is not as the plan has it")));
     }
+    if birth.picture.is_none() {
+        return Err((birth.control, io::Error::other("the files that show the limits have not been made")));
+    }
     let kept = keep_for_init(birth, launcher)?;
     match give_up_rights(filters, &kept) {
         Ok(children) => {
-            let OfInit { control, launcher, token } = kept;
-            Ok(watch::Ports { control, launcher, children, token: token.map(TokenPlace::new) })
+            let OfInit { control, launcher, token, picture } = kept;
+            Ok(watch::Ports { control, launcher, children, token: token.map(TokenPlace::new), picture })
         }
         Err(error) => Err((kept.control, error)),
     }
@@ -209,7 +220,6 @@ impl Init<'_> {
             InitStep::MountFunction { dir } => {
                 with(new_root, |root| root.bind(birth.skeleton, Path::new(dir), "function"))
             }
-            InitStep::MountProc => with(new_root, NewRoot::mount_proc),
             InitStep::MountTmp { bytes, inodes } => with(new_root, |root| root.mount_tmp(*bytes, *inodes)),
             InitStep::MountToken => {
                 birth.token = Some(new_root.as_ref().ok_or_else(no_root)?.mount_token()?);
@@ -218,6 +228,11 @@ impl Init<'_> {
             // Through the old /proc: the new one shows processes only.
             InitStep::LimitCounters => counters::limit(Path::new("/proc/sys/user")),
             InitStep::RaiseOomScore => fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJ.to_string()),
+            InitStep::MountProcAndSys { shown } => {
+                let root = new_root.as_ref().ok_or_else(no_root)?;
+                birth.picture = Some(root.mount_proc_and_sys(shown, &birth.groups)?);
+                Ok(())
+            }
             InitStep::PivotRoot => new_root.take().ok_or_else(no_root)?.enter(),
             InitStep::SetHostName => Ok(sethostname(HOST_NAME)?),
             InitStep::LoopbackUp => crate::sys::loopback_up(),

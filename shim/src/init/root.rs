@@ -8,20 +8,21 @@ use std::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use nix::{
     fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2},
-    mount::{MntFlags, umount2},
+    mount::{MntFlags, MsFlags, mount, umount2},
     unistd::{chdir, fchdir, pivot_root},
 };
-use sublet_proto::link::sandbox::Root;
+use sublet_proto::link::sandbox::{Root, ShownLimits};
 
+use super::picture::{self, Picture};
 use crate::{
     plan::{FUNCTION_UID, INIT_UID, TOKEN_MOUNT_BYTES, TOKEN_MOUNT_INODES},
     shortage::is_shortage,
-    skeleton::{MOUNT_POINTS, Skeleton, TOKEN_MOUNT_POINT},
+    skeleton::{MOUNT_POINTS, SYS_MOUNT_POINT, Skeleton, TOKEN_MOUNT_POINT},
     sys,
 };
 
@@ -41,6 +42,15 @@ fn own_tree(skeleton: &Skeleton, source: BorrowedFd<'_>) -> io::Result<OwnedFd> 
         return Ok(tree);
     }
     skeleton.overlay(source, attributes)
+}
+
+/// A control group of the worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnGroup {
+    /// Its directory on the host.
+    pub path: PathBuf,
+    /// The name by which a v1 hierarchy is mounted, such as "memory" or "cpu,cpuacct"; none for the v2 hierarchy.
+    pub hierarchy: Option<String>,
 }
 
 /// A root under construction: a mount of this namespace, not yet `/`.
@@ -83,11 +93,75 @@ impl NewRoot {
         openat2(&self.0, "dev/null", how).map_err(|error| named(error, "/dev/null of the new root"))
     }
 
-    /// A proc of the sandbox's pid namespace: own processes, nothing of the machine.
-    pub fn mount_proc(&self) -> io::Result<()> {
-        let options = [(c"hidepid", c"invisible"), (c"subset", c"pid")];
+    /// A proc of the sandbox's pid namespace with own processes only, and a /sys, both with files that show the worker's own
+    /// limits and nothing of the machine; see [`Picture`]. On /sys/fs/cgroup are the worker's own groups. A root of layout
+    /// "dir" that has no directory /sys gets none.
+    ///
+    /// From here on the caller's filesystem ids are init's, as which files can be made in the sandbox. It must not need to
+    /// open a path of the host as root any more.
+    pub fn mount_proc_and_sys(&self, limits: &ShownLimits, groups: &[OwnGroup]) -> io::Result<Picture> {
+        // Opened as root, and cloned in this namespace: a clone shows nothing above the worker's own group.
+        let trees = groups.iter().map(|group| read_only_tree(open_dir(&group.path)?.as_fd()));
+        let trees = trees.collect::<io::Result<Vec<_>>>()?;
+        sys::use_filesystem_ids(INIT_UID);
+        let text = |value: u64| CString::new(value.to_string()).map_err(io::Error::from);
+        let (size, nr_inodes, id) = (text(picture::MOUNT_BYTES)?, text(picture::MOUNT_INODES)?, text(INIT_UID.into())?);
+        let options =
+            [(c"size", size.as_c_str()), (c"nr_inodes", &nr_inodes), (c"mode", c"0755"), (c"uid", &id), (c"gid", &id)];
+        let whole = sys::new_mount(c"tmpfs", &options, NO_SUID | NO_DEV | NO_EXEC)?;
+        // Only a mount of this namespace can be cloned, so it is attached for as long as that takes.
+        self.attach(whole.as_fd(), "proc")?;
+        let hierarchies: Vec<String> = groups.iter().filter_map(|group| group.hierarchy.clone()).collect();
+        let picture = Picture::make(whole.as_fd(), limits, &hierarchies)?;
+        let parts = picture::PROC_FILES.into_iter().chain(hierarchies.is_empty().then_some(picture::CONTROLLERS_FILE));
+        let part = |name| read_only_tree(path_below(whole.as_fd(), name)?.as_fd());
+        let files = parts.map(|name| Ok((name, part(name)?))).collect::<io::Result<Vec<_>>>()?;
+        let sys_tree = part(picture::SYS_DIR)?;
+        fchdir(&whole)?;
+        umount2(".", MntFlags::MNT_DETACH)?;
+        if let Some(sys_dir) = self.optional_directory(SYS_MOUNT_POINT)? {
+            sys::attach_mount(sys_tree.as_fd(), sys_dir.as_fd(), c"")?;
+            for (group, tree) in groups.iter().zip(trees) {
+                let place = match &group.hierarchy {
+                    Some(hierarchy) => format!("{}/{hierarchy}", picture::GROUPS_DIR),
+                    None => picture::GROUPS_DIR.to_owned(),
+                };
+                sys::attach_mount(tree.as_fd(), plain_directory_below(sys_tree.as_fd(), &place)?.as_fd(), c"")?;
+            }
+        }
+        self.mount_proc(&files)?;
+        Ok(picture)
+    }
+
+    /// The kernel shows files that tell of the machine unless proc is mounted with `subset=pid`, and then there is nothing
+    /// that a file could be bound over. So it is mounted with all of them, the worker's are bound over some, and then the
+    /// rest is taken away. What something is mounted on stays.
+    fn mount_proc(&self, files: &[(&str, OwnedFd)]) -> io::Result<()> {
+        let options = [(c"hidepid", c"invisible")];
         let proc = sys::new_mount(c"proc", &options, READ_ONLY | NO_SUID | NO_DEV | NO_EXEC)?;
-        self.attach(proc.as_fd(), "proc")
+        self.attach(proc.as_fd(), "proc")?;
+        for (name, tree) in files {
+            sys::attach_mount(tree.as_fd(), path_below(proc.as_fd(), name)?.as_fd(), c"")?;
+        }
+        let flags =
+            MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        fchdir(&proc)?;
+        mount(None::<&str>, ".", None::<&str>, flags, Some("hidepid=invisible,subset=pid"))?;
+        // A kernel that ignores the option must not pass for one that has obeyed.
+        match path_below(proc.as_fd(), "version") {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+            Ok(_) => Err(io::Error::other("/proc still shows more than processes after subset=pid")),
+        }
+    }
+
+    /// A directory of the root, if it has one by this name.
+    fn optional_directory(&self, name: &str) -> io::Result<Option<OwnedFd>> {
+        match plain_directory_below(self.0.as_fd(), name) {
+            Ok(directory) => Ok(Some(directory)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// The only writable place, owned by the function, charged to the worker's memory.
@@ -136,6 +210,21 @@ impl NewRoot {
         }
         Ok(())
     }
+}
+
+/// A detached, read-only copy of the mount that `place` is in, from there on.
+fn read_only_tree(place: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let tree = sys::clone_mount(place, c"")?;
+    sys::set_mount_attributes(tree.as_fd(), READ_ONLY | NO_SUID | NO_DEV | NO_EXEC)?;
+    Ok(tree)
+}
+
+/// Whatever is at a path that begins at `root`, and in which no component is a link.
+fn path_below(root: BorrowedFd<'_>, path: &str) -> io::Result<OwnedFd> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
+    openat2(root, path, how).map_err(|error| named(error, path))
 }
 
 /// Opens a directory of the host; no component of the path may be a symlink.

@@ -9,7 +9,7 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
-use super::Birth;
+use super::{Birth, picture::Picture};
 use crate::{seccomp::policy::TOKEN_DIR_FD, sys};
 
 // The third that init keeps, by which its filter knows it.
@@ -24,17 +24,22 @@ pub struct OfInit {
     pub launcher: OwnedFd,
     /// The directory that the token's file is put into: number 5, in sandboxes of functions with a token.
     pub token: Option<OwnedFd>,
+    /// The files that show the worker's limits: the next numbers.
+    pub picture: Picture,
 }
 
-/// Leaves init the birth's control socket, the socket to the launcher and the token's place: from number 3 on, in this order.
+/// Leaves init the birth's control socket, the socket to the launcher, the token's place and the files that show its limits:
+/// from number 3 on, in this order.
 /// Standard input, output and error are the birth's null.
 ///
 /// # Errors
 /// When a number cannot be had; with the control socket, to say so.
 pub fn keep_for_init(birth: Birth<'_>, launcher: OwnedFd) -> Result<OfInit, (OwnedFd, io::Error)> {
     // The others are closed here.
-    let Birth { control, null, token, .. } = birth;
-    let kept = [control, launcher].into_iter().chain(token).collect();
+    let Birth { control, null, token, picture, .. } = birth;
+    let has_token = token.is_some();
+    let picture = picture.map(Picture::into_descriptors).into_iter().flatten();
+    let kept = [control, launcher].into_iter().chain(token).chain(picture).collect();
     // WHY UNSAFE: owners in frames below this one are left with numbers that are closed.
     // SAFETY: init has no descriptors but its birth's and those in the frames of the nursery, of which it is a copy. It never
     // goes back to these: `init::run` does not return. The birth's are used up here.
@@ -43,15 +48,18 @@ pub fn keep_for_init(birth: Birth<'_>, launcher: OwnedFd) -> Result<OfInit, (Own
     std::mem::forget(null);
     let taken = |kept: Vec<OwnedFd>| {
         let mut kept = kept.into_iter();
-        Some((kept.next()?, kept.next()?, kept.next()))
+        let (control, launcher) = (kept.next()?, kept.next()?);
+        let token = if has_token { Some(kept.next()?) } else { None };
+        let picture = kept.collect::<Vec<_>>().try_into().ok()?;
+        Some(OfInit { control, launcher, token, picture: Picture::from_descriptors(picture) })
     };
     match kept {
         Ok(kept) => match taken(kept) {
-            Some((control, launcher, token)) => Ok(OfInit { control, launcher, token }),
+            Some(kept) => Ok(kept),
             None => sys::exit_now(1),
         },
-        Err((kept, error)) => match taken(kept) {
-            Some((control, ..)) => Err((control, error)),
+        Err((kept, error)) => match kept.into_iter().next() {
+            Some(control) => Err((control, error)),
             None => sys::exit_now(1),
         },
     }

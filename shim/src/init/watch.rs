@@ -12,11 +12,11 @@ use nix::{
     unistd::Pid,
 };
 use sublet_proto::link::{
+    init::ToInit,
     nursery::{InitReport, TmpSpace},
-    token::ToInit,
 };
 
-use super::{launcher::FromLauncher, token::TokenPlace};
+use super::{launcher::FromLauncher, picture::Picture, token::TokenPlace};
 use crate::{link, seccomp, sys};
 
 /// Different refused calls reported for the start of a function and for each of its calls; further ones are refused in
@@ -34,10 +34,13 @@ pub struct Ports {
     pub children: SignalFd,
     /// Where the token is put, in sandboxes of functions with one.
     pub token: Option<TokenPlace>,
+    /// The files that show the worker's limits.
+    pub picture: Picture,
 }
 
 /// Watches over the launcher `pid` until something ends. Never returns: the end of init ends the sandbox.
-pub fn run(Ports { control, launcher, children, token }: &Ports, pid: Pid, kill_on_refused: bool) -> ! {
+pub fn run(ports: &Ports, pid: Pid, kill_on_refused: bool) -> ! {
+    let Ports { control, launcher, children, .. } = ports;
     let mut listener: Option<OwnedFd> = None;
     let mut launcher_open = true;
     let mut reported: Vec<String> = Vec::new();
@@ -58,7 +61,7 @@ pub fn run(Ports { control, launcher, children, token }: &Ports, pid: Pid, kill_
             sys::exit_now(0);
         }
         if ready[0].contains(PollFlags::POLLIN) {
-            obey(control.as_fd(), token.as_ref(), &mut reported);
+            obey(ports, &mut reported);
         }
         let mut at = 2;
         if launcher_open {
@@ -83,7 +86,7 @@ pub fn run(Ports { control, launcher, children, token }: &Ports, pid: Pid, kill_
         {
             if ready[at].contains(PollFlags::POLLIN) {
                 // What the supervisor has said before the call that makes this refusal, however late poll looked at it.
-                obey(control.as_fd(), token.as_ref(), &mut reported);
+                obey(ports, &mut reported);
                 answer(fd.as_fd(), control.as_fd(), &mut reported, kill_on_refused);
             } else {
                 // Nobody under the filter is alive.
@@ -97,12 +100,18 @@ pub fn run(Ports { control, launcher, children, token }: &Ports, pid: Pid, kill_
 }
 
 /// Does what the supervisor has asked so far.
-fn obey(control: BorrowedFd<'_>, token: Option<&TokenPlace>, reported: &mut Vec<String>) {
+fn obey(Ports { control, token, picture, .. }: &Ports, reported: &mut Vec<String>) {
+    let control = control.as_fd();
     loop {
         match (link::receive::<ToInit>(control, true), token) {
             (Ok(link::Received::Message(ToInit::CallBegins, _)), _) => reported.clear(),
             (Ok(link::Received::Message(ToInit::Token { number, token }, _)), Some(place)) => {
                 report(control, &place.obey(number, &token));
+            }
+            (Ok(link::Received::Message(ToInit::Limits { number, limits }, _)), _) => {
+                // A file that shows an older limit is no reason to end the worker, and nobody could do better.
+                picture.show(&limits).ok();
+                report(control, &InitReport::LimitsShown { number });
             }
             (Ok(link::Received::Nothing), _) => return,
             // Only the supervisor is there, and it says nothing else.

@@ -86,6 +86,8 @@ pub fn make(nursery: &Nursery, spec: &SandboxSpec) -> Result<Born, String> {
                         null,
                         dev,
                         token: None,
+                        groups: nursery.groups_of(&spec.cgroup),
+                        picture: None,
                     })
                 }
                 Fork::Parent(born) => child = Some(born),

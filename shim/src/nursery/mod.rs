@@ -13,6 +13,7 @@ mod teardown;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs,
     io::{self, Write},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
@@ -37,6 +38,7 @@ pub use self::posture::status;
 use self::{early::Early, places::Places};
 use crate::{
     check, directory,
+    init::OwnGroup,
     keyring::NURSERY_KEY,
     link,
     seccomp::Filters,
@@ -78,6 +80,8 @@ struct Nursery {
     filters: Filters,
     pool: OwnedFd,
     v1_pools: Vec<OwnedFd>,
+    /// The name of each v1 hierarchy, in the order of the pools.
+    v1_hierarchies: Vec<String>,
     null: OwnedFd,
     /// Whether launchers stand between `stream` functions and the supervisor, because the kernel cannot keep descriptors that
     /// a function attaches away from a socket.
@@ -196,6 +200,7 @@ impl Nursery {
         };
         Ok(Self {
             pool: open(&config.cgroups.unified)?,
+            v1_hierarchies: hierarchies(&config.cgroups.v1)?,
             v1_pools: config.cgroups.v1.iter().map(|dir| open(dir)).collect::<Result<_, _>>()?,
             null: born::open_null().map_err(|e| format!("open /dev/null: {e}"))?,
             relays_streams: !link::can_refuse_descriptors(),
@@ -293,6 +298,17 @@ impl Nursery {
         send(socket, &Event::Places { wrong, healed, sockets }, &descriptors)
     }
 
+    /// The groups of a worker that it sees itself: those with its limits.
+    fn groups_of(&self, cgroup: &str) -> Vec<OwnGroup> {
+        let dirs = &self.config.cgroups;
+        let path = |dir: &String| Path::new(dir).join(CGROUP_POOL).join(cgroup);
+        if dirs.v1.is_empty() {
+            return vec![OwnGroup { path: path(&dirs.unified), hierarchy: None }];
+        }
+        let named = dirs.v1.iter().zip(&self.v1_hierarchies);
+        named.map(|(dir, hierarchy)| OwnGroup { path: path(dir), hierarchy: Some(hierarchy.clone()) }).collect()
+    }
+
     fn group(&self, sandbox: &Sandbox) -> PathBuf {
         Path::new(&self.config.cgroups.unified).join(CGROUP_POOL).join(&sandbox.cgroup)
     }
@@ -322,6 +338,18 @@ impl Nursery {
             send(socket, &Event::Reaped { worker, code, signal }, &[])?;
         }
     }
+}
+
+/// The names by which the v1 hierarchies of these directories are mounted: the last component of the mount point.
+fn hierarchies(dirs: &[String]) -> Result<Vec<String>, String> {
+    let mounts =
+        posture::mounts_of(&fs::read_to_string("/proc/self/mountinfo").map_err(|e| format!("read mountinfo: {e}"))?)?;
+    let name_of = |dir: &String| {
+        let above = mounts.iter().filter(|(point, kind, _)| kind == "cgroup" && Path::new(dir).starts_with(point));
+        let nearest = above.map(|(point, ..)| Path::new(point)).max_by_key(|point| point.components().count())?;
+        Some(nearest.file_name()?.to_str()?.to_owned())
+    };
+    dirs.iter().map(|dir| name_of(dir).ok_or_else(|| format!("{dir} is below no mount of a v1 hierarchy"))).collect()
 }
 
 /// A supervisor that is gone is seen by the next read, not here.

@@ -21,9 +21,15 @@ const GOLDEN: &[(&[&str], &str, &str)] = &[
     (&["host"], "init", "mount the host's /usr, read-only"),
     (&[], "init", "mount /dev: null, zero, full, random, urandom, fd links"),
     (&[], "init", "mount /srv/fn on /function, read-only"),
-    (&[], "init", "mount /proc with hidepid=invisible,subset=pid"),
     (&[], "init", "mount tmpfs /tmp with size=1048576,nr_inodes=512"),
     (&["token"], "init", "mount tmpfs /run/sublet with size=65536,nr_inodes=4, read-only for all but init"),
+    (&[], "init", "set oom_score_adj to 700"),
+    (
+        &[],
+        "init",
+        "mount /proc with hidepid=invisible,subset=pid and /sys; they show 67108864 bytes of memory, processors for 1500 \
+         thousandths of a CPU and the worker's own groups",
+    ),
     (
         &[],
         "init",
@@ -31,7 +37,6 @@ const GOLDEN: &[(&[&str], &str, &str)] = &[
          namespaces, uts namespaces, ipc namespaces, net namespaces, mnt namespaces, cgroup namespaces, time \
          namespaces, fanotify groups, fanotify marks",
     ),
-    (&[], "init", "set oom_score_adj to 700"),
     (&[], "init", "pivot_root and detach the old root"),
     (&[], "init", "set the host name to worker"),
     (&[], "init", "bring the loopback interface up"),
@@ -124,6 +129,7 @@ fn planned(case: &Case) -> Vec<String> {
             tmp_inodes: 512,
             stack_bytes: 8 << 20,
         },
+        shown: ShownLimits { memory_bytes: 64 << 20, cpu_millis: Some(1500) },
         token: is("token"),
         answer_max_bytes: 1,
         payload_max_bytes: 1,

@@ -403,6 +403,9 @@ pub const INIT: &[&str] = &[
     "poll",
     "read",
     "write",
+    // The files that show the worker's limits.
+    "pwrite64",
+    "ftruncate",
     "sendto",
     "sendmsg",
     "recvmsg",

@@ -15,7 +15,7 @@ use std::{
     process::Command,
 };
 
-use nix::unistd::{Pid, Uid, geteuid, setfsuid, setresuid};
+use nix::unistd::{Gid, Pid, Uid, geteuid, setfsgid, setfsuid, setresuid};
 
 pub use self::descriptors::{close_inherited, inherited_fd, keep_only, receive, watch, watch_lasting};
 
@@ -70,6 +70,14 @@ pub fn clone_into(cgroup: BorrowedFd<'_>, owner: Uid) -> io::Result<Fork<Pid>> {
         exit_now(1);
     }
     cloned
+}
+
+/// Gives this process the filesystem uid and gid `id` of its user namespace, as which it makes files. What it had before may
+/// have no number in the namespace, and then there is no way back.
+pub fn use_filesystem_ids(id: u32) {
+    // Neither reports a failure. Files cannot be made then, which does.
+    setfsgid(Gid::from_raw(id));
+    setfsuid(Uid::from_raw(id));
 }
 
 /// Lets this process change its uids without any effect on its capabilities (SECBIT_NO_SETUID_FIXUP), for good. A child in

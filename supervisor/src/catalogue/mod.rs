@@ -9,7 +9,7 @@ use std::{
 
 use sublet_pool::{FunctionId, SubTenant, TenantId};
 use sublet_proto::link::{
-    sandbox::{InnerLimits, Layer, SandboxSpec},
+    sandbox::{InnerLimits, Layer, SandboxSpec, ShownLimits},
     token::{TOKEN_FD, TOKEN_FILE},
 };
 use sublet_shim::plan::{self, HostFacts, Plan};
@@ -53,6 +53,7 @@ impl Entry {
             function_dir: settings.dir.as_str().to_owned(),
             command: settings.command.clone(),
             env: Vec::new(),
+            shown: self.shown_limits(),
             protocol: settings.runtime.protocol(),
             on_refused: settings.on_refused_syscall,
             limits: InnerLimits {
@@ -71,6 +72,12 @@ impl Entry {
         }
     }
 
+    /// The limits of its workers by its own settings. Those of a class or of one sub-tenant may be others.
+    pub fn shown_limits(&self) -> ShownLimits {
+        let settings = &self.settings;
+        ShownLimits { memory_bytes: settings.memory_max.bytes(), cpu_millis: Some(settings.cpu_quota.millis().into()) }
+    }
+
     /// The steps that make a worker of it, as they would be on this host for slot 0.
     pub fn plan(&self, host: &HostFacts<'_>) -> Plan {
         let cgroup = format!("t-{}/s-<hash of sub-tenant>/w-<worker>", self.tenant);
@@ -78,7 +85,8 @@ impl Entry {
     }
 
     /// The function's whole environment. Its values are handed over with START and are in no cgroup, path or log.
-    pub fn environment(&self, sub_tenant: &str, worker: &str) -> Vec<u8> {
+    /// A runtime that reads its limits nowhere else finds them here, unless the author has set the variable.
+    pub fn environment(&self, sub_tenant: &str, worker: &str, limits: &ShownLimits, on_v1: bool) -> Vec<u8> {
         let mut out = Vec::new();
         let mut put = |name: &str, value: &str| {
             for part in [name, "=", value, "\0"] {
@@ -100,6 +108,11 @@ impl Entry {
                 if !configured.contains_key(name) {
                     put(name, &value);
                 }
+            }
+        }
+        for (name, value) in limit_variables(limits, on_v1) {
+            if !configured.contains_key(name) {
+                put(name, &value);
             }
         }
         put("SUBLET_TENANT", &self.tenant);
@@ -146,6 +159,32 @@ impl Entry {
         }
         all
     }
+}
+
+/// Smallest heap that Node is told, in MiB: with less it does not start.
+const NODE_HEAP_MIN_MIB: u64 = 16;
+
+/// What programs that do not look at their control group go by.
+fn limit_variables(limits: &ShownLimits, on_v1: bool) -> Vec<(&'static str, String)> {
+    let bytes = limits.memory_bytes;
+    let mut all = vec![
+        ("SUBLET_MEMORY_MAX", bytes.to_string()),
+        // Go's garbage collector works harder from here on. A tenth is left for what it does not count.
+        ("GOMEMLIMIT", (bytes / 10 * 9).to_string()),
+        // Node takes a heap of 256 MiB for the least, also where there is less. A quarter is for what is not in that heap.
+        ("NODE_OPTIONS", format!("--max-old-space-size={}", ((bytes >> 20) / 4 * 3).max(NODE_HEAP_MIN_MIB))),
+    ];
+    if let Some(millis) = limits.cpu_millis {
+        let threads = millis.div_ceil(1000).max(1).to_string();
+        all.push(("SUBLET_CPU_QUOTA", format!("{millis}m")));
+        // Go before 1.25, and numerical libraries, go by the processors they may run on.
+        all.extend(["GOMAXPROCS", "OMP_NUM_THREADS"].map(|name| (name, threads.clone())));
+    }
+    if on_v1 {
+        // A JVM takes its limits from v1 hierarchies only when it finds all that it knows, cpuset among them.
+        all.push(("JAVA_TOOL_OPTIONS", format!("-XX:MaxRAM={bytes}")));
+    }
+    all
 }
 
 /// One tenant.

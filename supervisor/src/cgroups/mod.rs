@@ -25,6 +25,7 @@ pub mod limits;
 pub mod oom;
 pub mod owner;
 pub mod reading;
+pub mod shown;
 pub mod tree;
 
 use std::{io, path::Path};

@@ -148,7 +148,10 @@ async fn birth(shop: &Arc<Workshop>, worker: &Arc<Worker>, slot: u32) -> Result<
         own.quotas.make(&of.name(), &of.entry.owner(of.owner().map(|owner| &owner.sub_tenant)), group)
     });
     let leaf = made.await.map_err(ours)?.map_err(ours)?;
-    let spec = worker.entry.sandbox(slot, leaf.name().to_owned(), &shop.missing_layers);
+    let mut spec = worker.entry.sandbox(slot, leaf.name().to_owned(), &shop.missing_layers);
+    if let Some(group) = shop.quotas.tree().group(leaf.name()) {
+        spec.shown = worker.shown.begin(group.live().clone());
+    }
     if !worker.enter(leaf, shop.quotas.tree()) {
         return Err(ours("a worker was made twice"));
     }
@@ -306,13 +309,18 @@ async fn start(shop: &Workshop, worker: &Worker, owner: &Owner, channel: &mut Ch
         adopt(worker, owner).map_err(StartError::Posture)?;
         let leaf = worker.leaf().map_or("", |leaf| leaf.name());
         shop.quotas.adopt(leaf, &owner.sub_tenant).await.map_err(StartError::Limits)?;
+        if let Some(number) = worker.tell_limits() {
+            worker.shown.wait(number).await;
+        }
     }
     if let Some(token) = &worker.token {
         worker.seen().start_stage = Stage::Token;
         token.first(worker, &shop.providers).await.map_err(StartError::Token)?;
     }
     worker.seen().start_stage = Stage::Loading;
-    let environment = worker.entry.environment(owner.sub_tenant.as_str(), &worker.name());
+    let shown = worker.shown.limits().unwrap_or_else(|| worker.entry.shown_limits());
+    let environment =
+        worker.entry.environment(owner.sub_tenant.as_str(), &worker.name(), &shown, !shop.v1_controllers.is_empty());
     channel.send(Header { label: owner.tag, ..Header::bare(Kind::Start) }, &environment).await?;
     expect(channel, Kind::Ready, worker.entry.settings.runtime.protocol()).await
 }

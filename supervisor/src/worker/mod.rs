@@ -13,6 +13,7 @@ pub mod reply;
 mod reports;
 pub mod share;
 mod shortage;
+pub mod shown;
 pub mod slots;
 pub mod token;
 
@@ -27,10 +28,10 @@ use std::{
 use nix::sys::signal::Signal;
 use sublet_pool::{Blame, KillReason, SubTenant, WorkerId};
 use sublet_proto::link::{
+    init::ToInit,
     nursery::{InitReport, TmpSpace},
     sandbox::OnRefused,
     step::StepId,
-    token::ToInit,
 };
 use tokio::sync::{Notify, watch};
 
@@ -42,6 +43,7 @@ use self::{
     log::Log,
     posture::Fact,
     reports::Reports,
+    shown::Shown,
 };
 use crate::{
     catalogue::Entry,
@@ -259,6 +261,8 @@ pub struct Worker {
     again: OnceLock<posture::Again>,
     loan: Mutex<Option<Loan>>,
     leaf: OnceLock<Leaf>,
+    /// The limits that it shows its function.
+    pub shown: Shown,
     /// Of its sub-tenant and its tenant.
     above: OnceLock<Vec<(Level, Arc<LevelCounters>)>>,
     meter: Mutex<Meter>,
@@ -296,6 +300,7 @@ impl Worker {
             again: OnceLock::new(),
             loan: Mutex::default(),
             leaf: OnceLock::new(),
+            shown: Shown::default(),
             above: OnceLock::new(),
             meter: Mutex::default(),
             pid: OnceLock::new(),
@@ -471,6 +476,7 @@ impl Worker {
                 }
             }
             InitReport::FunctionEnded { code, signal, tmp } => seen.function = Some(FunctionEnd { code, signal, tmp }),
+            InitReport::LimitsShown { number } => self.shown.done(number),
             InitReport::TokenWritten { number } => self.hear_of_token(number, None),
             InitReport::TokenFailed { number, error } => self.hear_of_token(number, Some(error)),
         }
@@ -492,6 +498,14 @@ impl Worker {
             true => Ok(()),
             false => Err(std::io::Error::other("init has ended")),
         }
+    }
+
+    /// Tells its init of limits that have changed since it was told last, so that the function sees those it has. Returns
+    /// the number to wait for.
+    pub fn tell_limits(&self) -> Option<u64> {
+        let (number, limits) = self.shown.news()?;
+        // An init that does not read is about to end, and is not waited for.
+        self.tell_init(&ToInit::Limits { number, limits }).ok().map(|()| number)
     }
 
     /// Sends its init something.
@@ -678,7 +692,9 @@ mod tests {
                 assert_eq!(setting_at_fault(ours, layout), None, "{ours:?}");
             }
         }
-        for mount in [StepId::MountRoot, StepId::MountDev, StepId::MountProc, StepId::MountTmp, StepId::MountToken] {
+        for mount in
+            [StepId::MountRoot, StepId::MountDev, StepId::MountProcAndSys, StepId::MountTmp, StepId::MountToken]
+        {
             assert_eq!(setting_at_fault(mount, &dir), Some("root"), "{mount:?}");
             assert_eq!(setting_at_fault(mount, &Layout::Host), None, "{mount:?}");
         }

@@ -3,7 +3,7 @@
 //! The nursery reads the facts, this module holds them against what must be. Everything that is judged is also what
 //! `sublet describe` prints, so an operator sees what was checked and what was seen.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::Path};
 
 use sublet_proto::link::{
     nursery::{Posture, ProcessPosture},
@@ -14,6 +14,8 @@ use sublet_shim::{
     plan::{self, FUNCTION_UID, INIT_UID, OOM_SCORE_ADJ},
     seccomp::Filters,
 };
+
+use crate::cgroups::shown::GROUPS_MOUNT;
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,8 +51,10 @@ pub struct Expected<'a> {
     pub inherited_filters: u32,
 }
 
-/// Mount points of a sandbox, as `(point, filesystem when it matters, writable)`.
-fn mounts(root: &Root, token: bool, own_inodes: bool) -> Vec<(&'static str, Option<&'static str>, bool)> {
+/// Mount points of a sandbox but for those of its groups, as `(point, filesystem when it matters, writable)`. A root of layout
+/// "dir" may be without /sys.
+fn mounts(expected: &Expected<'_>, sys: bool) -> Vec<(&'static str, Option<&'static str>, bool)> {
+    let own_inodes = !expected.missing_layers.contains(&Layer::Inodes);
     // A bind mount has the file system of what is bound.
     let shared = own_inodes.then_some("overlay");
     let mut all = vec![
@@ -58,11 +62,20 @@ fn mounts(root: &Root, token: bool, own_inodes: bool) -> Vec<(&'static str, Opti
         ("/dev", shared, false),
         ("/function", shared, false),
         ("/proc", Some("proc"), false),
+        ("/proc/cpuinfo", Some("tmpfs"), false),
+        ("/proc/meminfo", Some("tmpfs"), false),
+        ("/proc/stat", Some("tmpfs"), false),
     ];
-    if *root == Root::Host {
+    if expected.v1_controllers.is_empty() {
+        all.push(("/proc/cgroups", Some("tmpfs"), false));
+    }
+    if sys {
+        all.push(("/sys", Some("tmpfs"), false));
+    }
+    if *expected.root == Root::Host {
         all.push(("/usr", shared, false));
     }
-    if token {
+    if expected.token {
         all.push((TOKEN_DIR, Some("tmpfs"), false));
     }
     all.push(("/tmp", Some("tmpfs"), true));
@@ -219,13 +232,17 @@ const PAGE_BYTES: u64 = 4096;
 
 fn mount_facts(seen: &ProcessPosture, expected: &Expected<'_>, facts: &mut Vec<Fact>) {
     let limits = expected.limits;
-    let own_inodes = !expected.missing_layers.contains(&Layer::Inodes);
-    let expected = mounts(expected.root, expected.token, own_inodes);
-    let points: BTreeSet<&str> = seen.mounts.iter().map(|(point, ..)| point.as_str()).collect();
-    let due: BTreeSet<&str> = expected.iter().map(|(point, ..)| *point).collect();
+    let has_sys = seen.mounts.iter().any(|(point, ..)| point == "/sys");
+    let may_lack_sys = matches!(expected.root, Root::Dir { .. });
+    let due_mounts = mounts(expected, has_sys || !may_lack_sys);
+    let (groups, others): (Vec<_>, Vec<_>) =
+        seen.mounts.iter().partition(|(point, ..)| Path::new(point).starts_with(GROUPS_MOUNT));
+    let points: BTreeSet<&str> = others.iter().map(|(point, ..)| point.as_str()).collect();
+    let due: BTreeSet<&str> = due_mounts.iter().map(|(point, ..)| *point).collect();
     let list = points.iter().copied().collect::<Vec<_>>().join(" ");
-    push(facts, "mounts", list, points == due && seen.mounts.len() == due.len());
-    for (point, kind, writable) in expected {
+    push(facts, "mounts", list, points == due && others.len() == due.len());
+    group_facts(&groups, has_sys, expected, facts);
+    for (point, kind, writable) in due_mounts {
         let Some((_, filesystem, options)) = seen.mounts.iter().find(|(p, ..)| p == point) else { continue };
         let has = |option| options.split(',').any(|o| o == option);
         // Devices must open below /dev; nowhere else does a device node mean anything.
@@ -242,6 +259,18 @@ fn mount_facts(seen: &ProcessPosture, expected: &Expected<'_>, facts: &mut Vec<F
     let due = (limits.tmp_bytes.div_ceil(PAGE_BYTES) * PAGE_BYTES, limits.tmp_inodes);
     let (bytes, inodes) = seen.tmp_size;
     push(facts, "size of /tmp", format!("{bytes} bytes, {inodes} files"), (bytes, inodes) == due);
+}
+
+/// The worker's groups are seen as they are, and nothing can be written to them.
+fn group_facts(groups: &[&(String, String, String)], has_sys: bool, expected: &Expected<'_>, facts: &mut Vec<Fact>) {
+    let due = if expected.v1_controllers.is_empty() { "cgroup2" } else { "cgroup" };
+    let is_safe = |(_, kind, options): &&&(String, String, String)| {
+        kind == due
+            && ["ro", "nosuid", "nodev", "noexec"].iter().all(|due| options.split(',').any(|option| option == *due))
+    };
+    let list = groups.iter().map(|(point, kind, options)| format!("{point} {kind} {options}")).collect::<Vec<_>>();
+    let ok = groups.is_empty() != has_sys && groups.iter().all(|group| is_safe(&group));
+    push(facts, "own groups", list.join("; "), ok);
 }
 
 #[cfg(test)]
@@ -266,12 +295,13 @@ mod tests {
             gids: [uid; 4],
             groups: vec![],
             cgroups: vec![(String::new(), "/sublet-main/pool/t-a/s-b/w-1".into())],
-            mounts: mounts(&Root::Host, false, true)
+            mounts: mounts(&expected(&Root::Host, false), true)
                 .into_iter()
                 .map(|(point, kind, writable)| {
                     let options = if writable { "rw,nosuid,nodev" } else { "ro,nosuid,nodev" };
                     (point.to_owned(), kind.unwrap_or("ext4").to_owned(), options.to_owned())
                 })
+                .chain([(GROUPS_MOUNT.into(), "cgroup2".into(), "ro,nosuid,nodev,noexec".into())])
                 .collect(),
             descriptors: vec![0, 1, 2, 3],
             filesystems: vec![("/proc".into(), "rw,hidepid=invisible,subset=pid".into())],
@@ -299,8 +329,8 @@ mod tests {
         wrong_of(posture, root, false)
     }
 
-    fn wrong_of(posture: &Posture, root: &Root, token: bool) -> Vec<String> {
-        let expected = Expected {
+    fn expected(root: &Root, token: bool) -> Expected<'_> {
+        Expected {
             init_uid: 10,
             cgroup: "t-a/s-b/w-1",
             v1_controllers: &[],
@@ -310,8 +340,11 @@ mod tests {
             missing_layers: &[],
             forbid_store_bypass: true,
             inherited_filters: 0,
-        };
-        judge(posture, &expected).into_iter().filter(|fact| !fact.ok).map(|fact| fact.name).collect()
+        }
+    }
+
+    fn wrong_of(posture: &Posture, root: &Root, token: bool) -> Vec<String> {
+        judge(posture, &expected(root, token)).into_iter().filter(|fact| !fact.ok).map(|fact| fact.name).collect()
     }
 
     #[test]
@@ -371,6 +404,23 @@ mod tests {
         let last = posture.function.mounts.len() - 1;
         posture.function.mounts[last].2 = "rw,nosuid,nodev,noexec".into();
         assert_eq!(wrong_of(&posture, &root, true), ["mount /run/sublet"]);
+    }
+
+    #[test]
+    fn own_groups_are_read_only_and_missing_only_where_the_root_has_no_place_for_them() {
+        let (mut posture, root) = good();
+        let last = posture.function.mounts.len() - 1;
+        posture.function.mounts[last].2 = "rw,nosuid,nodev,noexec".into();
+        assert_eq!(wrong(&posture, &root), ["own groups"]);
+        posture.function.mounts[last].1 = "cgroup".into();
+        posture.function.mounts[last].2 = "ro,nosuid,nodev,noexec".into();
+        assert_eq!(wrong(&posture, &root), ["own groups"], "one of another hierarchy");
+        posture.function.mounts.pop();
+        assert_eq!(wrong(&posture, &root), ["own groups"]);
+        posture.function.mounts.retain(|(point, ..)| point != "/sys");
+        assert_eq!(wrong(&posture, &root), ["mounts"]);
+        posture.function.mounts.retain(|(point, ..)| point != "/usr");
+        assert_eq!(wrong(&posture, &Root::Dir { path: "/srv/root".into() }), Vec::<String>::new());
     }
 
     #[test]

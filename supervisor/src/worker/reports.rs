@@ -11,7 +11,7 @@ use nix::{
     errno::Errno,
     sys::socket::{MsgFlags, recv, sendmsg},
 };
-use sublet_proto::link::{nursery::InitReport, token::ToInit};
+use sublet_proto::link::{init::ToInit, nursery::InitReport};
 use sublet_shim::link::{self, Received};
 use tokio::io::Interest;
 use zeroize::Zeroizing;

@@ -10,7 +10,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use sublet_proto::link::token::{ToInit, Token};
+use sublet_proto::link::{init::ToInit, token::Token};
 use tokio::{
     sync::{Notify, watch},
     time::{sleep_until, timeout},

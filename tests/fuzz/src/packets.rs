@@ -8,8 +8,9 @@ use std::{
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, socketpair};
 use serde_json::Value;
 use sublet_proto::link::{
+    init::ToInit,
     nursery::{Event, InitReport, MESSAGE_LIMIT, Request},
-    token::{ToInit, Token},
+    token::Token,
 };
 use sublet_shim::link::{self, Received};
 

@@ -9,7 +9,7 @@ use std::{
 use bolero::TypeGenerator;
 use sublet_proto::link::{
     nursery::{MESSAGE_LIMIT, Request},
-    sandbox::{CgroupDirs, InnerLimits, Layer, NurseryConfig, OnRefused, Protocol, Root, SandboxSpec},
+    sandbox::{CgroupDirs, InnerLimits, Layer, NurseryConfig, OnRefused, Protocol, Root, SandboxSpec, ShownLimits},
 };
 use sublet_shim::{
     check::{check, host_init_uid},
@@ -73,14 +73,14 @@ fn complete(spec: &SandboxSpec, config: &NurseryConfig, uid: u32, on_v1: bool) -
     }
     steps.push("mount /dev: null, zero, full, random, urandom".into());
     steps.push(format!("mount {} on /function, read-only", spec.function_dir));
-    steps.push("mount /proc with hidepid=invisible,subset=pid".into());
     steps.push(format!("mount tmpfs /tmp with size={},nr_inodes={}", limits.tmp_bytes, limits.tmp_inodes));
     if spec.token {
         steps.push("mount tmpfs /run/sublet with size=65536,nr_inodes=4, read-only for all but init".into());
     }
     for step in [
-        "set the maxima of the user namespace: ",
         "set oom_score_adj to",
+        "mount /proc with hidepid=invisible,subset=pid and /sys; ",
+        "set the maxima of the user namespace: ",
         "pivot_root and detach the old root",
         "set the host name",
         "bring the loopback interface up",
@@ -123,7 +123,9 @@ fn refused_or_complete(spec: &SandboxSpec, config: &NurseryConfig) {
         || matches!(&spec.root, Root::Dir { path } if !is_allowed(config, path))
         || spec.command.is_empty()
         || spec.command.iter().chain(&spec.env).any(|text| text.contains('\0'))
-        || [limits.nofile, limits.tmp_bytes, limits.file_bytes, limits.tmp_inodes, limits.stack_bytes].contains(&0);
+        || [limits.nofile, limits.tmp_bytes, limits.file_bytes, limits.tmp_inodes, limits.stack_bytes].contains(&0)
+        || spec.shown.memory_bytes == 0
+        || spec.shown.cpu_millis == Some(0);
     match check(config, spec, &BTreeSet::from(IN_USE)) {
         Err(refusal) => assert!(!refusal.to_string().is_empty()),
         Ok(()) => {
@@ -281,6 +283,7 @@ impl Hijacked {
                 tmp_inodes: number(3),
                 stack_bytes: number(4),
             },
+            shown: ShownLimits { memory_bytes: number(0), cpu_millis: Some(number(1)) },
             token: self.token,
             answer_max_bytes: 1,
             payload_max_bytes: 1,

@@ -29,6 +29,8 @@ pub enum Need {
     Keys,
     /// Addresses that differ from one program to the next.
     Addresses,
+    /// A Java virtual machine in /usr.
+    Java,
 }
 
 /// This ground.
@@ -103,8 +105,15 @@ impl Ground {
             Need::Vsyscall if !has_vsyscall_page() => Some("no vsyscall page"),
             Need::Cores if !cores_are_files() => Some("cores go to a program of the host"),
             Need::Keys if !Path::new("/proc/keys").exists() => Some("no keyrings"),
+            Need::Java if !Path::new("/usr/bin/java").exists() => Some("no java"),
             Need::LandlockDevices | Need::Inodes | Need::Time | Need::Cpu | Need::Hybrid => None,
-            Need::Client(_) | Need::Speed | Need::Addresses | Need::Vsyscall | Need::Cores | Need::Keys => None,
+            Need::Client(_)
+            | Need::Speed
+            | Need::Addresses
+            | Need::Vsyscall
+            | Need::Cores
+            | Need::Keys
+            | Need::Java => None,
         }
     }
 }

@@ -95,7 +95,22 @@ fn inherited() -> Outcome {
     let descriptors: Vec<&str> = of(&facts, "fd").iter().map(|fd| fd.split(['[', ':']).next().unwrap_or(fd)).collect();
     ensure!(descriptors == ["0 /dev/null", "1 pipe", "2 pipe", "3 socket"], "{descriptors:?}");
     ensure!(of(&facts, "cwd").first().is_some_and(|cwd| ["/", "/tmp", "/function"].contains(cwd)), "{facts}");
-    let known = ["PATH", "HOME", "TMPDIR", "LANG", "SUBLET_TENANT", "SUBLET_FUNCTION", "SUBLET_SUB_TENANT"];
+    let known = [
+        "PATH",
+        "HOME",
+        "TMPDIR",
+        "LANG",
+        "SUBLET_TENANT",
+        "SUBLET_FUNCTION",
+        "SUBLET_SUB_TENANT",
+        "SUBLET_MEMORY_MAX",
+        "SUBLET_CPU_QUOTA",
+        "GOMEMLIMIT",
+        "GOMAXPROCS",
+        "OMP_NUM_THREADS",
+        "NODE_OPTIONS",
+        "JAVA_TOOL_OPTIONS",
+    ];
     let variables = of(&facts, "env");
     ensure!(variables.iter().all(|name| known.contains(name)), "{variables:?}");
     let threads: BTreeSet<String> = of(&facts, "thread").into_iter().map(without_own_signals).collect();
@@ -271,14 +286,22 @@ fn settings() -> Outcome {
     ] {
         proven += usize::from(outside(&["hostile", "may-write", path]).is_ok());
         let inside = client.ask("probe", "s1", &format!("hostile may-write {path}"));
-        ensure!(inside.as_ref().is_err_and(|e| e.contains("No such file")), "{path} inside: {inside:?}");
+        // The worker's own groups are there, to be read.
+        let is_group = path.starts_with("/sys/fs/cgroup");
+        let is_refused = |error: &String| {
+            error.contains("No such file")
+                || is_group && ["Permission denied", "Read-only"].iter().any(|why| error.contains(why))
+        };
+        ensure!(inside.as_ref().is_err_and(is_refused), "{path} inside: {inside:?}");
     }
     ensure!(proven >= 3, "only {proven} of them can be opened outside; the list proves too little here");
     let (mounts, _) = client.probe("s1", "read /proc/self/mountinfo")?;
     let kinds: BTreeSet<&str> = mounts.lines().filter_map(|line| line.split_once(" - ")?.1.split(' ').next()).collect();
-    for kind in
-        ["sysfs", "cgroup", "cgroup2", "debugfs", "tracefs", "bpf", "securityfs", "efivarfs", "configfs", "fusectl"]
-    {
+    for group in mounts.lines().filter(|line| line.contains(" - cgroup")) {
+        // Of each hierarchy the part that begins at the worker's own group, read-only.
+        ensure!(group.contains(" / /sys/fs/cgroup") && group.contains(" ro,nosuid,nodev,noexec"), "{group}");
+    }
+    for kind in ["sysfs", "debugfs", "tracefs", "bpf", "securityfs", "efivarfs", "configfs", "fusectl"] {
         ensure!(!kinds.contains(kind), "a {kind} is mounted inside: {mounts}");
     }
     ensure!(kinds.contains("proc"), "the mounts are not read: {mounts}");

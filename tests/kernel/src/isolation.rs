@@ -99,7 +99,7 @@ fn layouts() -> Outcome {
     let (host, _) = client.ask("host", "s", "list /")?;
     ensure!(host.lines().any(|name| name == "usr"), "{host}");
     let (bare, _) = client.ask("bare", "s", "list /")?;
-    ensure!(bare == "dev\netc\nfunction\nproc\ntmp", "{bare}");
+    ensure!(bare == "dev\netc\nfunction\nproc\nsys\ntmp", "{bare}");
     let (mark, _) = client.ask("prepared", "s", "read /etc/mark")?;
     ensure!(mark == "prepared", "{mark}");
     let written = client.ask("prepared", "s", "write /etc/mark");

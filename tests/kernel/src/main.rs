@@ -32,6 +32,7 @@ mod load;
 mod logs;
 mod mixed;
 mod neighbours;
+mod picture;
 mod places;
 mod pool;
 mod pulse;
@@ -123,6 +124,7 @@ fn all() -> Vec<Case> {
         history::CASES,
         jail::CASES,
         neighbours::CASES,
+        picture::CASES,
         beginnings::CASES,
         hostile::CASES,
         inside::CASES,

@@ -20,6 +20,7 @@ use crate::cgroups::{
     limits::{self, Directories, Knob, Limits},
     oom::OomCount,
     owner::Owner,
+    shown::LiveLimits,
 };
 
 /// One group below the pool, as it was made and changed.
@@ -35,6 +36,8 @@ pub struct Group {
     ooms: Arc<OomCount>,
     /// Of a level: what it has used.
     counters: Option<Arc<LevelCounters>>,
+    /// Its limits as they are now, for whoever holds on to it.
+    live: Arc<LiveLimits>,
 }
 
 /// A level that is gone.
@@ -140,6 +143,7 @@ impl Tree {
         }
         if let Some(group) = self.groups().get_mut(path) {
             knob.copy(to, &mut group.limits);
+            group.live.set(&group.limits);
             if let Some(counters) = group.counters() {
                 counters.set_quota(group.limits.cpu.is_some());
             }
@@ -274,7 +278,13 @@ impl Tree {
 
 impl Group {
     fn new(plan: &Plan, users: usize, ooms: OomCount, counters: Option<Arc<LevelCounters>>) -> Self {
-        Self { owner: plan.owner.clone(), limits: plan.limits, users, ooms: Arc::new(ooms), counters }
+        let live = Arc::new(LiveLimits::new(&plan.limits));
+        Self { owner: plan.owner.clone(), limits: plan.limits, users, ooms: Arc::new(ooms), counters, live }
+    }
+
+    /// Its limits, as they are at any time.
+    pub fn live(&self) -> &Arc<LiveLimits> {
+        &self.live
     }
 
     /// Of a level: what it has used.

@@ -84,6 +84,13 @@ impl Call {
             return unfit("a process of it was ended for memory between two calls".into());
         }
         delivery.throttled_above = worker.throttled_above();
+        if let Some(number) = worker.tell_limits() {
+            tokio::select! {
+                biased;
+                () = worker.shown.wait(number) => {}
+                note = notes.recv() => return Delivered::Overtaken(delivery, None, note),
+            }
+        }
         if let Some(token) = &worker.token {
             // Only a call that finds it past two thirds of its life waits here.
             let fresh = tokio::select! {
