@@ -1,57 +1,80 @@
 //! The rules the books must keep, whatever happens.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, error, fmt};
 
 use crate::{
+    lists::IdleList,
     pool::{Pool, ROOM_PATIENCE},
-    records::{CellState, Occupant, Phase, Place, Room, WorkerState},
+    records::{CallState, CellState, Occupant, Phase, Room, WorkerState},
+    slots::{KeySlot, SubTenantSlot},
 };
 
-fn rule(holds: bool, what: &str) -> Result<(), String> {
-    if holds { Ok(()) } else { Err(what.to_owned()) }
+/// A rule of the books that does not hold, in words that say what should be so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BrokenRule(&'static str);
+
+impl fmt::Display for BrokenRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
 }
 
-/// What the workers themselves say, to be held against what was counted.
+impl error::Error for BrokenRule {}
+
+fn rule(holds: bool, what: &'static str) -> Result<(), BrokenRule> {
+    if holds { Ok(()) } else { Err(BrokenRule(what)) }
+}
+
+/// What there is by looking at each worker and cell, to be compared with the counters.
 #[derive(Default)]
-struct Seen {
+struct Recount {
     making: u32,
     leased: u32,
     idle: u32,
     cells: u32,
+    cell_bytes: u64,
     leaving: u32,
-    /// Per key: workers, starting, reaping, idle.
-    keys: HashMap<u32, [u32; 4]>,
+    /// Of each key: workers, starting workers, workers that are being removed, idle workers.
+    keys: HashMap<KeySlot, [u32; 4]>,
+    /// Workers and cells of each function.
     functions: HashMap<u32, u32>,
-    rooms: HashMap<u32, u32>,
+    /// Calls in flight of each sub-tenant.
+    calls: HashMap<SubTenantSlot, u32>,
+    /// Places that are promised to each key.
+    rooms: HashMap<KeySlot, u32>,
 }
 
 impl Pool {
-    /// Every rule of the books. For tests, after each step.
+    /// Checks every rule of the books. Tests do this after each step; it takes time in proportion to all records.
     ///
     /// # Errors
-    /// The first rule that is broken.
-    pub fn check_invariants(&self) -> Result<(), String> {
-        let seen = self.look()?;
-        self.check_counts(&seen)?;
-        self.check_keys(&seen)?;
+    /// [`BrokenRule`], the first rule that does not hold.
+    pub fn check_invariants(&self) -> Result<(), BrokenRule> {
+        let found = self.recount()?;
+        self.check_counts(&found)?;
+        self.check_keys(&found)?;
         self.check_turns()
     }
 
-    fn look(&self) -> Result<Seen, String> {
-        let mut seen = Seen::default();
+    fn recount(&self) -> Result<Recount, BrokenRule> {
+        let mut found = Recount::default();
+        for call in self.calls.values() {
+            *found.calls.entry(self.keys[call.key].sub_tenant).or_default() += 1;
+        }
         for (w, occupant) in self.workers.iter() {
             rule(self.ids.get(&occupant.id()) == Some(&w), "every worker is found by its id")?;
-            *seen.functions.entry(occupant.function().0).or_default() += 1;
+            *found.functions.entry(occupant.function().0).or_default() += 1;
             match occupant {
                 Occupant::Cell(cell) => {
-                    seen.cells += 1;
+                    found.cells += 1;
+                    found.cell_bytes += cell.bytes;
                     match cell.state {
-                        CellState::Making { .. } => seen.making += 1,
-                        CellState::Ready { .. } => rule(self.host.cells.contains(&w), "a ready cell is on the shelf")?,
+                        CellState::Making { .. } => found.making += 1,
+                        CellState::Ready => rule(self.host.cells.contains(&w), "a ready cell is on the shelf")?,
                     }
                 }
                 Occupant::Worker(worker) => {
-                    let of_key = seen.keys.entry(worker.key).or_default();
+                    let of_key = found.keys.entry(worker.key).or_default();
                     of_key[0] += 1;
                     rule(
                         self.keys[worker.key].function == worker.function,
@@ -60,24 +83,25 @@ impl Pool {
                     match worker.state {
                         WorkerState::Starting { phase, .. } => {
                             of_key[1] += 1;
-                            seen.making += u32::from(phase == Phase::Making);
+                            found.making += u32::from(phase == Phase::Making);
                         }
                         WorkerState::Idle { .. } => {
                             of_key[3] += 1;
-                            seen.idle += 1;
+                            found.idle += 1;
                         }
                         WorkerState::Leased { call, .. } | WorkerState::Draining { call, .. } => {
-                            seen.leased += 1;
-                            let call = self.calls.get(&call).ok_or("a leased worker has a call on the books")?;
+                            found.leased += 1;
+                            let call =
+                                self.calls.get(&call).ok_or(BrokenRule("a leased worker has a call on the books"))?;
                             rule(call.key == worker.key, "a lease is between a worker and a call of one key")?;
-                            rule(call.place == Place::Leased(w), "a lease is known on both sides")?;
+                            rule(call.state == CallState::Leased(w), "a lease is known on both sides")?;
                         }
                     }
                 }
                 Occupant::Reaping(reaping) => {
-                    seen.leaving += 1;
+                    found.leaving += 1;
                     if let Some(k) = reaping.key {
-                        let of_key = seen.keys.entry(k).or_default();
+                        let of_key = found.keys.entry(k).or_default();
                         of_key[0] += 1;
                         of_key[2] += 1;
                     }
@@ -86,7 +110,7 @@ impl Pool {
                     let expected = match reaping.room {
                         Room::Free => [true, false, false],
                         Room::Promised(k) => {
-                            *seen.rooms.entry(k).or_default() += 1;
+                            *found.rooms.entry(k).or_default() += 1;
                             [false, true, false]
                         }
                         Room::Overdue => {
@@ -100,52 +124,55 @@ impl Pool {
                 }
             }
         }
-        Ok(seen)
+        Ok(found)
     }
 
-    fn check_counts(&self, seen: &Seen) -> Result<(), String> {
+    fn check_counts(&self, found: &Recount) -> Result<(), BrokenRule> {
         rule(self.host.workers as usize == self.workers.len(), "workers of the host counted")?;
         let of_functions: u32 = self.functions.iter().map(|f| f.leaving).sum();
         let of_tenants: u32 = self.tenants.iter().map(|t| t.leaving).sum();
-        rule([self.host.leaving, of_functions, of_tenants] == [seen.leaving; 3], "those being removed counted")?;
+        rule([self.host.leaving, of_functions, of_tenants] == [found.leaving; 3], "those being removed counted")?;
         rule(self.ids.len() == self.workers.len(), "no id without a worker")?;
-        rule(self.host.making == seen.making, "sandboxes in the making counted")?;
+        rule(self.host.making == found.making, "sandboxes in the making counted")?;
         rule(self.host.in_flight as usize == self.calls.len(), "calls of the host counted")?;
-        rule(self.host.in_flight - self.host.waiting == seen.leased, "every call waits or is leased")?;
+        rule(self.host.in_flight - self.host.waiting == found.leased, "every call waits or is leased")?;
         let cells: u32 = self.functions.iter().map(|f| f.cells_making + f.cells_ready.len() as u32).sum();
-        rule(cells == seen.cells, "cells counted")?;
+        rule(cells == found.cells, "cells counted")?;
+        rule(self.host.cell_bytes == found.cell_bytes, "memory of cells counted")?;
         for (f, function) in (0..).zip(&self.functions) {
-            rule(function.workers == seen.functions.get(&f).copied().unwrap_or(0), "workers of a function counted")?;
+            rule(function.workers == found.functions.get(&f).copied().unwrap_or(0), "workers of a function counted")?;
         }
         for (t, tenant) in (0..).zip(&self.tenants) {
             let own = self.functions.iter().filter(|f| f.tenant.0 == t);
             let (workers, in_flight) = own.fold((0, 0), |(w, c), f| (w + f.workers, c + f.in_flight));
             rule(tenant.workers == workers && tenant.in_flight == in_flight, "a tenant is the sum of its functions")?;
         }
-        for (_, sub) in self.subs.iter() {
+        for (s, sub) in self.subs.iter() {
             let workers: u32 = sub.keys.iter().map(|(_, k)| self.keys[*k].workers).sum();
-            rule(sub.workers == workers, "a sub-tenant is the sum of its keys")?;
+            rule(sub.workers == workers, "workers of a sub-tenant are those of its keys")?;
+            let in_flight = found.calls.get(&s).copied().unwrap_or(0);
+            rule(sub.in_flight == in_flight, "calls of a sub-tenant counted")?;
         }
-        let idle = self.host.idle.iter(&self.workers, crate::lists::Level::Host).count();
-        rule(idle == seen.idle as usize, "every idle worker is in the list of the host")
+        let idle = self.host.idle.iter(&self.workers, IdleList::Host).count();
+        rule(idle == found.idle as usize, "every idle worker is in the list of the host")
     }
 
-    fn check_keys(&self, seen: &Seen) -> Result<(), String> {
+    fn check_keys(&self, found: &Recount) -> Result<(), BrokenRule> {
         for (k, key) in self.keys.iter() {
-            let [workers, starting, reaping, idle] = seen.keys.get(&k).copied().unwrap_or_default();
+            let [workers, starting, reaping, idle] = found.keys.get(&k).copied().unwrap_or_default();
             rule(key.workers == workers, "workers of a key counted")?;
             rule(key.starting == starting, "starting workers of a key counted")?;
             rule(key.reaping == reaping, "workers being removed of a key counted")?;
             rule(key.idle.len() == idle as usize, "idle workers of a key counted")?;
-            rule(key.rooms == seen.rooms.get(&k).copied().unwrap_or(0), "promised places of a key counted")?;
+            rule(key.rooms == found.rooms.get(&k).copied().unwrap_or(0), "promised places of a key counted")?;
             let waiting = self.waiting_calls(k).len();
             rule(key.waiting as usize == waiting, "waiting calls of a key counted")?;
             rule(waiting == 0 || key.idle.is_empty(), "no call waits while a worker that suits it is idle")?;
         }
-        rule(seen.keys.keys().all(|k| self.keys.get(*k).is_some()), "every worker's key is on the books")
+        rule(found.keys.keys().all(|k| self.keys.get(*k).is_some()), "every worker's key is on the books")
     }
 
-    fn check_turns(&self) -> Result<(), String> {
+    fn check_turns(&self) -> Result<(), BrokenRule> {
         for (k, key) in self.keys.iter() {
             let in_turns = |turn: (u64, u64)| self.function(key.function).turns.contains(&(turn.0, turn.1, k));
             rule(key.turn.is_none_or(in_turns), "a key that wants a turn is among the turns")?;
@@ -168,7 +195,7 @@ impl Pool {
         rule(!is_waiting || self.host.making >= self.host.policy.starts_max, "nobody waits while there is a place")
     }
 
-    fn check_clocks(&self) -> Result<(), String> {
+    fn check_clocks(&self) -> Result<(), BrokenRule> {
         let mut waiting = vec![0; self.tenants.len()];
         let mut ahead = vec![0; self.tenants.len()];
         for (_, sub) in self.subs.iter() {
@@ -185,7 +212,7 @@ impl Pool {
             rule(counted == waiting, "weights of the sub-tenants that wait counted")?;
             let mut found = 0;
             entries.try_for_each(|(time, s, _)| {
-                let sub = self.subs.get(s).ok_or("nobody is ahead who is forgotten")?;
+                let sub = self.subs.get(s).ok_or(BrokenRule("nobody is ahead who is forgotten"))?;
                 found += usize::from(time > tenant.clock.now());
                 rule(sub.tenant.0 == t && sub.turns == 0 && sub.virtual_time == time, "who is ahead does not wait")
             })?;

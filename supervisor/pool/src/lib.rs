@@ -29,6 +29,7 @@ mod pool;
 mod rate;
 mod records;
 mod slab;
+mod slots;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -41,6 +42,7 @@ pub use event::{
     Action, Blame, CallId, End, Event, KillReason, LeaseId, LimitLevel, Refusal, Selector, Stage, Start, WarmRefusal,
     WorkerId,
 };
+pub use invariants::BrokenRule;
 pub use key::{FunctionId, LabelError, PoolKey, SUB_TENANT_MAX_BYTES, SubTenant, TenantId};
 pub use policy::{FunctionPolicy, HostPolicy, SubTenantPolicy, TenantPolicy};
 pub use pool::{Pool, ROOM_PATIENCE};

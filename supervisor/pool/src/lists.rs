@@ -1,84 +1,94 @@
-//! Idle workers in the order of their last use, at every level: each worker is in one list of its host, its tenant and
-//! its function. Taken out of the middle at once, without a search.
+//! Idle workers in the order of their last use, at every level: each idle worker is in one list of its host, one of its tenant
+//! and one of its function. A worker is taken out of the middle of a list at once, without a search.
 
-use crate::slab::Slab;
+use crate::{slab::Slab, slots::WorkerSlot};
 
-/// A list's level, and with it the link of a worker that belongs to it.
+/// Which of the three lists of an idle worker is meant, and so which of its three links.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Level {
+pub enum IdleList {
     Host = 0,
     Tenant = 1,
     Function = 2,
 }
 
-/// One worker's neighbours in one list.
+/// The neighbours of one worker in one list.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Link {
-    before: Option<u32>,
-    after: Option<u32>,
+    before: Option<WorkerSlot>,
+    after: Option<WorkerSlot>,
 }
 
 /// A list, least recently used first.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Lru {
-    first: Option<u32>,
-    last: Option<u32>,
+    first: Option<WorkerSlot>,
+    last: Option<WorkerSlot>,
 }
 
-/// What can be in a list of each level.
+/// A record that can be in one list of each kind.
 pub trait Linked {
     fn links(&self) -> &[Link; 3];
     fn links_mut(&mut self) -> &mut [Link; 3];
 }
 
-fn link<T: Linked>(workers: &mut Slab<T>, at: u32, level: Level) -> &mut Link {
-    &mut workers[at].links_mut()[level as usize]
+fn link<T: Linked>(workers: &mut Slab<WorkerSlot, T>, w: WorkerSlot, list: IdleList) -> &mut Link {
+    &mut workers[w].links_mut()[list as usize]
 }
 
 impl Lru {
-    /// The least recently used.
-    pub fn first(&self) -> Option<u32> {
+    /// The least recently used worker.
+    pub fn first(&self) -> Option<WorkerSlot> {
         self.first
     }
 
-    /// Appends the most recently used.
-    pub fn push<T: Linked>(&mut self, workers: &mut Slab<T>, level: Level, at: u32) {
-        self.insert(workers, level, at, |_| false);
+    /// Appends a worker as the most recently used.
+    pub fn push<T: Linked>(&mut self, workers: &mut Slab<WorkerSlot, T>, list: IdleList, w: WorkerSlot) {
+        self.insert(workers, list, w, |_| false);
     }
 
-    /// Puts one in before those at the end that are to stay behind it.
-    pub fn insert<T: Linked>(&mut self, workers: &mut Slab<T>, level: Level, at: u32, is_behind: impl Fn(&T) -> bool) {
+    /// Puts a worker before those at the end of the list for which `is_behind` holds.
+    pub fn insert<T: Linked>(
+        &mut self,
+        workers: &mut Slab<WorkerSlot, T>,
+        list: IdleList,
+        w: WorkerSlot,
+        is_behind: impl Fn(&T) -> bool,
+    ) {
         let mut after = None;
         let mut before = self.last;
         while let Some(last) = before.filter(|last| is_behind(&workers[*last])) {
-            (after, before) = (Some(last), link(workers, last, level).before);
+            (after, before) = (Some(last), link(workers, last, list).before);
         }
-        *link(workers, at, level) = Link { before, after };
+        *link(workers, w, list) = Link { before, after };
         match before {
-            Some(before) => link(workers, before, level).after = Some(at),
-            None => self.first = Some(at),
+            Some(before) => link(workers, before, list).after = Some(w),
+            None => self.first = Some(w),
         }
         match after {
-            Some(after) => link(workers, after, level).before = Some(at),
-            None => self.last = Some(at),
+            Some(after) => link(workers, after, list).before = Some(w),
+            None => self.last = Some(w),
         }
     }
 
-    /// Takes a member out.
-    pub fn remove<T: Linked>(&mut self, workers: &mut Slab<T>, level: Level, at: u32) {
-        let Link { before, after } = std::mem::take(link(workers, at, level));
+    /// Takes a worker out of this list, in which it must be.
+    pub fn remove<T: Linked>(&mut self, workers: &mut Slab<WorkerSlot, T>, list: IdleList, w: WorkerSlot) {
+        let Link { before, after } = std::mem::take(link(workers, w, list));
         match before {
-            Some(before) => link(workers, before, level).after = after,
+            Some(before) => link(workers, before, list).after = after,
             None => self.first = after,
         }
         match after {
-            Some(after) => link(workers, after, level).before = before,
+            Some(after) => link(workers, after, list).before = before,
             None => self.last = before,
         }
     }
 
-    /// All members from the least recently used on.
-    pub fn iter<'a, T: Linked>(&self, workers: &'a Slab<T>, level: Level) -> impl Iterator<Item = u32> + use<'a, T> {
-        std::iter::successors(self.first, move |at| workers[*at].links()[level as usize].after)
+    /// All workers of the list, from the least recently used on.
+    pub fn iter<'a, T: Linked>(
+        &self,
+        workers: &'a Slab<WorkerSlot, T>,
+        list: IdleList,
+    ) -> impl Iterator<Item = WorkerSlot> + use<'a, T> {
+        std::iter::successors(self.first, move |w| workers[*w].links()[list as usize].after)
     }
 }

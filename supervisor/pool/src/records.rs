@@ -1,4 +1,6 @@
-//! What the pool knows of each host, tenant, function, sub-tenant, key, worker and call.
+//! What the pool knows of the host and of each tenant, function, sub-tenant, key, worker and call.
+//!
+//! The counters in these records are written by `pool/counters.rs` alone.
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
@@ -13,53 +15,65 @@ use crate::{
     misses::Misses,
     policy::{FunctionPolicy, HostPolicy, SubTenantPolicy, TenantPolicy},
     rate::Bucket,
+    slots::{KeySlot, SubTenantSlot, WorkerSlot},
     time::Tick,
     virtual_clock::VirtualClock,
 };
 
+/// The limits, counters and lists of the host.
 #[derive(Clone, Debug)]
 pub struct Host {
     pub policy: HostPolicy,
+    /// Workers and cells in any state, those that are being removed included.
     pub workers: u32,
-    /// Of these, being removed; likewise below.
+    /// Of `workers`, those that are being removed.
     pub leaving: u32,
+    /// Of `workers`, those whose sandbox is being made.
     pub making: u32,
+    /// Calls that were accepted and have not ended.
     pub in_flight: u32,
+    /// Of `in_flight`, those without a worker.
     pub waiting: u32,
     pub idle: Lru,
     /// Ready cells, oldest first.
-    pub cells: VecDeque<u32>,
+    pub cells: VecDeque<WorkerSlot>,
+    /// What all cells, ready or in the making, are counted at, in bytes.
     pub cell_bytes: u64,
-    /// Tenants with keys to serve, in the order of their turns.
+    /// Tenants with keys to serve, by their virtual time.
     pub turns: BTreeSet<(u64, TenantId)>,
     pub virtual_now: u64,
     /// All places are taken by workers that cannot be ended.
     pub is_blocked: bool,
-    /// Workers being removed whose places are promised to nobody.
-    pub free_rooms: Vec<u32>,
-    /// Likewise, promised to a key; in the order of the promises.
-    pub promised_rooms: Vec<u32>,
-    /// Likewise, overdue: nobody waits for them.
-    pub overdue_rooms: Vec<u32>,
+    /// Workers that are being removed whose places are promised to nobody, in the order in which their removal began.
+    pub free_rooms: Vec<WorkerSlot>,
+    /// Workers that are being removed whose places are promised to a key, in the order of the promises.
+    pub promised_rooms: Vec<WorkerSlot>,
+    /// Workers that are being removed and are overdue: nobody waits for their places.
+    pub overdue_rooms: Vec<WorkerSlot>,
 }
 
+/// The limits, counters and lists of one tenant.
 #[derive(Clone, Debug)]
 pub struct Tenant {
     pub policy: TenantPolicy,
     pub own_policies: HashMap<SubTenant, SubTenantPolicy>,
-    pub sub_tenants: HashMap<SubTenant, u32>,
+    pub sub_tenants: HashMap<SubTenant, SubTenantSlot>,
+    /// Workers and cells of all its functions, those that are being removed included.
     pub workers: u32,
+    /// Of `workers`, those that are being removed.
     pub leaving: u32,
+    /// Calls that were accepted and have not ended.
     pub in_flight: u32,
     pub bucket: Bucket,
     pub idle: Lru,
     /// Functions with keys to serve.
     pub open: Vec<FunctionId>,
     pub virtual_time: u64,
-    /// By which its sub-tenants are served in turn.
+    /// The clock by which its sub-tenants are served in turn.
     pub clock: VirtualClock,
     /// Its place in [`Host::turns`].
     pub turn: Option<u64>,
+    /// All its places are taken by workers that cannot be ended.
     pub is_blocked: bool,
 }
 
@@ -70,6 +84,7 @@ pub enum FunctionState {
     Gone,
 }
 
+/// The limits, counters and lists of one revision of a function.
 #[derive(Clone, Debug)]
 pub struct Function {
     pub tenant: TenantId,
@@ -77,41 +92,55 @@ pub struct Function {
     pub revision: u64,
     pub policy: FunctionPolicy,
     pub state: FunctionState,
+    /// Its workers and cells, those that are being removed included.
     pub workers: u32,
+    /// Of `workers`, those that are being removed.
     pub leaving: u32,
+    /// Calls that were accepted and have not ended.
     pub in_flight: u32,
-    /// Idle and running, idle and frozen; each least recently used first.
+    /// Idle workers that are not frozen, least recently used first.
     pub hot: Lru,
+    /// Idle workers that are frozen, least recently used first.
     pub frozen: Lru,
+    /// When [`Timer::Idle`](crate::timers::Timer::Idle) is due, if it is set.
     pub idle_armed: Option<Tick>,
-    /// Keys to serve, in the order of their turns.
-    pub turns: BTreeSet<(u64, u64, u32)>,
+    /// Keys to serve: virtual time, order among equal times, key.
+    pub turns: BTreeSet<(u64, u64, KeySlot)>,
+    /// Whether it is in [`Tenant::open`].
     pub is_open: bool,
+    /// All its places are taken by workers that cannot be ended.
     pub is_blocked: bool,
-    pub cells_ready: VecDeque<u32>,
+    /// Ready cells, oldest first.
+    pub cells_ready: VecDeque<WorkerSlot>,
+    /// Cells whose sandbox is being made.
     pub cells_making: u32,
     pub cells_breaker: Breaker,
+    /// Whether [`Timer::Cells`](crate::timers::Timer::Cells) is set.
     pub cells_armed: bool,
+    /// Whether [`Timer::Replace`](crate::timers::Timer::Replace) is set.
     pub replace_armed: bool,
     pub misses: Misses,
-    /// How long a call takes, on the average of the last few, in nanoseconds.
+    /// How long a call takes, on the average of the last few, in nanoseconds; 0 while nothing is known.
     pub service_nanos: u64,
 }
 
 /// Everything about one sub-tenant of one tenant; kept only while there is something to keep.
 #[derive(Clone, Debug)]
-pub struct SubRecord {
+pub struct SubTenantRecord {
     pub tenant: TenantId,
     pub label: SubTenant,
-    pub keys: Vec<(FunctionId, u32)>,
+    pub keys: Vec<(FunctionId, KeySlot)>,
+    /// Workers of all its keys, those that are being removed included.
     pub workers: u32,
+    /// Calls that were accepted and have not ended.
     pub in_flight: u32,
     pub bucket: Bucket,
     pub virtual_time: u64,
-    /// How many of its keys have turns; and the weight it is counted with then.
+    /// How many of its keys have turns.
     pub turns: u32,
+    /// The weight with which its tenant's clock counts it while it has turns.
     pub weight_waiting: u32,
-    /// Whether it is going to be looked at again, to be forgotten.
+    /// Whether [`Timer::SubTenant`](crate::timers::Timer::SubTenant) is set, by which it is forgotten.
     pub is_watched: bool,
 }
 
@@ -119,25 +148,28 @@ pub struct SubRecord {
 #[derive(Clone, Debug)]
 pub struct KeyRecord {
     pub function: FunctionId,
-    pub sub_tenant: u32,
-    /// In the order of arrival; some may have ended meanwhile.
+    pub sub_tenant: SubTenantSlot,
+    /// Calls in the order of arrival; some may have ended meanwhile.
     pub queue: VecDeque<CallId>,
-    /// How many of them wait.
+    /// How many of `queue` wait.
     pub waiting: u32,
-    /// Most recently used last.
-    pub idle: Vec<u32>,
-    /// Workers in any state; of them being made or loading; being removed.
+    /// Idle workers, most recently used last.
+    pub idle: Vec<WorkerSlot>,
+    /// Its workers in any state, those that are being removed included.
     pub workers: u32,
+    /// Of `workers`, those whose sandbox is being made or whose function is loading.
     pub starting: u32,
+    /// Of `workers`, those that are being removed.
     pub reaping: u32,
-    /// Places promised to it.
+    /// Places that are promised to it.
     pub rooms: u32,
     pub breaker: Breaker,
     /// Starts that the host has failed. They hold up what is made ahead of calls, so that it is not tried over and over, and
     /// no call.
     pub host_faults: Breaker,
-    /// Workers kept always, and workers asked for once.
+    /// Workers that are always kept.
     pub minimum: u32,
+    /// Workers that an operator has asked for once; 0 when they are there.
     pub warm_target: u32,
     /// Its place in [`Function::turns`].
     pub turn: Option<(u64, u64)>,
@@ -200,7 +232,7 @@ pub enum WorkerState {
 #[derive(Debug)]
 pub struct Worker {
     pub id: WorkerId,
-    pub key: u32,
+    pub key: KeySlot,
     pub function: FunctionId,
     pub state: WorkerState,
     pub created: Tick,
@@ -210,7 +242,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    pub fn new(id: WorkerId, key: u32, function: FunctionId, created: Tick, deadline: Tick) -> Self {
+    pub fn new(id: WorkerId, key: KeySlot, function: FunctionId, created: Tick, deadline: Tick) -> Self {
         let state = WorkerState::Starting { deadline, phase: Phase::Making };
         Self { id, key, function, state, created, calls: 0, was_cell: false, links: [Link::default(); 3] }
     }
@@ -219,7 +251,7 @@ impl Worker {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CellState {
     Making { deadline: Tick },
-    Ready { since: Tick },
+    Ready,
 }
 
 /// A sandbox that belongs to nobody yet. It cannot be copied, so that [`Cell::label`] leaves none behind.
@@ -236,7 +268,7 @@ pub struct Cell {
 impl Cell {
     /// Makes a worker of it. Consumes the cell: there is no way back, and none to another key. The worker's age begins now:
     /// no code of its function has run in the cell, and one that waited long must not be too old for its first call.
-    pub fn label(self, key: u32, now: Tick, deadline: Tick) -> Worker {
+    pub fn label(self, key: KeySlot, now: Tick, deadline: Tick) -> Worker {
         Worker {
             was_cell: true,
             state: WorkerState::Starting { deadline, phase: Phase::Loading },
@@ -250,7 +282,8 @@ impl Cell {
 pub struct Reaping {
     pub id: WorkerId,
     pub function: FunctionId,
-    pub key: Option<u32>,
+    /// The key it was made for; none: it was a cell.
+    pub key: Option<KeySlot>,
     pub created: Tick,
     pub calls: u64,
     /// Counts up with each that leaves.
@@ -265,8 +298,8 @@ pub struct Reaping {
 pub enum Room {
     /// Whoever needs it first may have it promised.
     Free,
-    /// Promised to a call of the key in this slot.
-    Promised(u32),
+    /// Promised to a call of this key.
+    Promised(KeySlot),
     /// It has been leaving for too long, and may never go: nobody's before it is gone.
     Overdue,
 }
@@ -322,17 +355,18 @@ impl Linked for Occupant {
     }
 }
 
+/// Whether a call has a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum CallState {
     Waiting,
-    Leased(u32),
+    Leased(WorkerSlot),
 }
 
 #[derive(Clone, Debug)]
 pub struct Call {
-    pub key: u32,
+    pub key: KeySlot,
     pub deadline: Tick,
-    pub place: Place,
+    pub state: CallState,
     /// The worker that died with it, when one did.
     pub died_with: Option<WorkerId>,
 }

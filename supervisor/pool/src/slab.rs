@@ -1,78 +1,92 @@
-//! Things with small numbers for names, so that records can name each other without holding each other.
+//! Records that name each other by slots instead of holding each other.
 
-use std::ops::{Index, IndexMut};
+use std::{
+    fmt,
+    marker::PhantomData,
+    ops::{Index, IndexMut},
+};
 
-/// A list with holes. The number of a removed thing is used again: whoever keeps one must let go of it in time.
-#[derive(Clone, Debug)]
-pub struct Slab<T> {
-    places: Vec<Option<T>>,
+use crate::slots::Slot;
+
+/// A list with holes, of records that are named by slots of the type `S`. The slot of a removed record is used again: whoever
+/// keeps a slot must forget it before the record is removed.
+#[derive(Clone)]
+pub struct Slab<S, T> {
+    records: Vec<Option<T>>,
     free: Vec<u32>,
+    slots: PhantomData<S>,
 }
 
-impl<T> Default for Slab<T> {
-    fn default() -> Self {
-        Self { places: Vec::new(), free: Vec::new() }
+impl<S, T: fmt::Debug> fmt::Debug for Slab<S, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(&self.records).finish()
     }
 }
 
-impl<T> Slab<T> {
-    /// Puts a thing in.
-    pub fn insert(&mut self, value: T) -> u32 {
-        if let Some(at) = self.free.pop() {
-            self.places[at as usize] = Some(value);
-            return at;
+impl<S, T> Default for Slab<S, T> {
+    fn default() -> Self {
+        Self { records: Vec::new(), free: Vec::new(), slots: PhantomData }
+    }
+}
+
+impl<S: Slot, T> Slab<S, T> {
+    /// Keeps a record, and returns its slot.
+    pub fn insert(&mut self, record: T) -> S {
+        if let Some(position) = self.free.pop() {
+            self.records[position as usize] = Some(record);
+            return S::new(position);
         }
         // Growth by an eighth, not by doubling: a hundred thousand records are known, and half of their places would be air.
-        if self.places.len() == self.places.capacity() {
-            self.places.reserve_exact(self.places.len() / 8 + 16);
+        if self.records.len() == self.records.capacity() {
+            self.records.reserve_exact(self.records.len() / 8 + 16);
         }
-        self.places.push(Some(value));
-        u32::try_from(self.places.len() - 1).unwrap_or(u32::MAX)
+        self.records.push(Some(record));
+        S::new(u32::try_from(self.records.len() - 1).unwrap_or(u32::MAX))
     }
 
-    /// Takes a thing out.
-    pub fn remove(&mut self, at: u32) -> Option<T> {
-        let taken = self.places.get_mut(at as usize)?.take();
-        if taken.is_some() {
-            self.free.push(at);
+    /// Removes the record of this slot and returns it; none if there is none.
+    pub fn remove(&mut self, slot: S) -> Option<T> {
+        let removed = self.records.get_mut(slot.position())?.take();
+        if removed.is_some() {
+            self.free.push(slot.position() as u32);
         }
-        taken
+        removed
     }
 
-    /// Makes another thing of one, in its place. `change` gets the thing itself, not a copy.
-    pub fn transform(&mut self, at: u32, change: impl FnOnce(T) -> T) {
-        if let Some(place) = self.places.get_mut(at as usize) {
+    /// Makes another record of one, in the same slot. `change` gets the record itself, not a copy.
+    pub fn transform(&mut self, slot: S, change: impl FnOnce(T) -> T) {
+        if let Some(place) = self.records.get_mut(slot.position()) {
             *place = place.take().map(change);
         }
     }
 
-    /// A thing that may be gone.
-    pub fn get(&self, at: u32) -> Option<&T> {
-        self.places.get(at as usize)?.as_ref()
+    /// The record of this slot; none if it was removed.
+    pub fn get(&self, slot: S) -> Option<&T> {
+        self.records.get(slot.position())?.as_ref()
     }
 
-    /// All there are, with their numbers, in the order of these.
-    pub fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
-        (0..).zip(&self.places).filter_map(|(at, place)| Some((at, place.as_ref()?)))
+    /// All records with their slots, in the order of the slots.
+    pub fn iter(&self) -> impl Iterator<Item = (S, &T)> {
+        (0..).zip(&self.records).filter_map(|(position, record)| Some((S::new(position), record.as_ref()?)))
     }
 
-    /// How many there are.
+    /// How many records there are.
     pub fn len(&self) -> usize {
-        self.places.len() - self.free.len()
+        self.records.len() - self.free.len()
     }
 }
 
-/// For numbers that are known to be in use.
-impl<T> Index<u32> for Slab<T> {
+/// For slots that are known to have a record.
+impl<S: Slot, T> Index<S> for Slab<S, T> {
     type Output = T;
 
-    fn index(&self, at: u32) -> &T {
-        self.get(at).expect("a record names only records that are there")
+    fn index(&self, slot: S) -> &T {
+        self.get(slot).expect("a record names only records that are there")
     }
 }
 
-impl<T> IndexMut<u32> for Slab<T> {
-    fn index_mut(&mut self, at: u32) -> &mut T {
-        self.places[at as usize].as_mut().expect("a record names only records that are there")
+impl<S: Slot, T> IndexMut<S> for Slab<S, T> {
+    fn index_mut(&mut self, slot: S) -> &mut T {
+        self.records[slot.position()].as_mut().expect("a record names only records that are there")
     }
 }

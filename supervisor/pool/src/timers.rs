@@ -6,6 +6,7 @@ use std::{cmp::Reverse, collections::BinaryHeap};
 use crate::{
     event::{CallId, WorkerId},
     key::FunctionId,
+    slots::{KeySlot, SubTenantSlot},
     time::Tick,
 };
 
@@ -26,9 +27,9 @@ pub enum Timer {
     /// A function's used cells are replaced.
     Replace(FunctionId),
     /// A key's back-off ends, or its failures may be forgotten.
-    Key(u32),
+    Key(KeySlot),
     /// A sub-tenant's bucket is full again.
-    SubTenant(u32),
+    SubTenant(SubTenantSlot),
 }
 
 /// All of them.

@@ -7,6 +7,7 @@ use crate::{
     key::{FunctionId, PoolKey, SubTenant, TenantId},
     pool::Pool,
     records::{CellState, Occupant, WorkerState},
+    slots::KeySlot,
     time::Tick,
 };
 
@@ -80,7 +81,7 @@ impl Pool {
     /// Of every function that has workers or back-offs. Looks at all workers and all keys.
     pub fn outlooks(&self, now: Tick) -> HashMap<FunctionId, Outlook> {
         let mut outlooks: HashMap<FunctionId, Outlook> = HashMap::new();
-        let backs_off = |k: u32| {
+        let backs_off = |k: KeySlot| {
             let breaker = self.keys[k].breaker;
             breaker.open_until().is_some() && breaker.remembers(now)
         };
@@ -149,7 +150,7 @@ impl Pool {
     }
 
     fn view<'a>(&'a self, occupant: &'a Occupant) -> WorkerView<'a> {
-        let label = |k: u32| Some(&self.subs[self.keys[k].sub_tenant].label);
+        let label = |k: KeySlot| Some(&self.subs[self.keys[k].sub_tenant].label);
         let (id, function) = (occupant.id(), occupant.function());
         let view = |sub_tenant, state, created, calls| WorkerView {
             id,
@@ -165,7 +166,7 @@ impl Pool {
             Occupant::Cell(cell) => {
                 let state = match cell.state {
                     CellState::Making { .. } => StateName::Starting,
-                    CellState::Ready { .. } => StateName::Cell,
+                    CellState::Ready => StateName::Cell,
                 };
                 view(None, state, cell.created, 0)
             }

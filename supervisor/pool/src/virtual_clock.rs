@@ -11,6 +11,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::slots::SubTenantSlot;
+
 /// Virtual time of one call at weight 1: fine enough for weights of ten thousand, and small enough that one sub-tenant of
 /// weight 1 may be served ten thousand calls a second for a decade before 64 bits come to their end.
 pub const CALL: u64 = 1 << 22;
@@ -29,7 +31,7 @@ pub struct VirtualClock {
     weight_waiting: u64,
     weight_ahead: u64,
     /// Who does not wait and whose own time is still to come, by that time; with its weight.
-    ahead: BTreeMap<(u64, u32), u64>,
+    ahead: BTreeMap<(u64, SubTenantSlot), u64>,
 }
 
 impl VirtualClock {
@@ -44,7 +46,7 @@ impl VirtualClock {
     }
 
     /// Sub-tenant `s`, served up to `time` before, waits from now on.
-    pub fn begin(&mut self, s: u32, time: u64, weight: u32) {
+    pub fn begin(&mut self, s: SubTenantSlot, time: u64, weight: u32) {
         self.forget(s, time);
         if self.weight_waiting + self.weight_ahead == 0 {
             (self.owed, self.rest) = (0, 0);
@@ -53,7 +55,7 @@ impl VirtualClock {
     }
 
     /// It waits no more, and has been served up to `time`. The weight is that it began with.
-    pub fn end(&mut self, s: u32, time: u64, weight: u32) {
+    pub fn end(&mut self, s: SubTenantSlot, time: u64, weight: u32) {
         let weight = u64::from(weight);
         self.weight_waiting -= weight;
         if time > self.now {
@@ -66,7 +68,7 @@ impl VirtualClock {
     }
 
     /// It does not wait, and what it was served up to does not count any more.
-    pub fn forget(&mut self, s: u32, time: u64) {
+    pub fn forget(&mut self, s: SubTenantSlot, time: u64) {
         if let Some(weight) = self.ahead.remove(&(time, s)) {
             self.weight_ahead -= weight;
         }
@@ -112,7 +114,7 @@ impl VirtualClock {
     }
 
     /// Weights of those who wait, and who is ahead, when, with what weight. For the rules of the books.
-    pub fn look(&self) -> (u64, impl Iterator<Item = (u64, u32, u64)>) {
+    pub fn look(&self) -> (u64, impl Iterator<Item = (u64, SubTenantSlot, u64)>) {
         (self.weight_waiting, self.ahead.iter().map(|((time, s), weight)| (*time, *s, *weight)))
     }
 }
@@ -120,6 +122,11 @@ impl VirtualClock {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::slots::Slot;
+
+    fn slot(number: u32) -> SubTenantSlot {
+        SubTenantSlot::new(number)
+    }
 
     /// One call at this weight, as the pool counts it.
     const fn call(weight: u32) -> u64 {
@@ -130,7 +137,7 @@ mod tests {
     fn one_alone_is_never_behind_the_clock() {
         for weight in [1, 100, 10_000] {
             let mut clock = VirtualClock::default();
-            clock.begin(0, 0, weight);
+            clock.begin(slot(0), 0, weight);
             for turn in 0..100_000 {
                 clock.serve(turn * call(weight));
                 assert_eq!(clock.now(), turn * call(weight));
@@ -141,18 +148,18 @@ mod tests {
     #[test]
     fn newcomers_without_end_move_it_on_by_the_share_of_all_that_are_due() {
         let mut clock = VirtualClock::default();
-        clock.begin(0, call(100), 100);
+        clock.begin(slot(0), call(100), 100);
         let waiting = 40;
         let mut queue: std::collections::VecDeque<_> = (1..=waiting).map(|s| (s, 0)).collect();
-        queue.iter().for_each(|(s, time)| clock.begin(*s, *time, 100));
+        queue.iter().for_each(|(s, time)| clock.begin(slot(*s), *time, 100));
         let mut turns = 0;
         while clock.now() < call(100) {
             let (s, time) = queue.pop_front().unwrap();
             clock.serve(time);
-            clock.end(s, time + call(100), 100);
+            clock.end(slot(s), time + call(100), 100);
             turns += 1;
             queue.push_back((waiting + turns, clock.now()));
-            clock.begin(waiting + turns, clock.now(), 100);
+            clock.begin(slot(waiting + turns), clock.now(), 100);
         }
         // As many as wait are ahead when one round is over; 41 to 81 of them on the way.
         assert!((waiting..=2 * waiting).contains(&turns), "{turns}");
@@ -161,7 +168,7 @@ mod tests {
     #[test]
     fn newcomers_from_time_to_time_do_not_put_it_ahead_of_one_that_always_waits() {
         let mut clock = VirtualClock::default();
-        clock.begin(0, 0, 100);
+        clock.begin(slot(0), 0, 100);
         let mut flood = 0;
         for newcomer in 1..1000 {
             for _ in 0..5 {
@@ -170,9 +177,9 @@ mod tests {
             }
             let at = clock.now();
             assert!(at < flood, "the newcomer is before it");
-            clock.begin(newcomer, at, 100);
+            clock.begin(slot(newcomer), at, 100);
             clock.serve(at);
-            clock.end(newcomer, at + call(100), 100);
+            clock.end(slot(newcomer), at + call(100), 100);
         }
     }
 
@@ -180,7 +187,7 @@ mod tests {
     fn what_a_division_leaves_over_is_not_lost_and_never_more_than_a_unit() {
         let mut clock = VirtualClock::default();
         for s in 0..1000 {
-            clock.begin(s, 0, 10_000);
+            clock.begin(slot(s), 0, 10_000);
         }
         // Together they weigh more than a call is long.
         for _ in 0..=10 {
@@ -188,7 +195,7 @@ mod tests {
         }
         assert_eq!(clock.now(), 10 * CALL / 10_000_000);
         for s in 1..1000 {
-            clock.end(s, clock.now(), 10_000);
+            clock.end(slot(s), clock.now(), 10_000);
         }
         let before = clock.now();
         clock.serve(0);
@@ -198,10 +205,10 @@ mod tests {
     #[test]
     fn who_came_for_one_call_is_due_its_share_until_the_clock_has_reached_its_time() {
         let mut clock = VirtualClock::default();
-        clock.begin(0, 0, 64);
-        clock.begin(1, 0, 64);
+        clock.begin(slot(0), 0, 64);
+        clock.begin(slot(1), 0, 64);
         clock.serve(0);
-        clock.end(1, CALL / 128, 64);
+        clock.end(slot(1), CALL / 128, 64);
         clock.serve(0);
         assert_eq!((clock.now(), clock.weight_ahead), (CALL / 128, 0));
         clock.serve(0);
@@ -211,10 +218,10 @@ mod tests {
     #[test]
     fn share_of_one_whose_time_comes_on_the_way_goes_to_the_others() {
         let mut clock = VirtualClock::default();
-        clock.begin(0, 0, 64);
-        clock.begin(1, 0, 192);
+        clock.begin(slot(0), 0, 64);
+        clock.begin(slot(1), 0, 192);
         clock.serve(0);
-        clock.end(1, CALL / 512, 192);
+        clock.end(slot(1), CALL / 512, 192);
         clock.serve(0);
         // Half of the call until then, for both; the other half for one.
         assert_eq!(clock.now(), CALL / 512 + CALL / 128);
@@ -223,12 +230,12 @@ mod tests {
     #[test]
     fn what_one_that_expires_never_got_is_given_to_the_others() {
         let mut clock = VirtualClock::default();
-        clock.begin(0, 0, 64);
-        clock.begin(1, 0, 64);
+        clock.begin(slot(0), 0, 64);
+        clock.begin(slot(1), 0, 64);
         clock.serve(0);
         clock.serve(0);
         assert_eq!(clock.now(), CALL / 128);
-        clock.end(1, 0, 64);
+        clock.end(slot(1), 0, 64);
         clock.serve(0);
         assert_eq!(clock.now(), CALL / 128 + CALL / 64 + CALL / 128);
     }
@@ -237,10 +244,10 @@ mod tests {
     fn one_step_takes_off_a_bounded_number() {
         let mut clock = VirtualClock::default();
         for s in 0..1000 {
-            clock.begin(s, 0, 1);
-            clock.end(s, 1, 1);
+            clock.begin(slot(s), 0, 1);
+            clock.end(slot(s), 1, 1);
         }
-        clock.begin(1000, 10, 1);
+        clock.begin(slot(1000), 10, 1);
         clock.serve(10);
         clock.serve(10);
         assert_eq!(clock.ahead.len(), 1000 - LOOKED_AT);
@@ -249,24 +256,24 @@ mod tests {
     #[test]
     fn who_comes_back_or_is_forgotten_counts_once_or_not_at_all() {
         let mut clock = VirtualClock::default();
-        clock.begin(0, 0, 100);
-        clock.end(0, CALL, 100);
-        clock.begin(0, CALL, 300);
+        clock.begin(slot(0), 0, 100);
+        clock.end(slot(0), CALL, 100);
+        clock.begin(slot(0), CALL, 300);
         assert_eq!((clock.weight_waiting, clock.weight_ahead), (300, 0));
         clock.reweigh(300, 50);
-        clock.end(0, 2 * CALL, 50);
+        clock.end(slot(0), 2 * CALL, 50);
         assert_eq!((clock.weight_waiting, clock.weight_ahead), (0, 50));
-        clock.forget(0, 2 * CALL);
+        clock.forget(slot(0), 2 * CALL);
         assert_eq!((clock.weight_waiting, clock.weight_ahead), (0, 0));
     }
 
     #[test]
     fn busy_time_begins_where_the_last_one_ended() {
         let mut clock = VirtualClock::default();
-        clock.begin(0, 0, 100);
+        clock.begin(slot(0), 0, 100);
         clock.serve(0);
-        clock.end(0, 0, 100);
-        clock.begin(1, 0, 100);
+        clock.end(slot(0), 0, 100);
+        clock.begin(slot(1), 0, 100);
         clock.serve(0);
         assert_eq!(clock.now(), 0, "what was served to nobody else moves nothing on");
     }

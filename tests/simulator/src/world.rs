@@ -340,7 +340,7 @@ impl World {
         self.oracle.after(&self.out, self.pool.next_wakeup())?;
         if self.stats.steps.is_multiple_of(self.check_every) {
             self.stats.checked += 1;
-            self.pool.check_invariants()?;
+            self.pool.check_invariants().map_err(|rule| rule.to_string())?;
             self.oracle.look_around()?;
             self.oracle.same_sums(&self.pool)?;
         }

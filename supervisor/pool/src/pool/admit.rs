@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use crate::{
-    event::{Action, CallId, End, KillReason, LimitLevel, Refusal, Stage},
+    event::{Action, CallId, End, KillReason, LimitLevel, Refusal, Stage, WorkerId},
     key::PoolKey,
-    pool::Pool,
-    records::{Call, FunctionState, Place},
+    pool::{Pool, counters::Counted},
+    records::{Call, CallState, FunctionState},
+    slots::KeySlot,
     time::Tick,
     timers::Timer,
 };
@@ -32,12 +33,9 @@ impl Pool {
         if let Some(rate) = self.policy_of_sub(s).rate {
             self.subs[s].bucket.take(now, rate);
         }
-        self.host.in_flight += 1;
-        self.tenant_mut(t).in_flight += 1;
-        self.function_mut(f).in_flight += 1;
-        self.subs[s].in_flight += 1;
+        self.enter(Counted::Call { key: k });
         self.timers.set(deadline, Timer::Call(call));
-        self.calls.insert(call, Call { key: k, deadline, place: Place::Waiting, died_with: None });
+        self.calls.insert(call, Call { key: k, deadline, state: CallState::Waiting, died_with: None });
         if self.keys[k].waiting == 0 {
             let sub = &self.subs[s];
             self.keys[k].is_fresh = sub.turns == 0 && sub.virtual_time <= self.tenant(t).clock.now();
@@ -46,8 +44,7 @@ impl Pool {
             }
         }
         self.keys[k].queue.push_back(call);
-        self.keys[k].waiting += 1;
-        self.host.waiting += 1;
+        self.enter(Counted::WaitingCall { key: k });
         match self.usable_idle(k, out) {
             Some(w) => self.deliver_next(k, w, out),
             None => self.touch(k),
@@ -120,45 +117,39 @@ impl Pool {
 
     /// Takes a call off the books and says how it ended.
     pub(crate) fn settle(&mut self, call: CallId, end: End, out: &mut Vec<Action>) {
-        let Some(Call { key: k, place, .. }) = self.calls.remove(&call) else { return };
-        let (f, s) = (self.keys[k].function, self.keys[k].sub_tenant);
-        let t = self.subs[s].tenant;
-        self.host.in_flight -= 1;
-        self.tenant_mut(t).in_flight -= 1;
-        self.function_mut(f).in_flight -= 1;
-        self.subs[s].in_flight -= 1;
-        if place == Place::Waiting {
+        let Some(Call { key: k, state, .. }) = self.calls.remove(&call) else { return };
+        self.leave(Counted::Call { key: k });
+        if state == CallState::Waiting {
             self.unqueue(k);
         }
         out.push(Action::Settle { call, end });
     }
 
     /// One call less waits. Its place in the queue stays until the queue is read, or has more such places than calls.
-    fn unqueue(&mut self, k: u32) {
-        self.host.waiting -= 1;
-        self.keys[k].waiting -= 1;
+    fn unqueue(&mut self, k: KeySlot) {
+        self.leave(Counted::WaitingCall { key: k });
         if self.keys[k].waiting == 0 {
             self.keys[k].queue = Default::default();
         } else if self.keys[k].queue.len() > 2 * self.keys[k].waiting as usize + 16 {
             let mut queue = std::mem::take(&mut self.keys[k].queue);
-            queue.retain(|call| self.calls.get(call).is_some_and(|call| call.place == Place::Waiting));
+            queue.retain(|call| self.calls.get(call).is_some_and(|call| call.state == CallState::Waiting));
             self.keys[k].queue = queue;
         }
         self.touch(k);
     }
 
     /// The oldest call that waits.
-    pub(crate) fn next_call(&mut self, k: u32) -> Option<CallId> {
+    pub(crate) fn next_call(&mut self, k: KeySlot) -> Option<CallId> {
         while let Some(call) = self.keys[k].queue.pop_front() {
-            if self.calls.get(&call).is_some_and(|call| call.place == Place::Waiting) {
+            if self.calls.get(&call).is_some_and(|call| call.state == CallState::Waiting) {
                 return Some(call);
             }
         }
         None
     }
 
-    pub(crate) fn waiting_calls(&self, k: u32) -> Vec<CallId> {
-        let waits = |call: &&CallId| self.calls.get(call).is_some_and(|call| call.place == Place::Waiting);
+    pub(crate) fn waiting_calls(&self, k: KeySlot) -> Vec<CallId> {
+        let waits = |call: &&CallId| self.calls.get(call).is_some_and(|call| call.state == CallState::Waiting);
         self.keys[k].queue.iter().filter(waits).copied().collect()
     }
 
@@ -175,16 +166,16 @@ impl Pool {
         call: CallId,
         why: KillReason,
         out: &mut Vec<Action>,
-        end: impl Fn(Stage, Option<crate::event::WorkerId>) -> End,
+        end: impl Fn(Stage, Option<WorkerId>) -> End,
     ) {
-        let Some(Call { key: k, place, .. }) = self.calls.get(&call).cloned() else { return };
-        match place {
-            Place::Waiting => {
+        let Some(Call { key: k, state, .. }) = self.calls.get(&call).cloned() else { return };
+        match state {
+            CallState::Waiting => {
                 let at = if self.keys[k].starting > 0 { Stage::Starting } else { Stage::Queued };
                 self.settle(call, end(at, None), out);
                 self.tidy(k);
             }
-            Place::Leased(w) => {
+            CallState::Leased(w) => {
                 let id = self.workers[w].id();
                 self.settle(call, end(Stage::Leased, Some(id)), out);
                 // A late answer must never meet a new call.

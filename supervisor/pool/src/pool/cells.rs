@@ -11,7 +11,8 @@ use crate::{
     event::{Action, KillReason, WorkerId},
     key::FunctionId,
     pool::Pool,
-    records::{Cell, CellState, FunctionState, KeyRecord, Occupant, SubRecord, Worker, WorkerState},
+    records::{Cell, CellState, FunctionState, KeyRecord, Occupant, SubTenantRecord, Worker, WorkerState},
+    slots::{KeySlot, WorkerSlot},
     timers::Timer,
 };
 
@@ -126,7 +127,7 @@ impl Pool {
     }
 
     /// The worker that has been idle for longest at the narrowest full level, if that is long enough.
-    fn place_for_cell(&self, f: FunctionId) -> Option<u32> {
+    fn place_for_cell(&self, f: FunctionId) -> Option<WorkerSlot> {
         if !self.host.free_rooms.is_empty() || !self.host.promised_rooms.is_empty() {
             return None;
         }
@@ -154,32 +155,24 @@ impl Pool {
         let (bytes, deadline) = (function.policy.cell_bytes, self.now + function.policy.start_timeout);
         let id = self.next_worker();
         let state = CellState::Making { deadline };
-        let w = self.workers.insert(Occupant::Cell(Cell { id, function: f, state, created: self.now, bytes }));
-        self.ids.insert(id, w);
+        self.insert_occupant(Occupant::Cell(Cell { id, function: f, state, created: self.now, bytes }));
         self.timers.set(deadline, Timer::Worker(id));
-        self.host.workers += 1;
-        self.host.making += 1;
-        self.host.cell_bytes += bytes;
-        let function = self.function_mut(f);
-        function.workers += 1;
-        function.cells_making += 1;
-        let t = function.tenant;
-        self.tenant_mut(t).workers += 1;
         out.push(Action::MakeCell { worker: id, function: f });
     }
 
-    pub(crate) fn cell_made(&mut self, w: u32, out: &mut Vec<Action>) {
-        let now = self.now;
-        let Occupant::Cell(cell) = &mut self.workers[w] else { return };
+    pub(crate) fn cell_made(&mut self, w: WorkerSlot, out: &mut Vec<Action>) {
+        let Occupant::Cell(cell) = &self.workers[w] else { return };
         match cell.state {
-            CellState::Making { .. } => cell.state = CellState::Ready { since: now },
-            CellState::Ready { .. } => return,
+            CellState::Making { .. } => {}
+            CellState::Ready => return,
         }
         let f = cell.function;
-        self.host.making -= 1;
+        self.change_occupant(w, |occupant| match occupant {
+            Occupant::Cell(cell) => Occupant::Cell(Cell { state: CellState::Ready, ..cell }),
+            other @ (Occupant::Worker(_) | Occupant::Reaping(_)) => other,
+        });
         self.host.cells.push_back(w);
         let function = self.function_mut(f);
-        function.cells_making -= 1;
         function.cells_ready.push_back(w);
         function.cells_breaker.close();
         self.arm_cells(f);
@@ -190,7 +183,7 @@ impl Pool {
         }
     }
 
-    pub(crate) fn cell_failed(&mut self, w: u32, why: KillReason, out: &mut Vec<Action>) {
+    pub(crate) fn cell_failed(&mut self, w: WorkerSlot, why: KillReason, out: &mut Vec<Action>) {
         let f = self.workers[w].function();
         let now = self.now;
         self.function_mut(f).cells_breaker.fail(now);
@@ -202,44 +195,37 @@ impl Pool {
 
     /// A ready cell that `key` may have: only a sub-tenant without any worker gets one. Then the cell's own group becomes
     /// the sub-tenant's, and nothing has to be moved.
-    pub(crate) fn cell_for(&self, key: &KeyRecord, sub: &SubRecord) -> Option<u32> {
+    pub(crate) fn cell_for(&self, key: &KeyRecord, sub: &SubTenantRecord) -> Option<WorkerSlot> {
         if sub.workers > 0 {
             return None;
         }
         self.function(key.function).cells_ready.back().copied()
     }
 
-    pub(crate) fn label_cell(&mut self, k: u32, w: u32, out: &mut Vec<Action>) {
-        let (f, s) = (self.keys[k].function, self.keys[k].sub_tenant);
+    pub(crate) fn label_cell(&mut self, k: KeySlot, w: WorkerSlot, out: &mut Vec<Action>) {
+        let f = self.keys[k].function;
         let deadline = self.now + self.function(f).policy.start_timeout;
-        self.leave_cells(w);
+        self.take_off_shelves(w);
         let Occupant::Cell(cell) = &self.workers[w] else { return };
         let (id, now) = (cell.id, self.now);
-        self.workers.transform(w, |occupant| match occupant {
+        self.change_occupant(w, |occupant| match occupant {
             Occupant::Cell(cell) => Occupant::Worker(cell.label(k, now, deadline)),
             other @ (Occupant::Worker(_) | Occupant::Reaping(_)) => other,
         });
         self.timers.set(deadline, Timer::Worker(id));
         self.arm_age(f, id);
-        self.keys[k].workers += 1;
-        self.keys[k].starting += 1;
-        self.subs[s].workers += 1;
         out.push(Action::Label { worker: id, key: self.pool_key(k) });
         // A used cell is replaced.
         self.want_cells(f);
     }
 
-    /// Takes a ready cell off the shelves.
-    pub(crate) fn leave_cells(&mut self, w: u32) {
+    /// Takes a cell off the lists of those that are ready, if it is.
+    pub(super) fn take_off_shelves(&mut self, w: WorkerSlot) {
         let Occupant::Cell(cell) = &self.workers[w] else { return };
-        let (f, bytes, state) = (cell.function, cell.bytes, cell.state);
-        self.host.cell_bytes -= bytes;
-        match state {
-            CellState::Making { .. } => {
-                self.host.making -= 1;
-                self.function_mut(f).cells_making -= 1;
-            }
-            CellState::Ready { .. } => {
+        match cell.state {
+            CellState::Making { .. } => {}
+            CellState::Ready => {
+                let f = cell.function;
                 self.host.cells.retain(|cell| *cell != w);
                 self.function_mut(f).cells_ready.retain(|cell| *cell != w);
             }

@@ -5,9 +5,10 @@ use std::time::Duration;
 use crate::{
     event::{Action, CallId, End, KillReason, Refusal, Selector},
     key::FunctionId,
-    lists::Level,
+    lists::IdleList,
     pool::Pool,
     records::{FunctionState, Occupant, WorkerState},
+    slots::WorkerSlot,
     timers::Timer,
 };
 
@@ -19,20 +20,20 @@ impl Pool {
         self.function(f).policy.idle_ttl.max(IDLE_TTL_MIN)
     }
 
-    pub(super) fn freeze(&mut self, w: u32, out: &mut Vec<Action>) {
+    pub(super) fn freeze(&mut self, w: WorkerSlot, out: &mut Vec<Action>) {
         let Some(worker) = self.workers[w].worker_mut() else { return };
         if let WorkerState::Idle { since, frozen: frozen @ false } = &mut worker.state {
             *frozen = true;
             let (since, id, f) = (*since, worker.id, worker.function);
             let function = &mut self.functions[f.0 as usize];
-            function.hot.remove(&mut self.workers, Level::Function, w);
+            function.hot.remove(&mut self.workers, IdleList::Function, w);
             // Frozen ones that were kept beyond their time began it anew, and come after this one.
             let is_later = |other: &Occupant| match other.worker().map(|worker| worker.state) {
                 Some(WorkerState::Idle { since: other, .. }) => other > since,
                 Some(WorkerState::Starting { .. } | WorkerState::Leased { .. } | WorkerState::Draining { .. })
                 | None => false,
             };
-            function.frozen.insert(&mut self.workers, Level::Function, w, is_later);
+            function.frozen.insert(&mut self.workers, IdleList::Function, w, is_later);
             out.push(Action::Freeze { worker: id });
         }
     }
@@ -41,7 +42,7 @@ impl Pool {
     pub(super) fn arm_idle(&mut self, f: FunctionId) {
         let function = self.function(f);
         let (ttl, freeze_after) = (self.idle_ttl(f), function.policy.freeze_after);
-        let since = |w: Option<u32>| match self.workers[w?].worker()?.state {
+        let since = |w: Option<WorkerSlot>| match self.workers[w?].worker()?.state {
             WorkerState::Idle { since, .. } => Some(since),
             WorkerState::Starting { .. } | WorkerState::Leased { .. } | WorkerState::Draining { .. } => None,
         };
@@ -62,10 +63,10 @@ impl Pool {
         }
         self.function_mut(f).idle_armed = None;
         let (ttl, freeze_after) = (self.idle_ttl(f), self.function(f).policy.freeze_after);
-        for level in [true, false] {
+        for of_frozen in [true, false] {
             loop {
                 let function = self.function(f);
-                let first = if level { function.frozen.first() } else { function.hot.first() };
+                let first = if of_frozen { function.frozen.first() } else { function.hot.first() };
                 let Some(w) = first else { break };
                 let Some(worker) = self.workers[w].worker() else { break };
                 let WorkerState::Idle { since, frozen } = worker.state else { break };
@@ -87,12 +88,12 @@ impl Pool {
     }
 
     /// One that is kept though its time is over starts its time anew.
-    fn keep_idle(&mut self, w: u32, f: FunctionId, frozen: bool) {
+    fn keep_idle(&mut self, w: WorkerSlot, f: FunctionId, frozen: bool) {
         let since = self.now;
         let function = &mut self.functions[f.0 as usize];
         let list = if frozen { &mut function.frozen } else { &mut function.hot };
-        list.remove(&mut self.workers, Level::Function, w);
-        list.push(&mut self.workers, Level::Function, w);
+        list.remove(&mut self.workers, IdleList::Function, w);
+        list.push(&mut self.workers, IdleList::Function, w);
         if let Some(worker) = self.workers[w].worker_mut() {
             worker.state = WorkerState::Idle { since, frozen };
         }
@@ -124,7 +125,7 @@ impl Pool {
     }
 
     pub(super) fn evict(&mut self, which: &Selector, force: bool, out: &mut Vec<Action>) {
-        let chosen: Vec<u32> =
+        let chosen: Vec<WorkerSlot> =
             self.workers.iter().filter(|(_, occupant)| self.is_meant(which, occupant)).map(|(w, _)| w).collect();
         for w in chosen {
             match &self.workers[w] {
@@ -151,7 +152,7 @@ impl Pool {
             return;
         }
         let is_over = self.now >= deadline;
-        let all: Vec<u32> = self.workers.iter().map(|(w, _)| w).collect();
+        let all: Vec<WorkerSlot> = self.workers.iter().map(|(w, _)| w).collect();
         for w in all {
             match &self.workers[w] {
                 Occupant::Reaping(_) => {}

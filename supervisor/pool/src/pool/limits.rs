@@ -4,9 +4,12 @@
 use crate::{
     event::{Action, KillReason, LimitLevel, WarmRefusal},
     key::{FunctionId, PoolKey, SubTenant, TenantId},
+    lists::IdleList,
     policy::{FunctionPolicy, HostPolicy, SubTenantPolicy, TenantPolicy},
     pool::Pool,
     records::{FunctionState, Occupant, Worker, WorkerState},
+    slots::{KeySlot, WorkerSlot},
+    time::Tick,
     timers::Timer,
 };
 
@@ -84,8 +87,8 @@ impl Pool {
         self.shrink(|function| function.0 == f, out);
     }
 
-    pub(super) fn unblock_keys(&mut self, which: impl Fn(&Self, u32) -> bool) {
-        let all: Vec<u32> = self.keys.iter().map(|(k, _)| k).filter(|k| which(self, *k)).collect();
+    pub(super) fn unblock_keys(&mut self, which: impl Fn(&Self, KeySlot) -> bool) {
+        let all: Vec<KeySlot> = self.keys.iter().map(|(k, _)| k).filter(|k| which(self, *k)).collect();
         for k in all {
             self.keys[k].is_blocked = false;
             self.touch(k);
@@ -95,13 +98,13 @@ impl Pool {
     /// Ends idle workers and cells while a limit is passed, least recently used first, and those that must go for another
     /// reason now.
     fn shrink(&mut self, which: impl Fn((FunctionId, TenantId)) -> bool, out: &mut Vec<Action>) {
-        let cells: Vec<u32> = self.host.cells.iter().copied().collect();
+        let cells: Vec<WorkerSlot> = self.host.cells.iter().copied().collect();
         for w in cells {
             if self.is_over_wide_cap(self.workers[w].function()) {
                 self.kill(w, KillReason::OverCap, out);
             }
         }
-        let idle: Vec<u32> = self.host.idle.iter(&self.workers, crate::lists::Level::Host).collect();
+        let idle: Vec<WorkerSlot> = self.host.idle.iter(&self.workers, IdleList::Host).collect();
         for w in idle {
             let f = self.workers[w].function();
             if which((f, self.function(f).tenant))
@@ -151,8 +154,8 @@ impl Pool {
         }
         self.function_mut(f).state = FunctionState::Retiring;
         self.retiring.push(f);
-        let all: Vec<u32> = self.workers.iter().filter(|(_, o)| o.function() == f).map(|(w, _)| w).collect();
-        let keys: Vec<u32> = self.keys.iter().filter(|(_, key)| key.function == f).map(|(k, _)| k).collect();
+        let all: Vec<WorkerSlot> = self.workers.iter().filter(|(_, o)| o.function() == f).map(|(w, _)| w).collect();
+        let keys: Vec<KeySlot> = self.keys.iter().filter(|(_, key)| key.function == f).map(|(k, _)| k).collect();
         for k in &keys {
             self.keys[*k].minimum = 0;
             self.keys[*k].warm_target = 0;
@@ -184,13 +187,7 @@ impl Pool {
     ///
     /// # Errors
     /// Nothing is changed when the function is unknown, or a limit does not allow so many.
-    pub fn warm(
-        &mut self,
-        now: crate::time::Tick,
-        key: &PoolKey,
-        count: u32,
-        out: &mut Vec<Action>,
-    ) -> Result<u32, WarmRefusal> {
+    pub fn warm(&mut self, now: Tick, key: &PoolKey, count: u32, out: &mut Vec<Action>) -> Result<u32, WarmRefusal> {
         self.now = self.now.max(now);
         if self.drain.is_some() {
             return Err(WarmRefusal::Draining);

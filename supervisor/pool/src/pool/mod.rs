@@ -1,6 +1,9 @@
 //! The pool: books, and the rules that keep them.
 //!
-//! | here | what |
+//! In the code `w`, `k` and `s` are the slots of a worker or cell, of a key and of a sub-tenant; `f` and `t` are the ids of a
+//! function and of a tenant.
+//!
+//! | module | what it decides |
 //! |---|---|
 //! | [`admit`] | whether a call is taken, and its place in the books |
 //! | [`turns`] | who is served next while places are short |
@@ -8,10 +11,12 @@
 //! | [`place`] | a worker for a call: idle, cell, new, or the place of another |
 //! | [`work`] | a worker's life: started, leased, idle, ended |
 //! | [`idle`] | what becomes of idle workers; eviction, drain |
+//! | [`counters`] | how many of everything there are, at every level |
 //! | [`limits`] | limits that change while calls run |
 
 mod admit;
 mod cells;
+mod counters;
 mod idle;
 mod limits;
 mod place;
@@ -32,8 +37,9 @@ use crate::{
     event::{Action, CallId, Event, WorkerId},
     key::{FunctionId, PoolKey, SubTenant, TenantId},
     policy::{FunctionPolicy, HostPolicy, SubTenantPolicy, TenantPolicy},
-    records::{Call, Function, FunctionState, Host, KeyRecord, Occupant, SubRecord, Tenant},
+    records::{Call, Function, FunctionState, Host, KeyRecord, Occupant, SubTenantRecord, Tenant},
     slab::Slab,
+    slots::{KeySlot, SubTenantSlot, WorkerSlot},
     time::Tick,
     timers::{Timer, Timers},
 };
@@ -72,10 +78,10 @@ pub struct Pool {
     pub(crate) tenants: Vec<Tenant>,
     pub(crate) tenant_names: HashMap<Arc<str>, TenantId>,
     pub(crate) functions: Vec<Function>,
-    pub(crate) subs: Slab<SubRecord>,
-    pub(crate) keys: Slab<KeyRecord>,
-    pub(crate) workers: Slab<Occupant>,
-    pub(crate) ids: Ids<WorkerId, u32>,
+    pub(crate) subs: Slab<SubTenantSlot, SubTenantRecord>,
+    pub(crate) keys: Slab<KeySlot, KeyRecord>,
+    pub(crate) workers: Slab<WorkerSlot, Occupant>,
+    pub(crate) ids: Ids<WorkerId, WorkerSlot>,
     pub(crate) calls: Ids<CallId, Call>,
     pub(crate) timers: Timers,
     pub(crate) wanting_cells: Vec<FunctionId>,
@@ -311,7 +317,7 @@ impl Pool {
         &mut self.functions[id.0 as usize]
     }
 
-    pub(crate) fn pool_key(&self, k: u32) -> PoolKey {
+    pub(crate) fn pool_key(&self, k: KeySlot) -> PoolKey {
         let key = &self.keys[k];
         PoolKey { function: key.function, sub_tenant: self.subs[key.sub_tenant].label.clone() }
     }
@@ -335,12 +341,12 @@ impl Pool {
         }
     }
 
-    pub(crate) fn policy_of_sub(&self, s: u32) -> SubTenantPolicy {
+    pub(crate) fn policy_of_sub(&self, s: SubTenantSlot) -> SubTenantPolicy {
         let sub = &self.subs[s];
         self.sub_policy(sub.tenant, &sub.label)
     }
 
-    pub(crate) fn created(&self, w: u32) -> Tick {
+    pub(crate) fn created(&self, w: WorkerSlot) -> Tick {
         match &self.workers[w] {
             Occupant::Cell(cell) => cell.created,
             Occupant::Worker(worker) => worker.created,
@@ -349,20 +355,20 @@ impl Pool {
     }
 
     /// The record of a key, if there is one.
-    pub(crate) fn find_key(&self, key: &PoolKey) -> Option<u32> {
+    pub(crate) fn find_key(&self, key: &PoolKey) -> Option<KeySlot> {
         let tenant = self.tenant(self.functions.get(key.function.0 as usize)?.tenant);
         let sub = &self.subs[*tenant.sub_tenants.get(&key.sub_tenant)?];
         sub.keys.iter().find(|(function, _)| *function == key.function).map(|(_, k)| *k)
     }
 
     /// The record of a key, made if need be.
-    pub(crate) fn key_record(&mut self, key: &PoolKey) -> u32 {
+    pub(crate) fn key_record(&mut self, key: &PoolKey) -> KeySlot {
         let t = self.function(key.function).tenant;
         let s = match self.tenant(t).sub_tenants.get(&key.sub_tenant) {
             Some(s) => *s,
             None => {
                 let label = key.sub_tenant.clone();
-                let s = self.subs.insert(SubRecord {
+                let s = self.subs.insert(SubTenantRecord {
                     tenant: t,
                     label: label.clone(),
                     keys: Vec::new(),
@@ -404,7 +410,7 @@ impl Pool {
     }
 
     /// Forgets a key of which nothing is left, and its sub-tenant likewise.
-    pub(crate) fn tidy(&mut self, k: u32) {
+    pub(crate) fn tidy(&mut self, k: KeySlot) {
         let Some(key) = self.keys.get(k) else { return };
         let is_used = key.waiting > 0
             || key.workers > 0
@@ -427,7 +433,7 @@ impl Pool {
         self.tidy_sub(s);
     }
 
-    pub(crate) fn tidy_sub(&mut self, s: u32) {
+    pub(crate) fn tidy_sub(&mut self, s: SubTenantSlot) {
         let Some(sub) = self.subs.get(s) else { return };
         if !sub.keys.is_empty() || sub.in_flight > 0 || sub.workers > 0 {
             return;
@@ -451,13 +457,13 @@ impl Pool {
     }
 
     /// One wake-up is enough for each, however often it comes and goes.
-    fn watch_sub(&mut self, s: u32, at: Tick) {
+    fn watch_sub(&mut self, s: SubTenantSlot, at: Tick) {
         if !std::mem::replace(&mut self.subs[s].is_watched, true) {
             self.timers.set(at, Timer::SubTenant(s));
         }
     }
 
-    fn sub_due(&mut self, s: u32) {
+    fn sub_due(&mut self, s: SubTenantSlot) {
         // One that had this place in the books before may be meant; to look once more does no harm.
         if self.subs.get(s).is_some() {
             self.subs[s].is_watched = false;

@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use crate::{
     event::{Action, KillReason, LimitLevel},
+    lists::IdleList,
     pool::Pool,
     records::{Occupant, Reaping, Room, Worker, WorkerState},
+    slots::{KeySlot, WorkerSlot},
+    time::Tick,
     timers::Timer,
 };
 
@@ -21,14 +24,14 @@ enum Placed {
 
 /// Levels without a free place.
 #[derive(Clone, Copy)]
-struct Full {
+struct FullLevels {
     sub_tenant: bool,
     function: bool,
     tenant: bool,
     host: bool,
 }
 
-impl Full {
+impl FullLevels {
     fn any(self) -> bool {
         self.sub_tenant || self.function || self.tenant || self.host
     }
@@ -42,10 +45,10 @@ pub const ROOM_PATIENCE: Duration = Duration::from_secs(2);
 const PROMISES_LOOKED_AT: usize = 8;
 
 impl Pool {
-    fn full_levels(&self, k: u32) -> Full {
+    fn full_levels(&self, k: KeySlot) -> FullLevels {
         let (function, sub) = (self.function(self.keys[k].function), &self.subs[self.keys[k].sub_tenant]);
         let tenant = self.tenant(sub.tenant);
-        Full {
+        FullLevels {
             sub_tenant: sub.workers >= self.policy_of_sub(self.keys[k].sub_tenant).workers_max,
             function: function.workers >= function.policy.workers_max,
             tenant: tenant.workers >= tenant.policy.workers_max,
@@ -54,7 +57,7 @@ impl Pool {
     }
 
     /// Serves keys in turn as far as there are places. `hot` has waiting calls and a worker that has just become free.
-    pub(super) fn feed(&mut self, hot: Option<u32>, out: &mut Vec<Action>) {
+    pub(super) fn feed(&mut self, hot: Option<KeySlot>, out: &mut Vec<Action>) {
         while let Some(next) = self.next_key() {
             let k = self.prefer(hot, next);
             match self.place(k, out) {
@@ -86,7 +89,7 @@ impl Pool {
         }
     }
 
-    fn place(&mut self, k: u32, out: &mut Vec<Action>) -> Placed {
+    fn place(&mut self, k: KeySlot, out: &mut Vec<Action>) -> Placed {
         if self.keys[k].waiting > 0
             && let Some(w) = self.usable_idle(k, out)
         {
@@ -112,28 +115,19 @@ impl Pool {
         Placed::Done
     }
 
-    fn spawn(&mut self, k: u32, out: &mut Vec<Action>) {
-        let (f, s) = (self.keys[k].function, self.keys[k].sub_tenant);
+    fn spawn(&mut self, k: KeySlot, out: &mut Vec<Action>) {
+        let f = self.keys[k].function;
         let id = self.next_worker();
         let deadline = self.now + self.function(f).policy.start_timeout;
-        let w = self.workers.insert(Occupant::Worker(Worker::new(id, k, f, self.now, deadline)));
-        self.ids.insert(id, w);
+        self.insert_occupant(Occupant::Worker(Worker::new(id, k, f, self.now, deadline)));
         self.timers.set(deadline, Timer::Worker(id));
         self.arm_age(f, id);
-        self.host.workers += 1;
-        self.host.making += 1;
-        self.function_mut(f).workers += 1;
-        let t = self.function(f).tenant;
-        self.tenant_mut(t).workers += 1;
-        self.subs[s].workers += 1;
-        self.keys[k].workers += 1;
-        self.keys[k].starting += 1;
         out.push(Action::Spawn { worker: id, key: self.pool_key(k) });
     }
 
     /// Promises `k` the place of a worker that is being removed, or has one removed for it. What is overdue is left out: a
     /// call without a promise is blocked, and goes on as soon as anything at its level changes.
-    fn make_room(&mut self, k: u32, full: Full, out: &mut Vec<Action>) -> Placed {
+    fn make_room(&mut self, k: KeySlot, full: FullLevels, out: &mut Vec<Action>) -> Placed {
         let leaving = self.host.free_rooms.iter().copied().find(|w| self.helps(*w, k, full));
         if let Some(w) = leaving {
             return self.promise(w, k);
@@ -147,20 +141,53 @@ impl Pool {
         }
     }
 
-    fn promise(&mut self, w: u32, k: u32) -> Placed {
-        self.host.free_rooms.retain(|free| *free != w);
-        if let Occupant::Reaping(reaping) = &mut self.workers[w] {
-            reaping.room = Room::Promised(k);
-            self.keys[k].rooms += 1;
-            self.host.promised_rooms.push(w);
-        }
+    fn promise(&mut self, w: WorkerSlot, k: KeySlot) -> Placed {
+        self.set_room(w, Room::Promised(k));
         Placed::Done
+    }
+
+    /// Says whose the place of something that is being removed is going to be.
+    fn set_room(&mut self, w: WorkerSlot, room: Room) {
+        if let Occupant::Reaping(reaping) = &mut self.workers[w] {
+            let before = std::mem::replace(&mut reaping.room, room);
+            self.leave_room(w, before);
+            self.enter_room(w, room);
+        }
+    }
+
+    /// Puts a place on the list of those that are promised to nobody, promised to a key, or overdue.
+    fn enter_room(&mut self, w: WorkerSlot, room: Room) {
+        match room {
+            Room::Free => {
+                // Who left first is likely to be gone first.
+                let at = self.host.free_rooms.partition_point(|free| self.left(*free) < self.left(w));
+                self.host.free_rooms.insert(at, w);
+            }
+            Room::Promised(k) => {
+                self.host.promised_rooms.push(w);
+                self.keys[k].rooms += 1;
+            }
+            Room::Overdue => self.host.overdue_rooms.push(w),
+        }
+    }
+
+    /// Takes a place off that list.
+    pub(super) fn leave_room(&mut self, w: WorkerSlot, room: Room) {
+        let list = match room {
+            Room::Free => &mut self.host.free_rooms,
+            Room::Promised(k) => {
+                self.keys[k].rooms -= 1;
+                &mut self.host.promised_rooms
+            }
+            Room::Overdue => &mut self.host.overdue_rooms,
+        };
+        list.retain(|other| *other != w);
     }
 
     /// A key that waits for a promised place does not wait longer when another is free: what it was promised becomes
     /// anybody's.
     fn release_promises(&mut self, out: &mut Vec<Action>) {
-        let first: Vec<u32> = self.host.promised_rooms.iter().copied().take(PROMISES_LOOKED_AT).collect();
+        let first: Vec<WorkerSlot> = self.host.promised_rooms.iter().copied().take(PROMISES_LOOKED_AT).collect();
         for w in first {
             if self.host.making >= self.host.policy.starts_max {
                 return;
@@ -169,38 +196,29 @@ impl Pool {
             if self.full_levels(k).any() {
                 continue;
             }
-            if let Occupant::Reaping(reaping) = &mut self.workers[w] {
-                reaping.room = Room::Free;
-            }
-            self.host.promised_rooms.retain(|promised| *promised != w);
-            // Who left first is likely to be gone first.
-            let at = self.host.free_rooms.partition_point(|free| self.left(*free) < self.left(w));
-            self.host.free_rooms.insert(at, w);
-            self.lose_promise(k, out);
+            self.set_room(w, Room::Free);
+            self.serve_again(k, out);
         }
     }
 
     /// Gives up the place of a worker that is slow to go, or never goes, when its time is over: whom it was promised finds
     /// another, or has one removed, so that it holds nobody up. That costs a call one warm worker more, and no second one
     /// before the next has had its time too.
-    pub(super) fn look_at_room(&mut self, w: u32, out: &mut Vec<Action>) {
-        let Occupant::Reaping(reaping) = &mut self.workers[w] else { return };
-        if reaping.room == Room::Overdue || self.now < reaping.since + ROOM_PATIENCE {
+    pub(super) fn look_at_room(&mut self, w: WorkerSlot, out: &mut Vec<Action>) {
+        let Occupant::Reaping(reaping) = &self.workers[w] else { return };
+        let room = reaping.room;
+        if room == Room::Overdue || self.now < reaping.since + ROOM_PATIENCE {
             return;
         }
-        let room = std::mem::replace(&mut reaping.room, Room::Overdue);
-        self.host.free_rooms.retain(|free| *free != w);
-        self.host.promised_rooms.retain(|promised| *promised != w);
-        self.host.overdue_rooms.push(w);
+        self.set_room(w, Room::Overdue);
         match room {
-            Room::Promised(k) => self.lose_promise(k, out),
+            Room::Promised(k) => self.serve_again(k, out),
             Room::Free | Room::Overdue => {}
         }
     }
 
-    /// A place is `k`'s no longer. It has paid for one, and is served at once if it can be.
-    fn lose_promise(&mut self, k: u32, out: &mut Vec<Action>) {
-        self.keys[k].rooms -= 1;
+    /// A place that was promised to `k` is so no longer. The key has paid for one, and is served at once if it can be.
+    fn serve_again(&mut self, k: KeySlot, out: &mut Vec<Action>) {
         self.touch(k);
         if self.keys[k].turn.is_some() {
             self.place_promised(k, out);
@@ -208,7 +226,7 @@ impl Pool {
         self.tidy(k);
     }
 
-    fn left(&self, w: u32) -> u64 {
+    fn left(&self, w: WorkerSlot) -> u64 {
         match &self.workers[w] {
             Occupant::Reaping(reaping) => reaping.order,
             Occupant::Cell(_) | Occupant::Worker(_) => 0,
@@ -217,21 +235,25 @@ impl Pool {
 
     /// A level that is full for `k`, and stays full whoever is ended: what is overdue takes all its places, since a limit was
     /// lowered. Unless it has a cell, which others may still use though `k` cannot.
-    fn hopeless_level(&self, k: u32, full: Full) -> Option<LimitLevel> {
+    fn hopeless_level(&self, k: KeySlot, full: FullLevels) -> Option<LimitLevel> {
         if self.host.overdue_rooms.is_empty() {
             return None;
         }
         let (f, s) = (self.keys[k].function, self.keys[k].sub_tenant);
         let (function, host) = (self.function(f), &self.host);
         let tenant = self.tenant(function.tenant);
-        let none = Full { sub_tenant: false, function: false, tenant: false, host: false };
+        let none = FullLevels { sub_tenant: false, function: false, tenant: false, host: false };
         let levels = [
-            (LimitLevel::SubTenant, Full { sub_tenant: full.sub_tenant, ..none }, self.policy_of_sub(s).workers_max),
-            (LimitLevel::Function, Full { function: full.function, ..none }, function.policy.workers_max),
-            (LimitLevel::Tenant, Full { tenant: full.tenant, ..none }, tenant.policy.workers_max),
-            (LimitLevel::Host, Full { host: full.host, ..none }, host.policy.workers_max),
+            (
+                LimitLevel::SubTenant,
+                FullLevels { sub_tenant: full.sub_tenant, ..none },
+                self.policy_of_sub(s).workers_max,
+            ),
+            (LimitLevel::Function, FullLevels { function: full.function, ..none }, function.policy.workers_max),
+            (LimitLevel::Tenant, FullLevels { tenant: full.tenant, ..none }, tenant.policy.workers_max),
+            (LimitLevel::Host, FullLevels { host: full.host, ..none }, host.policy.workers_max),
         ];
-        let is_hopeless = |only: Full, max: u32| {
+        let is_hopeless = |only: FullLevels, max: u32| {
             let overdue = host.overdue_rooms.iter().filter(|w| self.helps(**w, k, only)).count();
             only.any() && overdue >= max as usize && !host.cells.iter().any(|w| self.helps(*w, k, only))
         };
@@ -239,14 +261,9 @@ impl Pool {
     }
 
     /// Whether the end of `w` makes room at every level that is full for `k`.
-    fn helps(&self, w: u32, k: u32, full: Full) -> bool {
+    fn helps(&self, w: WorkerSlot, k: KeySlot, full: FullLevels) -> bool {
         let (occupant, key) = (&self.workers[w], &self.keys[k]);
-        let owner = match occupant {
-            Occupant::Cell(_) => None,
-            Occupant::Worker(worker) => Some(worker.key),
-            Occupant::Reaping(reaping) => reaping.key,
-        };
-        let is_same_sub = owner.is_some_and(|owner| self.keys[owner].sub_tenant == key.sub_tenant);
+        let is_same_sub = occupant.owner().is_some_and(|owner| self.keys[owner].sub_tenant == key.sub_tenant);
         let is_same_tenant = self.function(occupant.function()).tenant == self.function(key.function).tenant;
         (!full.sub_tenant || is_same_sub)
             && (!full.function || occupant.function() == key.function)
@@ -255,7 +272,7 @@ impl Pool {
 
     /// Who is to go for `k`: a cell, which nobody has used yet, else the least recently used idle worker of the narrowest
     /// level that is full.
-    fn victim(&self, k: u32, full: Full) -> Result<u32, LimitLevel> {
+    fn victim(&self, k: KeySlot, full: FullLevels) -> Result<WorkerSlot, LimitLevel> {
         let (f, s) = (self.keys[k].function, self.keys[k].sub_tenant);
         let t = self.subs[s].tenant;
         if let Some(cell) = self.host.cells.iter().copied().find(|w| self.helps(*w, k, full)) {
@@ -264,7 +281,7 @@ impl Pool {
         if let Some(level) = self.hopeless_level(k, full) {
             return Err(level);
         }
-        let may_go = |w: &u32| self.workers[*w].worker().is_some_and(|w| !self.keys[w.key].is_at_minimum());
+        let may_go = |w: &WorkerSlot| self.workers[*w].worker().is_some_and(|w| !self.keys[w.key].is_at_minimum());
         if full.sub_tenant {
             let own = self.subs[s].keys.iter().flat_map(|(_, k)| &self.keys[*k].idle).copied();
             return own.filter(may_go).min_by_key(|w| (self.idle_since(*w), *w)).ok_or(LimitLevel::SubTenant);
@@ -272,17 +289,17 @@ impl Pool {
         if full.function {
             let function = self.function(f);
             let all = [function.frozen, function.hot];
-            let mut all = all.iter().flat_map(|list| list.iter(&self.workers, crate::lists::Level::Function));
+            let mut all = all.iter().flat_map(|list| list.iter(&self.workers, IdleList::Function));
             return all.find(may_go).ok_or(LimitLevel::Function);
         }
         if full.tenant {
             let idle = self.tenant(t).idle;
-            return idle.iter(&self.workers, crate::lists::Level::Tenant).find(may_go).ok_or(LimitLevel::Tenant);
+            return idle.iter(&self.workers, IdleList::Tenant).find(may_go).ok_or(LimitLevel::Tenant);
         }
-        self.host.idle.iter(&self.workers, crate::lists::Level::Host).find(may_go).ok_or(LimitLevel::Host)
+        self.host.idle.iter(&self.workers, IdleList::Host).find(may_go).ok_or(LimitLevel::Host)
     }
 
-    fn idle_since(&self, w: u32) -> crate::time::Tick {
+    fn idle_since(&self, w: WorkerSlot) -> Tick {
         match self.workers[w].worker().map(|worker| worker.state) {
             Some(WorkerState::Idle { since, .. }) => since,
             Some(WorkerState::Starting { .. } | WorkerState::Leased { .. } | WorkerState::Draining { .. }) | None => {
@@ -294,7 +311,7 @@ impl Pool {
 
 impl Pool {
     /// Uses a place that was promised to `k` and paid for.
-    pub(super) fn place_promised(&mut self, k: u32, out: &mut Vec<Action>) {
+    pub(super) fn place_promised(&mut self, k: KeySlot, out: &mut Vec<Action>) {
         match self.place(k, out) {
             Placed::Done => self.touch(k),
             // It has lost the place to a limit that was lowered; it waits for its turn like all others.

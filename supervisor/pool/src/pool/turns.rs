@@ -17,6 +17,7 @@ use crate::{
     event::LimitLevel,
     key::{FunctionId, TenantId},
     pool::Pool,
+    slots::{KeySlot, SubTenantSlot},
     virtual_clock::CALL,
 };
 
@@ -26,7 +27,7 @@ const TURN_CALLS: u64 = 4;
 
 impl Pool {
     /// Whether a key needs to be served, and may be.
-    fn wants(&self, k: u32) -> bool {
+    fn wants(&self, k: KeySlot) -> bool {
         let key = &self.keys[k];
         if key.waiting > 0 && !key.idle.is_empty() {
             return true;
@@ -43,7 +44,7 @@ impl Pool {
     }
 
     /// Workers of a key that are to be kept or made ahead, and are not there.
-    pub(crate) fn missing_warm(&self, k: u32) -> u32 {
+    pub(crate) fn missing_warm(&self, k: KeySlot) -> u32 {
         let key = &self.keys[k];
         if self.drain.is_some() {
             return 0;
@@ -57,7 +58,7 @@ impl Pool {
     }
 
     /// Puts a key among those to be served, or takes it out, after anything about it has changed.
-    pub(crate) fn touch(&mut self, k: u32) {
+    pub(crate) fn touch(&mut self, k: KeySlot) {
         match (self.wants(k), self.keys[k].turn) {
             (true, None) => self.enter_turns(k),
             (false, Some(_)) => self.leave_turns(k),
@@ -65,7 +66,7 @@ impl Pool {
         }
     }
 
-    fn enter_turns(&mut self, k: u32) {
+    fn enter_turns(&mut self, k: KeySlot) {
         let (f, s) = (self.keys[k].function, self.keys[k].sub_tenant);
         let (t, served, weight) = (self.subs[s].tenant, self.subs[s].virtual_time, self.weight_of_sub(s));
         let (clock, sub) = (&mut self.tenants[t.0 as usize].clock, &mut self.subs[s]);
@@ -83,7 +84,7 @@ impl Pool {
         self.refresh_function(f);
     }
 
-    pub(crate) fn leave_turns(&mut self, k: u32) {
+    pub(crate) fn leave_turns(&mut self, k: KeySlot) {
         if let Some((time, order)) = self.keys[k].turn.take() {
             let (f, s) = (self.keys[k].function, self.keys[k].sub_tenant);
             self.function_mut(f).turns.remove(&(time, order, k));
@@ -154,7 +155,7 @@ impl Pool {
     }
 
     /// The key whose turn it is.
-    pub(crate) fn next_key(&self) -> Option<u32> {
+    pub(crate) fn next_key(&self) -> Option<KeySlot> {
         if self.host.is_blocked {
             return None;
         }
@@ -164,7 +165,7 @@ impl Pool {
     }
 
     /// The key to serve when it is `next`'s turn and `hot` has a worker that has just become free.
-    pub(super) fn prefer(&self, hot: Option<u32>, next: u32) -> u32 {
+    pub(super) fn prefer(&self, hot: Option<KeySlot>, next: KeySlot) -> KeySlot {
         let Some(hot) = hot.filter(|hot| *hot != next) else { return next };
         let (own, other) = (&self.keys[hot], &self.keys[next]);
         if own.waiting == 0 || own.idle.is_empty() || other.is_fresh || !other.idle.is_empty() {
@@ -180,12 +181,12 @@ impl Pool {
         if ahead < behind + TURN_CALLS * CALL / u64::from(weight.max(1)) { hot } else { next }
     }
 
-    fn weight_of_sub(&self, s: u32) -> u32 {
+    fn weight_of_sub(&self, s: SubTenantSlot) -> u32 {
         self.policy_of_sub(s).weight.max(1)
     }
 
     /// `k` has been served one call's worth when it was the turn of `next`.
-    pub(super) fn charge(&mut self, k: u32, next: u32) {
+    pub(super) fn charge(&mut self, k: KeySlot, next: KeySlot) {
         let (s, next_s) = (self.keys[k].sub_tenant, self.keys[next].sub_tenant);
         self.keys[k].is_fresh = false;
         self.charge_sub_tenant(s, next_s);
@@ -193,7 +194,7 @@ impl Pool {
     }
 
     /// The clock follows the turns, not what was served out of turn: who waits must not lose its credit to that.
-    fn charge_sub_tenant(&mut self, s: u32, next: u32) {
+    fn charge_sub_tenant(&mut self, s: SubTenantSlot, next: SubTenantSlot) {
         let (weight, turn) = (self.weight_of_sub(s), self.subs[next].virtual_time);
         let sub = &mut self.subs[s];
         let tenant = &mut self.tenants[sub.tenant.0 as usize];
@@ -240,7 +241,7 @@ impl Pool {
         }
     }
 
-    fn move_turn(&mut self, k: u32) {
+    fn move_turn(&mut self, k: KeySlot) {
         let (f, s) = (self.keys[k].function, self.keys[k].sub_tenant);
         let time = self.subs[s].virtual_time;
         if let Some((old, order)) = self.keys[k].turn {
@@ -252,7 +253,7 @@ impl Pool {
     }
 
     /// A key cannot be served at this level: nobody who needs the same is asked until something there has changed.
-    pub(super) fn block(&mut self, k: u32, level: LimitLevel) {
+    pub(super) fn block(&mut self, k: KeySlot, level: LimitLevel) {
         let f = self.keys[k].function;
         match level {
             LimitLevel::Host => self.host.is_blocked = true,
@@ -278,7 +279,7 @@ impl Pool {
     }
 
     /// Likewise, of a worker of this key.
-    pub(crate) fn unblock_key(&mut self, k: u32) {
+    pub(crate) fn unblock_key(&mut self, k: KeySlot) {
         self.unblock(self.keys[k].function);
         let s = self.keys[k].sub_tenant;
         for at in 0..self.subs[s].keys.len() {
@@ -290,7 +291,7 @@ impl Pool {
     }
 
     /// Whether somebody waits for a place that a worker of this key holds.
-    pub(super) fn is_contended(&self, k: u32) -> bool {
+    pub(super) fn is_contended(&self, k: KeySlot) -> bool {
         let key = &self.keys[k];
         let function = self.function(key.function);
         self.host.is_blocked

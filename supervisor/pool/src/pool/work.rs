@@ -1,34 +1,28 @@
 //! A worker's life: started, leased, idle again, ended, removed.
 
 use crate::{
-    event::{Action, Blame, End, KillReason, LeaseId, Refusal, Start, WorkerId},
+    event::{Action, Blame, CallId, End, KillReason, LeaseId, Refusal, Start, WorkerId},
     key::FunctionId,
-    lists::Level,
-    pool::{Pool, place::ROOM_PATIENCE},
-    records::{CellState, Occupant, Phase, Place, Reaping, Room, WorkerState},
+    lists::IdleList,
+    pool::{Pool, counters::Counted, place::ROOM_PATIENCE},
+    records::{CallState, CellState, FunctionState, Occupant, Phase, Reaping, Room, WorkerState},
+    slots::{KeySlot, WorkerSlot},
     time::Tick,
     timers::Timer,
 };
 
 impl Pool {
-    fn worker_state(&self, w: u32) -> Option<(u32, WorkerState)> {
+    fn worker_state(&self, w: WorkerSlot) -> Option<(KeySlot, WorkerState)> {
         self.workers[w].worker().map(|worker| (worker.key, worker.state))
-    }
-
-    fn set_state(&mut self, w: u32, state: WorkerState) {
-        if let Some(worker) = self.workers[w].worker_mut() {
-            worker.state = state;
-        }
     }
 
     pub(super) fn made(&mut self, id: WorkerId, out: &mut Vec<Action>) {
         let Some(w) = self.ids.get(&id).copied() else { return };
-        match &mut self.workers[w] {
+        match &self.workers[w] {
             Occupant::Cell(_) => self.cell_made(w, out),
-            Occupant::Worker(worker) => match &mut worker.state {
-                WorkerState::Starting { phase: phase @ Phase::Making, .. } => {
-                    *phase = Phase::Loading;
-                    self.host.making -= 1;
+            Occupant::Worker(worker) => match worker.state {
+                WorkerState::Starting { phase: Phase::Making, deadline } => {
+                    self.advance_start(w, WorkerState::Starting { phase: Phase::Loading, deadline });
                 }
                 WorkerState::Starting { phase: Phase::Loading, .. }
                 | WorkerState::Idle { .. }
@@ -39,18 +33,13 @@ impl Pool {
         }
     }
 
-    pub(super) fn started(&mut self, id: WorkerId, out: &mut Vec<Action>) -> Option<u32> {
+    pub(super) fn started(&mut self, id: WorkerId, out: &mut Vec<Action>) -> Option<KeySlot> {
         let w = self.ids.get(&id).copied()?;
         let (k, state) = self.worker_state(w)?;
         match state {
-            WorkerState::Starting { phase, .. } => {
-                if phase == Phase::Making {
-                    self.host.making -= 1;
-                }
-            }
+            WorkerState::Starting { .. } => self.advance_start(w, WorkerState::Idle { since: self.now, frozen: false }),
             WorkerState::Idle { .. } | WorkerState::Leased { .. } | WorkerState::Draining { .. } => return None,
         }
-        self.keys[k].starting -= 1;
         self.keys[k].host_faults.close();
         if self.keys[k].settled() >= self.keys[k].warm_target {
             self.keys[k].warm_target = 0;
@@ -58,13 +47,11 @@ impl Pool {
         self.become_idle(w, true, out)
     }
 
-    /// A worker without a call takes the oldest one of its key, or waits. Returns the key if it has calls and the worker
+    /// A worker that has just become idle takes the oldest one of its key, or waits. Returns the key if it has calls and the worker
     /// is left to the next turn.
-    fn become_idle(&mut self, w: u32, is_first: bool, out: &mut Vec<Action>) -> Option<u32> {
+    fn become_idle(&mut self, w: WorkerSlot, is_first: bool, out: &mut Vec<Action>) -> Option<KeySlot> {
         let worker = self.workers[w].worker()?;
         let (k, f) = (worker.key, worker.function);
-        let since = self.now;
-        self.set_state(w, WorkerState::Idle { since, frozen: false });
         self.keys[k].idle.push(w);
         self.enter_lists(w, f);
         if let Some(why) = self.retire_reason(w) {
@@ -87,31 +74,31 @@ impl Pool {
     }
 
     /// Nobody has a call for an idle worker: its time runs.
-    pub(super) fn rest(&mut self, w: u32, f: FunctionId, out: &mut Vec<Action>) {
+    pub(super) fn rest(&mut self, w: WorkerSlot, f: FunctionId, out: &mut Vec<Action>) {
         if self.function(f).policy.freeze_after.is_some_and(|after| after.is_zero()) {
             self.freeze(w, out);
         }
         self.arm_idle(f);
     }
 
-    fn enter_lists(&mut self, w: u32, f: FunctionId) {
+    fn enter_lists(&mut self, w: WorkerSlot, f: FunctionId) {
         let t = self.function(f).tenant;
-        self.host.idle.push(&mut self.workers, Level::Host, w);
-        self.tenants[t.0 as usize].idle.push(&mut self.workers, Level::Tenant, w);
-        self.functions[f.0 as usize].hot.push(&mut self.workers, Level::Function, w);
+        self.host.idle.push(&mut self.workers, IdleList::Host, w);
+        self.tenants[t.0 as usize].idle.push(&mut self.workers, IdleList::Tenant, w);
+        self.functions[f.0 as usize].hot.push(&mut self.workers, IdleList::Function, w);
     }
 
-    pub(super) fn leave_lists(&mut self, w: u32, f: FunctionId, frozen: bool) {
+    pub(super) fn leave_lists(&mut self, w: WorkerSlot, f: FunctionId, frozen: bool) {
         let t = self.function(f).tenant;
-        self.host.idle.remove(&mut self.workers, Level::Host, w);
-        self.tenants[t.0 as usize].idle.remove(&mut self.workers, Level::Tenant, w);
+        self.host.idle.remove(&mut self.workers, IdleList::Host, w);
+        self.tenants[t.0 as usize].idle.remove(&mut self.workers, IdleList::Tenant, w);
         let function = &mut self.functions[f.0 as usize];
         let list = if frozen { &mut function.frozen } else { &mut function.hot };
-        list.remove(&mut self.workers, Level::Function, w);
+        list.remove(&mut self.workers, IdleList::Function, w);
     }
 
     /// The most recently used idle worker of a key that may still take a call. Those that may not are ended on the way.
-    pub(super) fn usable_idle(&mut self, k: u32, out: &mut Vec<Action>) -> Option<u32> {
+    pub(super) fn usable_idle(&mut self, k: KeySlot, out: &mut Vec<Action>) -> Option<WorkerSlot> {
         while let Some(w) = self.keys[k].idle.last().copied() {
             match self.retire_reason(w) {
                 None => return Some(w),
@@ -122,13 +109,13 @@ impl Pool {
     }
 
     /// Gives the oldest waiting call of a key to one of its idle workers.
-    pub(super) fn deliver_next(&mut self, k: u32, w: u32, out: &mut Vec<Action>) {
+    pub(super) fn deliver_next(&mut self, k: KeySlot, w: WorkerSlot, out: &mut Vec<Action>) {
         let Some(call) = self.next_call(k) else { return };
         let Some(worker) = self.workers[w].worker() else { return };
         let (WorkerState::Idle { frozen, .. }, f, id) = (worker.state, worker.function, worker.id) else { return };
         let Some(entry) = self.calls.get_mut(&call) else { return };
         assert!(worker.key == entry.key, "a worker serves one pool key for life");
-        entry.place = Place::Leased(w);
+        entry.state = CallState::Leased(w);
         let deadline = entry.deadline;
         let start = match (worker.calls, worker.was_cell) {
             (0, true) => Start::Cell,
@@ -137,8 +124,7 @@ impl Pool {
         };
         self.leave_lists(w, f, frozen);
         self.keys[k].idle.retain(|idle| *idle != w);
-        self.host.waiting -= 1;
-        self.keys[k].waiting -= 1;
+        self.leave(Counted::WaitingCall { key: k });
         if self.keys[k].waiting == 0 {
             self.keys[k].queue = Default::default();
         }
@@ -153,11 +139,7 @@ impl Pool {
     }
 
     /// Which call a worker has, if it is by this lease.
-    fn leased(
-        &self,
-        id: WorkerId,
-        lease: LeaseId,
-    ) -> Option<(u32, u32, crate::event::CallId, Tick, Option<KillReason>)> {
+    fn leased(&self, id: WorkerId, lease: LeaseId) -> Option<(WorkerSlot, KeySlot, CallId, Tick, Option<KillReason>)> {
         let w = self.ids.get(&id).copied()?;
         let (k, state) = self.worker_state(w)?;
         match state {
@@ -172,7 +154,13 @@ impl Pool {
         }
     }
 
-    pub(super) fn answered(&mut self, id: WorkerId, lease: LeaseId, clean: bool, out: &mut Vec<Action>) -> Option<u32> {
+    pub(super) fn answered(
+        &mut self,
+        id: WorkerId,
+        lease: LeaseId,
+        clean: bool,
+        out: &mut Vec<Action>,
+    ) -> Option<KeySlot> {
         let (w, k, call, since, retire) = self.leased(id, lease)?;
         self.settle(call, End::Answered { worker: id, lease }, out);
         if !clean {
@@ -192,6 +180,7 @@ impl Pool {
             self.kill(w, why, out);
             return None;
         }
+        self.set_started_state(w, WorkerState::Idle { since: self.now, frozen: false });
         self.become_idle(w, false, out)
     }
 
@@ -204,7 +193,7 @@ impl Pool {
     }
 
     /// A call that came back does not wait for a turn while another worker of its key is idle.
-    fn deliver_again(&mut self, k: u32, out: &mut Vec<Action>) {
+    fn deliver_again(&mut self, k: KeySlot, out: &mut Vec<Action>) {
         if self.keys[k].waiting > 0
             && let Some(w) = self.usable_idle(k, out)
         {
@@ -213,12 +202,11 @@ impl Pool {
     }
 
     /// Puts a call that no function has seen, or may be seen twice, back to the head of its queue.
-    fn requeue(&mut self, k: u32, call: crate::event::CallId) {
+    fn requeue(&mut self, k: KeySlot, call: CallId) {
         if let Some(entry) = self.calls.get_mut(&call) {
-            entry.place = Place::Waiting;
+            entry.state = CallState::Waiting;
             self.keys[k].queue.push_front(call);
-            self.keys[k].waiting += 1;
-            self.host.waiting += 1;
+            self.enter(Counted::WaitingCall { key: k });
         }
     }
 
@@ -266,7 +254,7 @@ impl Pool {
         }
     }
 
-    fn start_of_worker_failed(&mut self, w: u32, why: KillReason, blame: Blame, out: &mut Vec<Action>) {
+    fn start_of_worker_failed(&mut self, w: WorkerSlot, why: KillReason, blame: Blame, out: &mut Vec<Action>) {
         let Some(worker) = self.workers[w].worker() else { return };
         let (k, id) = (worker.key, worker.id);
         self.keys[k].warm_target = 0;
@@ -282,7 +270,7 @@ impl Pool {
     }
 
     /// Counts a start that the host has failed. Calls go on as if nothing had been.
-    fn count_host_fault(&mut self, k: u32) {
+    fn count_host_fault(&mut self, k: KeySlot) {
         let now = self.now;
         self.keys[k].host_faults.fail(now);
         let faults = self.keys[k].host_faults;
@@ -294,7 +282,7 @@ impl Pool {
 
     /// Counts a failure of a key. Once it backs off, all its calls that wait are answered: those that no function has seen are
     /// refused as new ones are, those whose worker has died are told that.
-    fn count_failure(&mut self, k: u32, out: &mut Vec<Action>) {
+    fn count_failure(&mut self, k: KeySlot, out: &mut Vec<Action>) {
         let now = self.now;
         let backs_off = self.keys[k].breaker.fail(now);
         let breaker = self.keys[k].breaker;
@@ -321,43 +309,31 @@ impl Pool {
     }
 
     /// Ends a worker or cell, whatever it does. Its call, if it has one, is settled before or put back.
-    pub(crate) fn kill(&mut self, w: u32, why: KillReason, out: &mut Vec<Action>) {
+    pub(crate) fn kill(&mut self, w: WorkerSlot, why: KillReason, out: &mut Vec<Action>) {
         self.last_turn += 1;
         let (order, since, room) = (self.last_turn, self.now, Room::Free);
         let reaping = match &self.workers[w] {
             Occupant::Reaping(_) => return,
             Occupant::Cell(cell) => {
                 let (id, function, created) = (cell.id, cell.function, cell.created);
-                self.leave_cells(w);
+                self.take_off_shelves(w);
                 Reaping { id, function, key: None, created, calls: 0, order, since, room }
             }
             Occupant::Worker(worker) => {
                 let (k, f, state) = (worker.key, worker.function, worker.state);
                 let (id, created, calls) = (worker.id, worker.created, worker.calls);
                 match state {
-                    WorkerState::Starting { phase, .. } => {
-                        self.keys[k].starting -= 1;
-                        if phase == Phase::Making {
-                            self.host.making -= 1;
-                        }
-                    }
+                    WorkerState::Starting { .. } | WorkerState::Leased { .. } | WorkerState::Draining { .. } => {}
                     WorkerState::Idle { frozen, .. } => {
                         self.keys[k].idle.retain(|idle| *idle != w);
                         self.leave_lists(w, f, frozen);
                     }
-                    WorkerState::Leased { .. } | WorkerState::Draining { .. } => {}
                 }
-                self.keys[k].reaping += 1;
                 Reaping { id, function: f, key: Some(k), created, calls, order, since, room }
             }
         };
         let (id, f, key) = (reaping.id, reaping.function, reaping.key);
-        self.workers[w] = Occupant::Reaping(reaping);
-        self.host.leaving += 1;
-        self.function_mut(f).leaving += 1;
-        let t = self.function(f).tenant;
-        self.tenant_mut(t).leaving += 1;
-        self.host.free_rooms.push(w);
+        self.begin_removal(w, reaping);
         self.timers.set(since + ROOM_PATIENCE, Timer::Worker(id));
         out.push(Action::Kill { worker: id, why });
         match key {
@@ -371,49 +347,32 @@ impl Pool {
 
     pub(super) fn reaped(&mut self, id: WorkerId, out: &mut Vec<Action>) {
         let Some(w) = self.ids.get(&id).copied() else { return };
-        match &self.workers[w] {
-            Occupant::Reaping(_) => {}
+        let (f, key, room) = match &self.workers[w] {
+            Occupant::Reaping(reaping) => (reaping.function, reaping.key, reaping.room),
             Occupant::Cell(_) | Occupant::Worker(_) => return,
-        }
-        let Some(Occupant::Reaping(reaping)) = self.workers.remove(w) else { return };
-        self.ids.remove(&id);
-        self.host.free_rooms.retain(|free| *free != w);
-        self.host.promised_rooms.retain(|promised| *promised != w);
-        self.host.overdue_rooms.retain(|overdue| *overdue != w);
-        self.host.workers -= 1;
-        self.host.leaving -= 1;
-        let f = reaping.function;
-        let function = self.function_mut(f);
-        function.workers -= 1;
-        function.leaving -= 1;
-        let t = function.tenant;
-        let tenant = self.tenant_mut(t);
-        tenant.workers -= 1;
-        tenant.leaving -= 1;
-        if let Some(k) = reaping.key {
-            let s = self.keys[k].sub_tenant;
-            self.subs[s].workers -= 1;
-            self.keys[k].workers -= 1;
-            self.keys[k].reaping -= 1;
-        }
+        };
+        self.remove_occupant(w);
         // Before either key may be forgotten: others of the same sub-tenant may wait for this place.
-        match reaping.key {
+        match key {
             Some(k) => {
                 self.unblock_key(k);
                 self.touch(k);
             }
             None => self.unblock(f),
         }
-        let promised_to = if let Room::Promised(k) = reaping.room { Some(k) } else { None };
+        self.leave_room(w, room);
+        let promised_to = match room {
+            Room::Promised(k) => Some(k),
+            Room::Free | Room::Overdue => None,
+        };
         if let Some(k) = promised_to {
-            self.keys[k].rooms -= 1;
             // The place was made for it: it comes before others, and has paid already.
             self.touch(k);
             if self.keys[k].turn.is_some() {
                 self.place_promised(k, out);
             }
         }
-        for k in [promised_to, reaping.key].into_iter().flatten() {
+        for k in [promised_to, key].into_iter().flatten() {
             self.tidy(k);
         }
     }
@@ -425,7 +384,7 @@ impl Pool {
                 CellState::Making { deadline } if deadline <= self.now => {
                     self.cell_failed(w, KillReason::StartTimeout, out);
                 }
-                CellState::Making { .. } | CellState::Ready { .. } => {}
+                CellState::Making { .. } | CellState::Ready => {}
             },
             Occupant::Worker(worker) => match worker.state {
                 WorkerState::Starting { deadline, phase } => {
@@ -443,7 +402,7 @@ impl Pool {
                 WorkerState::Leased { call, lease, since } => {
                     // Not for a limit that was lowered: others may go for that before its call has ended.
                     if let Some(why @ (KillReason::AgeMax | KillReason::CallsMax)) = self.retire_reason(w) {
-                        self.set_state(w, WorkerState::Draining { call, lease, since, why });
+                        self.set_started_state(w, WorkerState::Draining { call, lease, since, why });
                     }
                 }
                 WorkerState::Draining { .. } => {}
@@ -453,7 +412,7 @@ impl Pool {
     }
 
     /// Whether a worker's start, age or removal is over its time at `at`.
-    pub(super) fn is_worker_due(&self, w: u32, at: Tick) -> bool {
+    pub(super) fn is_worker_due(&self, w: WorkerSlot, at: Tick) -> bool {
         match &self.workers[w] {
             Occupant::Cell(cell) => cell.state == CellState::Making { deadline: at },
             Occupant::Worker(worker) => {
@@ -473,12 +432,12 @@ impl Pool {
     }
 
     /// Why a worker that has no call must not get one any more.
-    pub(super) fn retire_reason(&self, w: u32) -> Option<KillReason> {
+    pub(super) fn retire_reason(&self, w: WorkerSlot) -> Option<KillReason> {
         let worker = self.workers[w].worker()?;
         let function = self.function(worker.function);
         let policy = &function.policy;
         let key = &self.keys[worker.key];
-        if function.state != crate::records::FunctionState::Live && key.waiting == 0 {
+        if function.state != FunctionState::Live && key.waiting == 0 {
             return Some(KillReason::FunctionRetired);
         }
         if worker.calls > 0 && policy.calls_max.is_some_and(|max| worker.calls >= max) {

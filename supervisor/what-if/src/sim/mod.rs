@@ -232,7 +232,7 @@ impl Sim {
         }
         self.actions = actions;
         if self.care.checks_invariants {
-            self.pool.check_invariants().map_err(|what| self.broken(&what))?;
+            self.pool.check_invariants().map_err(|rule| self.broken(&rule.to_string()))?;
         }
         Ok(())
     }
