@@ -27,6 +27,7 @@ pub fn schema() -> Value {
     // A label is any text that is not empty.
     tenant["properties"]["id"] = by_name("id", ".");
     tenant["properties"]["function"] = by_name("function", NAME);
+    let providers = ["static", "command", "jwt"].map(token_of);
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Configuration of sublet",
@@ -40,7 +41,7 @@ pub fn schema() -> Value {
             "sub_tenant": table(without_class),
             "id": table(RawSubTenant::rows()),
             "function": table(RawFunction::rows()),
-            "token": token(),
+            "token": { "type": "object", "oneOf": providers },
         },
     })
 }
@@ -56,20 +57,16 @@ fn table<'a>(rows: impl IntoIterator<Item = &'a Row>) -> Value {
     json!({ "type": "object", "properties": properties, "required": required, "additionalProperties": false })
 }
 
-/// One of several tables: by the provider, each with the settings that it takes.
-fn token() -> Value {
+/// The settings that a provider of tokens takes.
+pub(super) fn token_of(provider: &str) -> Value {
     let rows = token_rows();
-    let providers = ["static", "command", "jwt"].map(|provider| {
-        let its = rows.iter().filter(|(of, _)| of.is_none_or(|of| of == provider)).map(|(_, row)| row);
-        let mut table = table(its);
-        table["properties"]["provider"]["const"] = json!(provider);
-        table
-    });
-    json!({ "type": "object", "oneOf": providers })
+    let mut table = table(rows.iter().filter(|(of, _)| of.is_none_or(|of| of == provider)).map(|(_, row)| row));
+    table["properties"]["provider"]["const"] = json!(provider);
+    table
 }
 
 /// One setting.
-fn property(row: &Row) -> Value {
+pub(super) fn property(row: &Row) -> Value {
     let mut property = values(row.kind);
     let changes = match row.changes {
         Changes::Restart(_) => "with a restart",
@@ -95,18 +92,18 @@ fn text(pattern: &str) -> Value {
 
 /// The values of a kind.
 fn values(kind: Kind) -> Value {
-    let sizes = SIZE_UNITS.map(|(name, factor)| (name, factor));
-    let durations = DURATION_UNITS.map(|(name, factor)| (name, factor));
     let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     match kind {
         Kind::Count(bounds) => count(bounds),
-        Kind::Size(Bounds { min, max, .. }) => text(&range::with_units(min.bytes(), max.bytes(), &sizes, &[])),
+        Kind::Size(Bounds { min, max, .. }) => text(&range::with_units(min.bytes(), max.bytes(), &SIZE_UNITS, &[])),
         Kind::Cpu(Bounds { min, max, .. }) => {
             text(&range::with_units(min.millis().into(), max.millis().into(), &[("m", 1), ("", 1000)], &[]))
         }
-        Kind::Time(Bounds { min, max, .. }) => text(&range::with_units(millis(*min), millis(*max), &durations, &[])),
+        Kind::Time(Bounds { min, max, .. }) => {
+            text(&range::with_units(millis(*min), millis(*max), &DURATION_UNITS, &[]))
+        }
         Kind::TimeOrNever(Bounds { min, max, .. }) => {
-            text(&range::with_units(millis(*min), millis(*max), &durations, &[NEVER]))
+            text(&range::with_units(millis(*min), millis(*max), &DURATION_UNITS, &[NEVER]))
         }
         Kind::Rate(Bounds { min, max, .. }) => {
             text(&range::with_units(min.count().into(), max.count().into(), &[("/s", 1)], &[]))

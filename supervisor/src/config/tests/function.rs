@@ -334,7 +334,7 @@ const OTHERS: [(&str, &str); 41] = [
 ];
 
 /// Another value for a setting: of a new one, where none stands above, an end of its bounds.
-fn other(row: &Row) -> String {
+pub fn other(row: &Row) -> String {
     let of_hand = OTHERS.iter().find(|(key, _)| *key == row.key).map(|(_, value)| (*value).to_owned());
     of_hand.unwrap_or_else(|| {
         let within = ends(row.kind).into_iter().filter(|end| end.told.is_none());
