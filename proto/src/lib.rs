@@ -5,6 +5,7 @@
 //! `sublet.v1`, generated from `proto/sublet/v1`.
 #![forbid(unsafe_code)]
 
+pub mod level;
 pub mod link;
 
 /// The public gRPC API, package `sublet.v1`.

@@ -3,7 +3,13 @@
 
 use std::collections::BTreeSet;
 
-use sublet_proto::link::sandbox::{Layer, NurseryConfig, Root, SandboxSpec};
+use sublet_proto::{
+    level::Level,
+    link::{
+        group::{GroupPath, NoGroup},
+        sandbox::{Layer, NurseryConfig, Root, SandboxSpec},
+    },
+};
 
 /// Why no sandbox is made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,9 +41,9 @@ pub enum Refusal {
     /// A layer is not asked for.
     #[error("layer {} is missing from the spec", .0.name())]
     LayerMissing(Layer),
-    /// The group is not a plain path of the form t-…/s-…/w-….
-    #[error("cgroup {0:?} is not of the form t-…/s-…/w-…")]
-    Cgroup(String),
+    /// The group is not a worker's.
+    #[error(transparent)]
+    Cgroup(#[from] NoGroup),
     /// A directory is not below the allowed ones.
     #[error("directory {0:?} is not below an allowed directory")]
     Directory(String),
@@ -82,8 +88,10 @@ pub fn check(config: &NurseryConfig, spec: &SandboxSpec, slots_in_use: &BTreeSet
             return Err(Refusal::LayerMissing(layer));
         }
     }
-    if !is_worker_cgroup(&spec.cgroup) {
-        return Err(Refusal::Cgroup(spec.cgroup.clone()));
+    // openat2 with RESOLVE_BENEATH guards the same when the group is opened.
+    let group = GroupPath::try_from(spec.cgroup.as_str())?;
+    if group.level() != Level::Worker {
+        return Err(NoGroup(spec.cgroup.clone()).into());
     }
     if let Root::Dir { path } = &spec.root {
         allowed_dir(config, path)?;
@@ -110,19 +118,6 @@ pub fn check(config: &NurseryConfig, spec: &SandboxSpec, slots_in_use: &BTreeSet
         }
     }
     Ok(())
-}
-
-/// Three plain components: t-…, s-…, w-…. openat2 with RESOLVE_BENEATH guards the same when the group is opened.
-fn is_worker_cgroup(path: &str) -> bool {
-    let plain = |part: &str, prefix: &str| {
-        part.strip_prefix(prefix).is_some_and(|rest| {
-            !rest.is_empty()
-                && rest.len() <= 80
-                && rest.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
-        })
-    };
-    let parts: Vec<_> = path.split('/').collect();
-    parts.len() == 3 && plain(parts[0], "t-") && plain(parts[1], "s-") && plain(parts[2], "w-")
 }
 
 fn allowed_dir(config: &NurseryConfig, path: &str) -> Result<(), Refusal> {
@@ -214,9 +209,10 @@ mod tests {
 
     #[test]
     fn cgroup_outside_the_subtree_is_refused() {
-        for path in ["", "t-a/s-b", "t-a/s-b/w-c/x", "/t-a/s-b/w-c", "t-a/../w-c", "t-a/s-b/w-", "t-A/s-b/w-c", "x/y/z"]
+        for path in
+            ["", "t-a", "t-a/s-b", "t-a/s-b/w-c/x", "/t-a/s-b/w-c", "t-a/../w-c", "t-a/s-b/w-", "t-A/s-b/w-c", "x/y/z"]
         {
-            assert_eq!(refusal(|s| s.cgroup = path.into()), Refusal::Cgroup(path.into()));
+            assert_eq!(refusal(|s| s.cgroup = path.into()), Refusal::Cgroup(NoGroup(path.into())));
         }
     }
 

@@ -49,12 +49,3 @@ pub fn section(path: &str, name: &str, text: &str) {
         "the section {name:?} of {path} says otherwise, first (page, program) {differs:?}; see supervisor/src/golden.rs"
     );
 }
-
-/// The rows of the first table of a section, cell by cell, without the two lines of its head.
-pub fn rows(path: &str, name: &str) -> Vec<Vec<String>> {
-    let _writing = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
-    let page = fs::read_to_string(file(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
-    let [_, section, _] = split(&page, path, name);
-    let lines = section.lines().filter(|line| line.starts_with('|')).skip(2);
-    lines.map(|line| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()).collect()
-}

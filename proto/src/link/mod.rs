@@ -8,6 +8,7 @@
 //! | supervisor, init | `SOCK_SEQPACKET` | [`nursery::InitReport`] from init, [`init::ToInit`] to it |
 
 pub mod frame;
+pub mod group;
 pub mod init;
 pub mod nursery;
 pub mod runner;

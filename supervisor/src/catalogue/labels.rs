@@ -4,6 +4,7 @@ use std::hash::Hasher;
 
 use siphasher::sip128::{Hasher128, SipHasher24};
 use sublet_pool::{CallId, LeaseId, SubTenant};
+use sublet_proto::link::group::SUB_TENANT_PREFIX;
 
 use super::Entry;
 use crate::hex::hex;
@@ -53,9 +54,12 @@ impl Labels {
     /// Directory of a sub-tenant's groups below its tenant's, and its name for operators.
     pub fn group(&self, tenant: &str, sub_tenant: &SubTenant) -> String {
         if sub_tenant.is_shared() {
-            return "s-shared".to_owned();
+            return format!("{SUB_TENANT_PREFIX}shared");
         }
-        format!("s-{}", hex(&self.hash(Purpose::Group, &[tenant.as_bytes(), sub_tenant.as_str().as_bytes()])))
+        format!(
+            "{SUB_TENANT_PREFIX}{}",
+            hex(&self.hash(Purpose::Group, &[tenant.as_bytes(), sub_tenant.as_str().as_bytes()]))
+        )
     }
 
     /// Id by which the failure of this call is found in what operators see; 12 hex digits.

@@ -9,6 +9,7 @@ use std::{
 
 use sublet_pool::{FunctionId, SubTenant, TenantId};
 use sublet_proto::link::{
+    group::{SUB_TENANT_PREFIX, TENANT_PREFIX, WORKER_PREFIX},
     sandbox::{InnerLimits, Layer, SandboxSpec, ShownLimits},
     token::{TOKEN_FD, TOKEN_FILE},
 };
@@ -80,7 +81,8 @@ impl Entry {
 
     /// The steps that make a worker of it, as they would be on this host for slot 0.
     pub fn plan(&self, host: &HostFacts<'_>) -> Plan {
-        let cgroup = format!("t-{}/s-<hash of sub-tenant>/w-<worker>", self.tenant);
+        let cgroup =
+            format!("{TENANT_PREFIX}{}/{SUB_TENANT_PREFIX}<hash of sub-tenant>/{WORKER_PREFIX}<worker>", self.tenant);
         plan::plan(&self.sandbox(0, cgroup, host.missing_layers), host)
     }
 

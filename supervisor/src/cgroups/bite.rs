@@ -3,39 +3,13 @@
 
 use std::fs;
 
+use sublet_proto::{level::Level, link::group::GroupPath};
+
 use super::{
     limits::{Knob, Limits},
     oom::OomCount,
     tree::Tree,
 };
-
-/// A level of the tree.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Level {
-    /// One worker.
-    Worker,
-    /// One sub-tenant.
-    SubTenant,
-    /// One tenant.
-    Tenant,
-    /// All workers of this host.
-    Host,
-    /// A group above sublet's own, or the host itself: which, it does not know.
-    Above,
-}
-
-impl Level {
-    /// In verdicts.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Worker => "worker",
-            Self::SubTenant => "sub-tenant",
-            Self::Tenant => "tenant",
-            Self::Host => "host",
-            Self::Above => "above",
-        }
-    }
-}
 
 /// A limit that bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,42 +22,35 @@ pub struct Bite {
     pub seen: Option<u64>,
 }
 
-/// The paths of a worker's group and of those above it, the host's last.
-fn levels(leaf: &str) -> impl Iterator<Item = (Level, &str)> {
-    let sub = leaf.rsplit_once('/').map_or("", |(sub, _)| sub);
-    let tenant = sub.rsplit_once('/').map_or("", |(tenant, _)| tenant);
-    [(Level::Worker, leaf), (Level::SubTenant, sub), (Level::Tenant, tenant), (Level::Host, "")].into_iter()
-}
-
 impl Tree {
     /// Whose memory limit it was that a process of this worker was killed for.
-    pub fn memory_bite(&self, leaf: &str) -> Bite {
-        let count = |path: &str| self.oom_count(path);
-        let of = |(level, path): (Level, &str)| {
+    pub fn memory_bite(&self, leaf: &GroupPath) -> Bite {
+        let count = |path: &GroupPath| self.oom_count(path);
+        let of = |path: GroupPath| {
             let files = ("memory.peak", "memory.max_usage_in_bytes");
-            self.bite(level, path, Knob::MemoryMax, files, |limits| limits.memory_max)
+            self.bite(&path, Knob::MemoryMax, files, |limits| limits.memory_max)
         };
-        let heard = levels(leaf).find(|(_, path)| count(path).is_some_and(|count| count.explains()));
-        let lately = || levels(leaf).find(|(_, path)| count(path).is_some_and(|count| count.explained_lately()));
-        let is_rest = || count(leaf).is_none_or(|count| count.is_rest()).then_some((Level::Worker, leaf));
+        let heard = leaf.upwards().find(|path| count(path).is_some_and(|count| count.explains()));
+        let lately = || leaf.upwards().find(|path| count(path).is_some_and(|count| count.explained_lately()));
+        let is_rest = || count(leaf).is_none_or(|count| count.is_rest()).then(|| leaf.clone());
         // An event that only came from above must not hide the limit that was reached.
         let bit = heard.map(of).filter(was_reached).or_else(|| lately().map(of).filter(was_reached));
         unless_above(bit.or_else(|| is_rest().map(of)))
     }
 
     /// Whose limit of processes it was that a fork of this worker was refused by.
-    pub fn pids_bite(&self, leaf: &str) -> Bite {
-        let all = levels(leaf).map(|(level, path)| {
+    pub fn pids_bite(&self, leaf: &GroupPath) -> Bite {
+        let all = leaf.upwards().map(|path| {
             let files = ("pids.peak", "pids.peak");
-            let bite = self.bite(level, path, Knob::PidsMax, files, |limits| limits.pids_max);
-            let has_peak = self.peak(path, Knob::PidsMax, files).is_some();
+            let bite = self.bite(&path, Knob::PidsMax, files, |limits| limits.pids_max);
+            let has_peak = self.peak(&path, Knob::PidsMax, files).is_some();
             (bite, has_peak)
         });
         least_room(&all.collect::<Vec<_>>())
     }
 
     /// The most that was in a group, where the kernel keeps it.
-    fn peak(&self, path: &str, knob: Knob, (peak_v2, peak_v1): (&str, &str)) -> Option<u64> {
+    fn peak(&self, path: &GroupPath, knob: Knob, (peak_v2, peak_v1): (&str, &str)) -> Option<u64> {
         let directories = self.directories_of(path);
         let (_, dir, unified) = directories.iter().find(|(controller, ..)| *controller == knob.controller())?;
         fs::read_to_string(dir.join(if *unified { peak_v2 } else { peak_v1 })).ok()?.trim().parse().ok()
@@ -91,19 +58,17 @@ impl Tree {
 
     fn bite(
         &self,
-        level: Level,
-        path: &str,
+        path: &GroupPath,
         knob: Knob,
         peak_files: (&str, &str),
         of: impl Fn(&Limits) -> Option<u64>,
     ) -> Bite {
-        let limit =
-            if path.is_empty() { of(&self.pool_limits()) } else { self.group(path).and_then(|g| of(&g.limits)) };
-        Bite { level, limit, seen: self.peak(path, knob, peak_files).or_else(|| self.used(path, knob)) }
+        let limit = if path.is_pool() { of(&self.pool_limits()) } else { self.group(path).and_then(|g| of(&g.limits)) };
+        Bite { level: path.level(), limit, seen: self.peak(path, knob, peak_files).or_else(|| self.used(path, knob)) }
     }
 
-    fn oom_count(&self, path: &str) -> Option<std::sync::Arc<OomCount>> {
-        if path.is_empty() { self.pool_ooms() } else { self.group(path).map(|group| group.ooms().clone()) }
+    fn oom_count(&self, path: &GroupPath) -> Option<std::sync::Arc<OomCount>> {
+        if path.is_pool() { self.pool_ooms() } else { self.group(path).map(|group| group.ooms().clone()) }
     }
 }
 
@@ -175,17 +140,5 @@ mod tests {
         let now = (bite(Level::Worker, Some(16), Some(3)), false);
         assert_eq!(least_room(&[now, sub_tenant(19), host]).level, Level::SubTenant);
         assert_eq!(least_room(&[now, host]).level, Level::Worker);
-    }
-
-    #[test]
-    fn levels_are_named_from_the_worker_up() {
-        let found: Vec<_> = levels("t-acme/s-1/w-7").collect();
-        let expected = [
-            (Level::Worker, "t-acme/s-1/w-7"),
-            (Level::SubTenant, "t-acme/s-1"),
-            (Level::Tenant, "t-acme"),
-            (Level::Host, ""),
-        ];
-        assert_eq!(found, expected);
     }
 }

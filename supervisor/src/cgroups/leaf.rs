@@ -8,6 +8,8 @@ use std::{
     time::Duration,
 };
 
+use sublet_proto::link::group::GroupPath;
+
 use super::reading::Reading;
 use super::{CgroupError, counters::Counters, host::Controller, limits::Directories};
 use crate::reserve::with_reserve;
@@ -18,7 +20,7 @@ const EVENTS_MAX_BYTES: usize = 512;
 /// One worker's group. Files used for every call are kept open.
 #[derive(Debug)]
 pub struct Leaf {
-    name: String,
+    name: GroupPath,
     unified: PathBuf,
     directories: Directories,
     freeze: File,
@@ -48,10 +50,10 @@ impl Bites {
 }
 
 impl Leaf {
-    pub(super) fn open(name: &str, unified: &Path, directories: Directories) -> Result<Self, CgroupError> {
+    pub(super) fn open(name: &GroupPath, unified: &Path, directories: Directories) -> Result<Self, CgroupError> {
         let freeze = unified.join("cgroup.freeze");
         let leaf = Self {
-            name: name.to_owned(),
+            name: name.clone(),
             unified: unified.to_owned(),
             freeze: OpenOptions::new().write(true).open(&freeze).map_err(CgroupError::os("open", &freeze))?,
             counters: Counters::open(&directories),
@@ -64,7 +66,7 @@ impl Leaf {
     }
 
     /// Path relative to the pool.
-    pub fn name(&self) -> &str {
+    pub fn name(&self) -> &GroupPath {
         &self.name
     }
 

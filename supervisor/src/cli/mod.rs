@@ -210,6 +210,8 @@ enum Command {
         #[arg(long)]
         text_only: bool,
     },
+    /// Print a JSON Schema of the configuration, for editors that complete and check TOML.
+    ConfigSchema,
     /// What this host can and cannot enforce, each with the remedy. Fails when `serve` would refuse.
     Doctor {
         /// Judge by what this configuration accepts to miss; without it, by a configuration that accepts nothing.
@@ -384,6 +386,7 @@ fn run(command: Command, json: bool) -> Result<(), Failed> {
         Command::Health { socket } => operate::health(&socket.path, json),
         Command::Plan { function, config } => offline::plan(&config, &function, json),
         Command::CheckConfig { config, text_only } => offline::check_config(&config, text_only, json),
+        Command::ConfigSchema => offline::config_schema(),
         Command::Doctor { config } => offline::doctor(config.as_deref(), json),
     }
 }

@@ -91,6 +91,11 @@ pub fn check_config(path: &Path, text_only: bool, json: bool) -> Result<(), Fail
     Ok(())
 }
 
+/// `sublet config-schema`.
+pub fn config_schema() -> Result<(), Failed> {
+    Ok(output::say(serde_json::to_string_pretty(&config::schema())?)?)
+}
+
 /// `sublet doctor`.
 pub fn doctor(path: Option<&Path>, json: bool) -> Result<(), Failed> {
     let accepted = match path {

@@ -2,12 +2,7 @@
 
 use std::time::Duration;
 
-use sublet_proto::link::sandbox::OnRefused;
-
-use super::{
-    types::{Freeze, Isolation},
-    units::{ByteSize, CpuMillis, SocketMode},
-};
+use super::units::{ByteSize, CpuMillis, SocketMode};
 
 /// Call socket, below `host.state_dir`: the one directory that is known to exist and to be ours.
 pub const SOCKET_FILE: &str = "call.sock";
@@ -86,8 +81,6 @@ pub const CPU_PERIOD: Duration = Duration::from_millis(20);
 /// Nothing is saved up unless somebody says so: then a quota means the same in every period.
 pub const CPU_BURST: Duration = Duration::ZERO;
 
-/// A sub-tenant's data must not meet another's unless somebody says that it may.
-pub const ISOLATION: Isolation = Isolation::SubTenant;
 /// Room for a script runtime and a small working set; the smallest size that the large providers offer.
 pub const FUNCTION_MEMORY_MAX: ByteSize = ByteSize::mib(128);
 /// One CPU: a single-threaded function never notices, and a runaway takes one core, not the host.
@@ -110,7 +103,7 @@ pub const START_TIMEOUT: Duration = Duration::from_secs(10);
 pub const IDLE_TTL: Duration = Duration::from_secs(10 * 60);
 /// Freezing and thawing cost about 15 us per call, so that back-to-back calls should find the worker running; a tenth
 /// of a second after the last call nobody is in a hurry, and what the function left running stops using CPU.
-pub const FREEZE_AFTER: Freeze = Freeze::After(Duration::from_millis(100));
+pub const FREEZE_AFTER: Duration = Duration::from_millis(100);
 /// One busy sub-tenant gets some parallelism and 50 of them fit the default host.
 pub const WORKERS_PER_SUB_TENANT_MAX: u32 = 4;
 /// At 4 workers and 10 ms a call this is a quarter of a second of waiting: a burst passes, an overload is told early.
@@ -139,8 +132,6 @@ pub const LOG_FILES: u32 = 8;
 pub const TOKEN_TTL: Duration = Duration::from_secs(5 * 60);
 /// Half of [`START_TIMEOUT`]: the function has to start after it.
 pub const TOKEN_TIMEOUT: Duration = Duration::from_secs(5);
-/// Runtimes probe for calls they can do without; EPERM lets them, and the verdict names the call all the same.
-pub const ON_REFUSED: OnRefused = OnRefused::Errno;
 
 #[cfg(test)]
 mod tests {

@@ -18,8 +18,8 @@ pub fn within(
     common: &Level,
     ids: &BTreeMap<String, Id>,
 ) {
-    let common_bytes = known(common.memory_min.as_ref());
-    let mut all: Vec<u64> = ids.values().map(|id| known(id.level.memory_min.as_ref())).collect();
+    let common_bytes = known(common.said.memory_min.as_ref());
+    let mut all: Vec<u64> = ids.values().map(|id| known(id.level.said.memory_min.as_ref())).collect();
     all.sort_unstable_by_key(|bytes| std::cmp::Reverse(*bytes));
     all.truncate(workers_max as usize);
     // An id with less than the common guarantee may be away, and another one there.

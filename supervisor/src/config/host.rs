@@ -8,9 +8,9 @@ use super::{
     logs,
     name::Name,
     path::HostPath,
-    raw::{Maybe, RawHost, Scalar},
-    reader::{Reader, Setting},
-    types::Host,
+    reader::{Origin, Reader, Setting},
+    scalar::{Maybe, Scalar},
+    types::{Host, HostBeside, HostRead, Instance, RawHost},
     units::{ByteSize, CpuMillis, SocketMode, UnitError},
 };
 
@@ -38,60 +38,33 @@ pub fn check(raw: &RawHost, r: &Reader<'_>) -> (Above, Option<Host>) {
     }
     let socket = socket(r, "socket", &raw.socket, state_dir.as_ref(), defaults::SOCKET_FILE);
     let admin_socket = socket_for_operators(raw, r, state_dir.as_ref(), socket.as_ref());
-    let workers_max = r.or("workers_max", raw.workers_max.as_ref(), &bounds::WORKERS, defaults::WORKERS_MAX);
-    let calls_waiting_max =
-        r.or("calls_waiting_max", raw.calls_waiting_max.as_ref(), &bounds::CALLS, defaults::CALLS_WAITING_MAX);
+    let mut read = HostRead::new(raw, r, &Instance { name: instance_name(raw) });
     // No narrower than the host's other limits, unless it is written.
-    let all_calls = workers_max.value.saturating_add(calls_waiting_max.value);
-    let calls_in_flight_max =
-        r.or("calls_in_flight_max", raw.calls_in_flight_max.as_ref(), &bounds::CALLS_IN_FLIGHT, all_calls);
-    let cells_memory_max =
-        r.or("cells_memory_max", raw.cells_memory_max.as_ref(), &bounds::CELLS_MEMORY, defaults::CELLS_MEMORY_MAX);
-    let starts_max =
-        r.or_lowered("starts_max", raw.starts_max.as_ref(), &bounds::WORKERS, defaults::STARTS_MAX, &[&workers_max]);
-    let connections_max =
-        r.or("connections_max", raw.connections_max.as_ref(), &bounds::CONNECTIONS, defaults::CONNECTIONS_MAX);
-    let threads = r.or("threads", raw.threads.as_ref(), &bounds::THREADS, defaults::threads());
-    let busy_poll = busy_poll(raw, r, &threads);
-    let forbid_store_bypass =
-        r.flag("forbid_store_bypass", raw.forbid_store_bypass.as_ref(), defaults::FORBID_STORE_BYPASS);
-    let memory_max = r.optional("memory_max", raw.memory_max.as_ref(), &bounds::MEMORY);
-    let cpu_quota = r.optional("cpu_quota", raw.cpu_quota.as_ref(), &bounds::CPU_QUOTA);
-    let pids_max = r.optional("pids_max", raw.pids_max.as_ref(), &bounds::PIDS);
-    let ids = ids(raw, r, &workers_max);
-    let log = logs::check(raw, r);
-    let log_memory = r.or("log_memory", raw.log_memory.as_ref(), &bounds::LOG_MEMORY, defaults::LOG_MEMORY).value;
-    let build = || {
-        Some(Host {
+    let all_calls = read.workers_max.value.saturating_add(read.calls_waiting_max.value);
+    let calls_in_flight_max = read.calls_in_flight_max.clone().unwrap_or_else(|| Setting {
+        name: r.name("calls_in_flight_max"),
+        value: all_calls,
+        origin: Origin::Default,
+    });
+    r.lower(&mut read.starts_max, &[&read.workers_max]);
+    busy_poll(r, &read);
+    ids(r, &read);
+    let log = logs::check(raw, &read, r);
+    let beside = || {
+        Some(HostBeside {
             state_dir: state_dir.clone()?,
             socket: socket.clone()?,
             admin_socket: admin_socket.clone()?,
             socket_mode: socket_mode(raw, r),
-            socket_gid: r.optional("socket_gid", raw.socket_gid.as_ref(), &bounds::SOCKET_GID).map(|s| s.value),
             listen: listen(raw, r),
             instance: instance(raw, r)?,
             cgroup_parent: r.path("cgroup_parent", raw.cgroup_parent.as_ref(), "/sublet.slice"),
-            uid_base: ids.base,
-            uid_count: ids.count,
-            supervisor_uid: ids.supervisor,
-            workers_max: workers_max.value,
             calls_in_flight_max: calls_in_flight_max.value,
-            calls_waiting_max: calls_waiting_max.value,
-            cells_memory_max: cells_memory_max.value,
-            starts_max: starts_max.value,
-            connections_max: connections_max.value,
-            threads: threads.value,
-            busy_poll,
-            forbid_store_bypass,
             log: log.clone()?,
-            log_memory,
-            memory_max: memory_max.as_ref().map(|s| s.value),
-            cpu_quota: cpu_quota.as_ref().map(|s| s.value),
-            pids_max: pids_max.as_ref().map(|s| s.value),
             accept_degraded: accept_degraded(raw, r),
         })
     };
-    let host = build();
+    let host = beside().map(|beside| Host::new(&read, beside));
     let log_dir = log.as_ref().and_then(|log| log.dir().cloned());
     let ours = [
         ("host.state_dir", state_dir),
@@ -100,17 +73,16 @@ pub fn check(raw: &RawHost, r: &Reader<'_>) -> (Above, Option<Host>) {
         ("host.log_dir", log_dir),
     ];
     let ours = ours.into_iter().filter_map(|(name, path)| Some((name, path?))).collect();
+    let HostRead { workers_max, calls_waiting_max, memory_max, cpu_quota, pids_max, .. } = read;
     (Above { workers_max, calls_in_flight_max, calls_waiting_max, memory_max, cpu_quota, pids_max, ours }, host)
 }
 
 /// With several threads, what one does between two looks wakes another, which costs what polling is to save.
-fn busy_poll(raw: &RawHost, r: &Reader<'_>, threads: &Setting<u32>) -> bool {
-    let busy_poll = r.flag("busy_poll", raw.busy_poll.as_ref(), defaults::busy_poll(threads.value));
-    if busy_poll && threads.value != 1 {
-        let what = format!("only where one thread serves all calls, and host.threads is {}", threads.value);
+fn busy_poll(r: &Reader<'_>, read: &HostRead) {
+    if read.busy_poll.value && read.threads.value != 1 {
+        let what = format!("only where one thread serves all calls, and host.threads is {}", read.threads.value);
         r.refuse("busy_poll", Some("true".into()), what, "write threads = 1, or busy_poll = false");
     }
-    busy_poll
 }
 
 fn socket(
@@ -200,23 +172,18 @@ fn instance(raw: &RawHost, r: &Reader<'_>) -> Option<Name> {
     Name::try_from(text).map_err(|error| r.refuse("instance", shown(), error, "write a name such as \"main\"")).ok()
 }
 
-struct Ids {
-    base: u32,
-    count: u32,
-    supervisor: u32,
+/// An instance that is no text is refused where it is read.
+fn instance_name(raw: &RawHost) -> &str {
+    match &raw.instance {
+        Some(Scalar::Text(text)) => text,
+        Some(Scalar::Integer(_) | Scalar::Float(_) | Scalar::Bool(_)) | None => defaults::INSTANCE,
+    }
 }
 
-fn ids(raw: &RawHost, r: &Reader<'_>, workers_max: &Setting<u32>) -> Ids {
-    // An instance that is no text is refused where it is read.
-    let instance = match &raw.instance {
-        Some(Scalar::Text(text)) => text.as_str(),
-        Some(Scalar::Integer(_) | Scalar::Float(_) | Scalar::Bool(_)) | None => defaults::INSTANCE,
-    };
-    let base = r.or("uid_base", raw.uid_base.as_ref(), &bounds::UID_BASE, defaults::uid_base(instance));
-    let count = r.or("uid_count", raw.uid_count.as_ref(), &bounds::UID_COUNT, defaults::UID_COUNT);
+/// Ids of workers and of the supervisor, held against each other.
+fn ids(r: &Reader<'_>, read: &HostRead) {
+    let HostRead { uid_base: base, uid_count: count, supervisor_uid: supervisor, workers_max, .. } = read;
     let below_base = base.value.saturating_sub(defaults::SUPERVISOR_UID_BELOW_BASE);
-    let supervisor = r.or("supervisor_uid", raw.supervisor_uid.as_ref(), &bounds::SUPERVISOR_UID, below_base);
-
     if count.is_known() && !count.value.is_multiple_of(2) {
         let remedy = format!("write {}", count.value + 1);
         r.refuse("uid_count", Some(count.shown()), "odd, and each worker takes two", remedy);
@@ -252,7 +219,6 @@ fn ids(raw: &RawHost, r: &Reader<'_>, workers_max: &Setting<u32>) -> Ids {
             );
         }
     }
-    Ids { base: base.value, count: count.value, supervisor: supervisor.value }
 }
 
 fn accept_degraded(raw: &RawHost, r: &Reader<'_>) -> BTreeSet<Degradation> {

@@ -1,9 +1,12 @@
 //! Checks what was written about logs in `[host]`.
 
-use super::{bounds, defaults, raw::RawHost, reader::Reader, types::LogTo};
+use super::{
+    reader::Reader,
+    types::{HostRead, LogTo, RawHost},
+};
 
 /// Where logs go; none when that is wrong.
-pub fn check(raw: &RawHost, r: &Reader<'_>) -> Option<LogTo> {
+pub fn check(raw: &RawHost, read: &HostRead, r: &Reader<'_>) -> Option<LogTo> {
     #[derive(Clone, Copy, PartialEq, Eq)]
     enum To {
         None,
@@ -16,8 +19,6 @@ pub fn check(raw: &RawHost, r: &Reader<'_>) -> Option<LogTo> {
         None => To::None,
     };
     let dir = r.path("log_dir", raw.log_dir.as_ref(), "/var/log/sublet");
-    let size = r.or("log_file_size", raw.log_file_size.as_ref(), &bounds::LOG_FILE, defaults::LOG_FILE_SIZE).value;
-    let count = r.or("log_files", raw.log_files.as_ref(), &bounds::LOG_FILES, defaults::LOG_FILES).value;
     if to != To::Files {
         let written = [("log_dir", &raw.log_dir), ("log_file_size", &raw.log_file_size), ("log_files", &raw.log_files)];
         for (key, value) in written {
@@ -34,7 +35,7 @@ pub fn check(raw: &RawHost, r: &Reader<'_>) -> Option<LogTo> {
             if raw.log_dir.is_none() {
                 r.missing("log_dir", "add a directory of its own, such as log_dir = \"/var/log/sublet\" in [host]");
             }
-            Some(LogTo::Files { dir: dir?, size, count })
+            Some(LogTo::Files { dir: dir?, size: read.log_file_size.value, count: read.log_files.value })
         }
     }
 }

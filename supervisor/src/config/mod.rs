@@ -31,10 +31,14 @@ mod overlay;
 mod path;
 mod problem;
 mod program;
+mod range;
 mod raw;
 mod reader;
 mod revision;
 mod runtime;
+mod scalar;
+mod schema;
+mod settings;
 mod tenant;
 mod token;
 mod token_disk;
@@ -59,10 +63,12 @@ pub use guarantee::of_tenants as guaranteed_to_tenants;
 pub use memory::check_memory;
 pub use name::{Name, NameError};
 pub use origin::{LevelPath, NoLevel};
-pub use overlay::{Overlay, changeable};
+pub use overlay::{Overlay, changeable, rows};
 pub use path::{HostPath, PathError};
 pub use problem::{ConfigError, Problem};
 pub use raw::check_function_shape;
+pub use schema::schema;
+pub use settings::{Changes, Kept, Row};
 pub use types::{
     CallLimits, Client, Config, FUNCTION_MOUNT, Freeze, Function, Host, Isolation, Layout, LevelLimits, LogTo, Rate,
     Runtime, SubTenantLevel, Tenant, Token, TokenProvider,

@@ -7,6 +7,9 @@ use serde::{Serialize, Serializer};
 /// Longest name in bytes. With its prefix it stays far below the 255 bytes of a directory name, cgroups included.
 pub const NAME_MAX_BYTES: usize = 63;
 
+/// [`Name`] as a regular expression.
+pub(super) const PATTERN: &str = "^[a-z0-9][a-z0-9_-]{0,62}$";
+
 /// Name of a tenant, a function or an instance: `[a-z0-9][a-z0-9_-]{0,62}`.
 ///
 /// Names become cgroup directories, metric labels and log fields as they are; the grammar is what all of them take.

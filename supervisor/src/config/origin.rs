@@ -4,7 +4,11 @@ use std::fmt;
 
 use sublet_pool::SubTenant;
 
-use super::{name::Name, types::Config};
+use super::{
+    name::Name,
+    settings::{Initial, Row},
+    types::{Config, RawSubTenant},
+};
 
 /// A level, as operators write it: `host`, `tenant/acme`, `tenant/acme/sub_tenant`, `tenant/acme/class/gold`,
 /// `tenant/acme/id/customer-1`, `tenant/acme/function/resize`.
@@ -68,9 +72,6 @@ impl fmt::Display for LevelPath {
     }
 }
 
-/// Settings that a level takes from the level above when it has none of its own.
-const INHERITED: [&str; 2] = ["workers_max", "calls_in_flight_max"];
-
 impl LevelPath {
     /// Its table's name in the configuration.
     pub fn table(&self) -> String {
@@ -114,7 +115,8 @@ impl Config {
         if let LevelPath::Id(tenant, _) | LevelPath::Class(tenant, _) = path {
             tables.push(LevelPath::SubTenants(tenant.clone()));
         }
-        if INHERITED.contains(&key) {
+        let is_inherited = |row: &Row| row.key == key && matches!(row.initial, Initial::Inherited(_));
+        if RawSubTenant::rows().iter().any(is_inherited) {
             if !matches!(path, LevelPath::Tenant(_) | LevelPath::Host) {
                 tables.extend(path.tenant().cloned().map(LevelPath::Tenant));
             }

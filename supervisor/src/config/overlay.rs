@@ -6,7 +6,10 @@ use std::fmt;
 use super::{
     origin::LevelPath,
     problem::Problem,
-    raw::{Maybe, RawConfig, Scalar},
+    raw::{RawConfig, RawTenant},
+    scalar::{Maybe, Scalar},
+    settings::{Changes, Row},
+    types::{RawFunction, RawHost, RawSubTenant},
 };
 
 /// One setting of one level.
@@ -26,57 +29,19 @@ impl fmt::Display for Overlay {
     }
 }
 
-/// Settings of the host that can be changed while it runs.
-const OF_HOST: &[&str] =
-    &["workers_max", "calls_in_flight_max", "calls_waiting_max", "cells_memory_max", "starts_max", "busy_poll"];
-/// Limits of a tenant, and those of sub-tenants.
-const OF_LEVEL: &[&str] = &[
-    "workers_max",
-    "calls_in_flight_max",
-    "queue_max",
-    "rate",
-    "rate_burst",
-    "weight",
-    "memory_max",
-    "memory_high",
-    "memory_min",
-    "cpu_quota",
-    "cpu_period",
-    "cpu_burst",
-    "cpu_weight",
-    "pids_max",
-];
-/// Limits of a function that its running workers get as well.
-const OF_FUNCTION: &[&str] = &[
-    "memory_max",
-    "memory_high",
-    "cpu_quota",
-    "cpu_period",
-    "cpu_burst",
-    "cpu_weight",
-    "pids_max",
-    "timeout",
-    "start_timeout",
-    "idle_ttl",
-    "age_max",
-    "calls_max",
-    "freeze_after",
-    "workers_max",
-    "workers_per_sub_tenant_max",
-    "queue_max",
-    "calls_in_flight_max",
-    "cells_max",
-];
+/// The table of a level.
+pub fn rows(path: &LevelPath) -> Vec<&'static Row> {
+    match path {
+        LevelPath::Host => RawHost::rows().iter().collect(),
+        LevelPath::Tenant(_) => RawTenant::rows().collect(),
+        LevelPath::SubTenants(_) | LevelPath::Class(..) | LevelPath::Id(..) => RawSubTenant::rows().iter().collect(),
+        LevelPath::Function(..) => RawFunction::rows().iter().collect(),
+    }
+}
 
 /// Settings of a level that can be changed for a time.
 pub fn changeable(path: &LevelPath) -> Vec<&'static str> {
-    match path {
-        LevelPath::Host => OF_HOST.to_vec(),
-        // A tenant's calls stand in their sub-tenants' queues.
-        LevelPath::Tenant(_) => OF_LEVEL.iter().copied().filter(|key| *key != "queue_max").collect(),
-        LevelPath::SubTenants(_) | LevelPath::Class(..) | LevelPath::Id(..) => OF_LEVEL.to_vec(),
-        LevelPath::Function(..) => OF_FUNCTION.to_vec(),
-    }
+    rows(path).into_iter().filter(|row| row.changes == Changes::Set).map(|row| row.key).collect()
 }
 
 /// Lays them over a raw configuration, later ones over earlier ones.

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use super::{
     bounds,
-    raw::{RawFunction, Scalar},
     reader::Reader,
     runtime,
-    types::{FUNCTION_MOUNT, Layout, Runtime},
+    scalar::Scalar,
+    types::{FUNCTION_MOUNT, Layout, RawFunction, Runtime},
 };
 
 /// Prefix of the variables that sublet itself gives a function.

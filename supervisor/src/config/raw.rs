@@ -1,91 +1,15 @@
 //! The configuration as written: the shape of the text is checked here, its values are not.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, sync::LazyLock};
 
-use serde::{Deserialize, Deserializer, Serialize, de};
+use serde::{Deserialize, Deserializer, de};
 
-use super::problem::Problem;
-
-/// One value as written. Which kind it must be is said where it is checked, by name, together with all else.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(untagged)]
-pub enum Scalar {
-    /// A quoted text.
-    Text(String),
-    /// A whole number.
-    Integer(i64),
-    /// A number with a point.
-    Float(f64),
-    /// true or false.
-    Bool(bool),
-}
-
-impl fmt::Display for Scalar {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Text(text) => write!(f, "{text:?}"),
-            Self::Integer(number) => write!(f, "{number}"),
-            Self::Float(number) => write!(f, "{number:?}"),
-            Self::Bool(value) => write!(f, "{value}"),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Scalar {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // Not serde's untagged: its error for a table or a list says nothing an operator can use.
-        struct ScalarVisitor;
-        impl de::Visitor<'_> for ScalarVisitor {
-            type Value = Scalar;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a single text or number")
-            }
-            fn visit_str<E: de::Error>(self, value: &str) -> Result<Scalar, E> {
-                Ok(Scalar::Text(value.to_owned()))
-            }
-            fn visit_i64<E: de::Error>(self, value: i64) -> Result<Scalar, E> {
-                Ok(Scalar::Integer(value))
-            }
-            fn visit_f64<E: de::Error>(self, value: f64) -> Result<Scalar, E> {
-                Ok(Scalar::Float(value))
-            }
-            fn visit_bool<E: de::Error>(self, value: bool) -> Result<Scalar, E> {
-                Ok(Scalar::Bool(value))
-            }
-        }
-        deserializer.deserialize_any(ScalarVisitor)
-    }
-}
-
-/// A setting that may be absent.
-pub type Maybe = Option<Scalar>;
-
-/// A table: settings that are one value each and may be absent, and the tables in it. By name too, for whoever changes one
-/// setting of a configuration that was read.
-macro_rules! table {
-    ($(#[$attribute:meta])* $name:ident { $($(#[$of:meta])* $key:ident,)* } { $($(#[$of_rest:meta])* $rest:ident: $type:ty,)* }) => {
-        $(#[$attribute])*
-        pub struct $name {
-            $($(#[$of])* pub $key: Maybe,)*
-            $($(#[$of_rest])* pub $rest: $type,)*
-        }
-
-        impl $name {
-            /// Every key of the table, in the order above.
-            #[cfg(test)]
-            pub const KEYS: &'static [&'static str] = &[$(stringify!($key),)* $(stringify!($rest),)*];
-
-            /// One setting; none when there is none of the name.
-            pub fn slot(&mut self, key: &str) -> Option<&mut Maybe> {
-                match key {
-                    $(stringify!($key) => Some(&mut self.$key),)*
-                    _ => None,
-                }
-            }
-        }
-    };
-}
+use super::{
+    problem::Problem,
+    scalar::Maybe,
+    settings::Row,
+    types::{OF_SUB_TENANTS_ONLY, RawFunction, RawHost, RawSubTenant},
+};
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table of host and tenant")]
@@ -96,187 +20,82 @@ pub struct RawConfig {
     pub tenant: BTreeMap<String, RawTenant>,
 }
 
-table! {
-    #[derive(Clone, Debug, Default, Deserialize)]
-    #[serde(deny_unknown_fields, expecting = "a table: [host]")]
-    RawHost {
-        state_dir,
-        socket,
-        admin_socket,
-        socket_mode,
-        socket_gid,
-        listen,
-        instance,
-        cgroup_parent,
-        uid_base,
-        uid_count,
-        supervisor_uid,
-        workers_max,
-        calls_in_flight_max,
-        calls_waiting_max,
-        cells_memory_max,
-        starts_max,
-        connections_max,
-        threads,
-        busy_poll,
-        forbid_store_bypass,
-        log,
-        log_dir,
-        log_file_size,
-        log_files,
-        log_memory,
-        memory_max,
-        cpu_quota,
-        pids_max,
-    } {
-        #[serde(default)]
-        accept_degraded: Vec<Scalar>,
+/// A tenant's table: its own limits, which are among those of a sub-tenant, and the tables in it.
+#[derive(Clone, Debug, Default)]
+pub struct RawTenant {
+    pub own: RawSubTenant,
+    pub sub_tenant: RawSubTenant,
+    pub class: BTreeMap<String, RawSubTenant>,
+    pub id: BTreeMap<String, RawSubTenant>,
+    pub function: BTreeMap<String, RawFunction>,
+}
+
+/// Tables in a tenant's.
+const TABLES: [&str; 4] = ["sub_tenant", "class", "id", "function"];
+
+impl RawTenant {
+    /// The settings of its own table.
+    pub fn rows() -> impl Iterator<Item = &'static Row> {
+        RawSubTenant::rows().iter().filter(|row| !OF_SUB_TENANTS_ONLY.contains(&row.key))
+    }
+
+    /// The place of one of its own settings; none when there is none of the name.
+    pub fn slot(&mut self, key: &str) -> Option<&mut Maybe> {
+        if OF_SUB_TENANTS_ONLY.contains(&key) { None } else { self.own.slot(key) }
     }
 }
 
-table! {
-    #[derive(Clone, Debug, Default, Deserialize)]
-    #[serde(deny_unknown_fields, expecting = "a table: [tenant.NAME]")]
-    RawTenant {
-        workers_max,
-        calls_in_flight_max,
-        rate,
-        rate_burst,
-        weight,
-        memory_max,
-        memory_high,
-        memory_min,
-        cpu_quota,
-        cpu_period,
-        cpu_burst,
-        cpu_weight,
-        pids_max,
-    } {
-        #[serde(default)]
-        sub_tenant: RawSubTenant,
-        #[serde(default)]
-        class: BTreeMap<String, RawSubTenant>,
-        #[serde(default)]
-        id: BTreeMap<String, RawSubTenant>,
-        #[serde(default)]
-        function: BTreeMap<String, RawFunction>,
+/// A name in a tenant's table. It is refused where it is read, so that the error tells its line.
+struct TenantKey(&'static str);
+
+impl<'de> Deserialize<'de> for TenantKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct KeyVisitor;
+        impl de::Visitor<'_> for KeyVisitor {
+            type Value = TenantKey;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of a setting or of a table")
+            }
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<TenantKey, E> {
+                static KNOWN: LazyLock<Vec<&'static str>> =
+                    LazyLock::new(|| RawTenant::rows().map(|row| row.key).chain(TABLES).collect());
+                let known = KNOWN.iter().find(|known| **known == name);
+                known.map(|known| TenantKey(known)).ok_or_else(|| E::unknown_field(name, &KNOWN))
+            }
+        }
+        deserializer.deserialize_identifier(KeyVisitor)
     }
 }
 
-table! {
-    /// What every sub-tenant gets, what those of one class get, or what one id gets.
-    #[derive(Clone, Debug, Default, Deserialize)]
-    #[serde(deny_unknown_fields, expecting = "a table: [tenant.NAME.sub_tenant], [tenant.NAME.class.NAME] or [tenant.NAME.id.LABEL]")]
-    RawSubTenant {
-        class,
-        workers_max,
-        calls_in_flight_max,
-        queue_max,
-        rate,
-        rate_burst,
-        weight,
-        memory_max,
-        memory_high,
-        memory_min,
-        cpu_quota,
-        cpu_period,
-        cpu_burst,
-        cpu_weight,
-        pids_max,
-    } {}
-}
+impl<'de> Deserialize<'de> for RawTenant {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TenantVisitor;
+        impl<'de> de::Visitor<'de> for TenantVisitor {
+            type Value = RawTenant;
 
-table! {
-    /// Serialised too: its canonical form is what the revision is made of, so that no setting can be left out of that by
-    /// mistake. Left out on purpose are those that are changed live: what is done with a worker, and what its group's files
-    /// say.
-    #[derive(Clone, Debug, Default, Deserialize, Serialize)]
-    #[serde(deny_unknown_fields, expecting = "a table: [tenant.NAME.function.NAME]")]
-    RawFunction {
-        runtime,
-        handler,
-        isolation,
-        layout,
-        root,
-        dir,
-        #[serde(skip_serializing)]
-        memory_max,
-        #[serde(skip_serializing)]
-        memory_high,
-        #[serde(skip_serializing)]
-        cpu_quota,
-        #[serde(skip_serializing)]
-        cpu_period,
-        #[serde(skip_serializing)]
-        cpu_burst,
-        #[serde(skip_serializing)]
-        cpu_weight,
-        #[serde(skip_serializing)]
-        pids_max,
-        tmp_size,
-        tmp_inodes,
-        nofile,
-        stack,
-        #[serde(skip_serializing)]
-        timeout,
-        #[serde(skip_serializing)]
-        start_timeout,
-        #[serde(skip_serializing)]
-        idle_ttl,
-        #[serde(skip_serializing)]
-        age_max,
-        #[serde(skip_serializing)]
-        calls_max,
-        #[serde(skip_serializing)]
-        freeze_after,
-        #[serde(skip_serializing)]
-        workers_max,
-        #[serde(skip_serializing)]
-        workers_per_sub_tenant_max,
-        #[serde(skip_serializing)]
-        queue_max,
-        #[serde(skip_serializing)]
-        calls_in_flight_max,
-        #[serde(skip_serializing)]
-        cells_max,
-        #[serde(skip_serializing)]
-        workers_min,
-        #[serde(skip_serializing)]
-        idempotent,
-        payload_max,
-        answer_max,
-        #[serde(skip_serializing)]
-        stream_max,
-        log_max,
-        log_rate,
-        report_lines,
-        on_refused_syscall,
-    } {
-        command: Option<Vec<Scalar>>,
-        #[serde(default)]
-        env: BTreeMap<String, Scalar>,
-        token: Option<RawToken>,
-        /// Labels with the number of workers that are kept warm for each.
-        #[serde(default, skip_serializing)]
-        warm: BTreeMap<String, Scalar>,
-    }
-}
-
-table! {
-    /// Part of the revision as well: what a worker's token says does not change under it, only the key that signs it may.
-    #[derive(Clone, Debug, Default, Deserialize, Serialize)]
-    #[serde(deny_unknown_fields, expecting = "a table: [tenant.NAME.function.NAME.token]")]
-    RawToken {
-        provider,
-        dir,
-        key,
-        key_id,
-        issuer,
-        audience,
-        ttl,
-        timeout,
-    } {
-        command: Option<Vec<Scalar>>,
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a table: [tenant.NAME]")
+            }
+            fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<RawTenant, A::Error> {
+                let mut tenant = RawTenant::default();
+                while let Some(TenantKey(key)) = map.next_key()? {
+                    match key {
+                        "sub_tenant" => tenant.sub_tenant = map.next_value()?,
+                        "class" => tenant.class = map.next_value()?,
+                        "id" => tenant.id = map.next_value()?,
+                        "function" => tenant.function = map.next_value()?,
+                        key => {
+                            let value = Some(map.next_value()?);
+                            let slot = tenant.slot(key).ok_or_else(|| de::Error::custom("a list cannot be here"))?;
+                            *slot = value;
+                        }
+                    }
+                }
+                Ok(tenant)
+            }
+        }
+        deserializer.deserialize_map(TenantVisitor)
     }
 }
 

@@ -10,7 +10,7 @@ use super::{
     name::Name,
     path::HostPath,
     problem::Problem,
-    raw::Scalar,
+    scalar::Scalar,
     units::{ByteSize, CallRate, CpuMillis, UnitError, format_duration, parse_duration},
 };
 
@@ -129,13 +129,12 @@ pub struct Reader<'a> {
     base: &'a Path,
     problems: &'a RefCell<Vec<Problem>>,
     written: &'a RefCell<BTreeSet<String>>,
-    is_quiet: bool,
 }
 
 impl<'a> Reader<'a> {
     /// For the top of the file. What is wrong goes to `problems`, names of settings that are there to `written`.
     pub fn new(base: &'a Path, problems: &'a RefCell<Vec<Problem>>, written: &'a RefCell<BTreeSet<String>>) -> Self {
-        Self { prefix: String::new(), base, problems, written, is_quiet: false }
+        Self { prefix: String::new(), base, problems, written }
     }
 
     /// For a table in this one.
@@ -161,20 +160,12 @@ impl<'a> Reader<'a> {
     }
 
     fn note(&self, name: String, value: Option<String>, what: impl fmt::Display, remedy: impl fmt::Display) {
-        if self.is_quiet {
-            return;
-        }
         self.problems.borrow_mut().push(Problem::new(name, value, what, remedy));
     }
 
     /// Notes a problem with a setting that was read, wherever that was.
     pub fn refuse_setting<T: Value>(&self, setting: &Setting<T>, what: impl fmt::Display, remedy: impl fmt::Display) {
         self.note(setting.name.clone(), Some(setting.shown()), what, remedy);
-    }
-
-    /// One that tells nothing: for what has been told where it was written.
-    pub fn quietly(&self) -> Self {
-        Self { is_quiet: true, ..self.clone() }
     }
 
     /// Notes that somebody wrote this key.
@@ -217,37 +208,16 @@ impl<'a> Reader<'a> {
         self.optional(key, raw, bounds).unwrap_or_else(absent)
     }
 
-    /// A count below another: written, it must not be above; its default is lowered to it.
-    pub fn or_lowered(
-        &self,
-        key: &str,
-        raw: Option<&Scalar>,
-        bounds: &Bounds<u32>,
-        default: u32,
-        parents: &[&Setting<u32>],
-    ) -> Setting<u32> {
-        self.lowered(key, self.optional(key, raw, bounds), default, parents)
-    }
-
-    /// The same for one that has been read, from this table or from one that speaks for it.
-    pub fn lowered(
-        &self,
-        key: &str,
-        read: Option<Setting<u32>>,
-        default: u32,
-        parents: &[&Setting<u32>],
-    ) -> Setting<u32> {
-        let absent = || Setting { name: self.name(key), value: default, origin: Origin::Default };
-        let mut setting = read.unwrap_or_else(absent);
+    /// A count below others: written, it must not be above them; its default is lowered to them.
+    pub fn lower(&self, setting: &mut Setting<u32>, parents: &[&Setting<u32>]) {
         for parent in parents {
             match (setting.origin, parent.origin) {
                 (Origin::Default, Origin::Wrong) => setting.origin = Origin::Wrong,
                 (Origin::Default, Origin::Written | Origin::Default) => setting.value = setting.value.min(parent.value),
-                (Origin::Written, _) => self.at_most(&setting, parent),
+                (Origin::Written, _) => self.at_most(setting, parent),
                 (Origin::Wrong, _) => {}
             }
         }
-        setting
     }
 
     /// Notes a limit above that of a level above it: it would never be reached, and whoever reads it is misled.

@@ -1,6 +1,6 @@
 //! The revision of a function: a number that changes with its settings.
 
-use super::{path::HostPath, raw::RawFunction, units::ByteSize};
+use super::{path::HostPath, types::RawFunction, units::ByteSize};
 
 /// FNV-1a, 64 bit (RFC 9923): a dozen lines, the same on every machine, and nobody gains from a collision but the
 /// operator who writes the file.

@@ -1,9 +1,8 @@
 //! Checks how a function is to be talked to, and knows the program that its runtime's name alone stands for.
 
 use super::{
-    raw::RawFunction,
     reader::Reader,
-    types::{Client, FUNCTION_MOUNT, Runtime},
+    types::{Client, FUNCTION_MOUNT, RawFunction, Runtime},
 };
 
 /// Longest `handler`, in bytes.

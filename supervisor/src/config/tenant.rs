@@ -25,7 +25,7 @@ pub fn check(raw: &RawTenant, r: &Reader<'_>, host: &Above) -> Tenant {
         functions.extend(name.zip(function));
     }
     let SubTenants { common, common_queue_max, classes, ids } = subs;
-    guarantee::within(r, of_tenant.memory_min.as_ref(), of_tenant.workers_max.value, &common, &ids);
+    guarantee::within(r, of_tenant.said.memory_min.as_ref(), of_tenant.calls.workers_max, &common, &ids);
     let of_sub = |level: Level, queue_max: Option<u32>, class: Option<Name>| SubTenantLevel {
         class,
         limits: level.limits,

@@ -6,9 +6,9 @@ use super::{
     bounds, defaults,
     path::HostPath,
     program::HOST_LAYOUT_DIRS,
-    raw::{RawToken, Scalar},
     reader::Reader,
-    types::{Config, Isolation, Layout, Token, TokenProvider},
+    scalar::Scalar,
+    types::{Config, Isolation, Layout, RawToken, Token, TokenProvider},
 };
 
 /// Longest `issuer`, `audience` and `key_id`, in bytes: a token is sent along with every request.
@@ -102,9 +102,9 @@ pub fn check(raw: &RawToken, r: &Reader<'_>, about: &About) -> Option<Token> {
 
 /// What is written for another provider would be read by nobody.
 fn foreign_keys(raw: &RawToken, r: &Reader<'_>, kind: Kind) {
-    let mut copy = raw.clone();
-    for key in ["dir", "key", "key_id", "issuer", "audience", "ttl", "timeout"] {
-        if let Some(Some(value)) = copy.slot(key)
+    for (key, value) in raw.scalars() {
+        if let Some(value) = value
+            && key != "provider"
             && !kind.keys().contains(&key)
         {
             refuse_foreign(r, key, Some(value.to_string()), kind);

@@ -51,7 +51,7 @@ impl UnitError {
 pub struct ByteSize(u64);
 
 /// Largest first: a size prints in the largest unit that leaves no rest.
-const SIZE_UNITS: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
+pub(super) const SIZE_UNITS: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
 impl ByteSize {
     /// A size of so many bytes.
@@ -177,7 +177,7 @@ impl Serialize for CallRate {
 }
 
 /// Milliseconds; largest first.
-const DURATION_UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
+pub(super) const DURATION_UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
 
 /// Reads "100ms", "30s", "10m", "1h".
 ///

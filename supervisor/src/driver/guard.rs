@@ -19,6 +19,7 @@ use std::{
 };
 
 use sublet_pool::Selector;
+use sublet_proto::link::group::GroupPath;
 
 use super::Driver;
 use crate::cgroups::tree::{Finding, Meddling, PoolTrouble, Tree};
@@ -32,11 +33,11 @@ const GROUPS_PER_LOOK: usize = 32;
 #[derive(Debug, Default)]
 pub(super) struct Guard {
     /// What could not be put right, by group and thing.
-    left: Mutex<BTreeMap<(String, String), String>>,
+    left: Mutex<BTreeMap<(GroupPath, String), String>>,
     pool: Mutex<Option<PoolTrouble>>,
     mended: AtomicU64,
-    /// The group whose limits were read last.
-    last: Mutex<String>,
+    /// The group whose limits were read last; none yet.
+    last: Mutex<Option<GroupPath>>,
 }
 
 /// What was found and done since the start, for health.
@@ -48,9 +49,9 @@ pub struct Groups {
     pub left: Vec<String>,
 }
 
-/// The names after `last` in turn, at most `count`, once each. They are in order.
-fn in_turn<'a>(names: &'a [String], last: &str, count: usize) -> Vec<&'a String> {
-    let from = names.partition_point(|name| name.as_str() <= last);
+/// The groups after `last` in turn, at most `count`, once each. They are in order.
+fn in_turn<'a, T: Ord>(names: &'a [T], last: Option<&T>, count: usize) -> Vec<&'a T> {
+    let from = names.partition_point(|name| Some(name) <= last);
     names[from..].iter().chain(&names[..from]).take(count.min(names.len())).collect()
 }
 
@@ -60,7 +61,7 @@ impl Guard {
     }
 
     /// Logs what is new, and remembers what is left. `seen` are the groups that were looked at, and of what.
-    fn note(&self, seen: &[(String, &'static str)], findings: &[Finding]) {
+    fn note(&self, seen: &[(GroupPath, &'static str)], findings: &[Finding]) {
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
         let before = std::mem::take(&mut *left);
         for finding in findings {
@@ -80,7 +81,7 @@ impl Guard {
             }
         }
         let was_looked_at =
-            |(path, thing): &(String, String)| seen.iter().any(|(own, kind)| own == path && thing.starts_with(kind));
+            |(path, thing): &(GroupPath, String)| seen.iter().any(|(own, kind)| own == path && thing.starts_with(kind));
         for (key, text) in before {
             if !was_looked_at(&key) {
                 left.entry(key).or_insert(text);
@@ -124,32 +125,32 @@ impl Driver {
         self.audit_pool(&tree);
         let workers = self.workers();
         let mut findings = Vec::new();
-        let mut seen = vec![(String::new(), FREEZE)];
-        findings.extend(tree.audit_freeze(""));
-        let names: Vec<String> = tree.all().into_iter().map(|(path, _)| path).collect();
-        let leaves: BTreeMap<&str, _> =
+        let mut seen = vec![(GroupPath::pool().clone(), FREEZE)];
+        findings.extend(tree.audit_freeze(GroupPath::pool()));
+        let names: Vec<GroupPath> = tree.all().into_iter().map(|(path, _)| path).collect();
+        let leaves: BTreeMap<&GroupPath, _> =
             workers.iter().filter_map(|line| Some((line.worker.leaf()?.name(), &line.worker))).collect();
-        for path in names.iter().filter(|path| !leaves.contains_key(path.as_str())) {
+        for path in names.iter().filter(|path| !leaves.contains_key(path)) {
             seen.push((path.clone(), FREEZE));
             findings.extend(tree.audit_freeze(path));
         }
         for (path, worker) in &leaves {
-            seen.push(((*path).to_owned(), FREEZE));
+            seen.push(((*path).clone(), FREEZE));
             let Some((what, mended)) = worker.audit_freeze() else { continue };
-            let finding = Finding { path: (*path).to_owned(), what, left: mended.err().map(|error| error.to_string()) };
+            let finding = Finding { path: (*path).clone(), what, left: mended.err().map(|error| error.to_string()) };
             worker.note_meddling(finding.to_string());
             findings.push(finding);
         }
-        let turn: Vec<&String> = {
+        let turn: Vec<&GroupPath> = {
             let mut last = self.guard.last.lock().unwrap_or_else(PoisonError::into_inner);
-            let turn = in_turn(&names, &last, count);
+            let turn = in_turn(&names, last.as_ref(), count);
             if let Some(next) = turn.last() {
-                (*next).clone_into(&mut last);
+                *last = Some((*next).clone());
             }
             turn
         };
-        for path in std::iter::once("").chain(turn.into_iter().map(String::as_str)) {
-            seen.push((path.to_owned(), LIMITS));
+        for path in std::iter::once(GroupPath::pool()).chain(turn) {
+            seen.push((path.clone(), LIMITS));
             let found = tree.audit(path);
             if let Some(lost) = found.iter().find(|finding| matches!(finding.what, Meddling::Removed { .. }))
                 && let Some(worker) = leaves.get(path)
@@ -208,15 +209,19 @@ mod tests {
     fn every_group_has_its_turn_also_when_some_come_and_go() {
         let names = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
         let all = names("a b c d");
-        assert_eq!(in_turn(&all, "", 3), ["a", "b", "c"]);
-        assert_eq!(in_turn(&all, "c", 3), ["d", "a", "b"]);
-        assert_eq!(in_turn(&names("a d e"), "c", 2), ["d", "e"]);
-        assert_eq!(in_turn(&all, "z", usize::MAX), ["a", "b", "c", "d"]);
-        assert!(in_turn(&[], "c", 3).is_empty());
+        assert_eq!(in_turn(&all, None, 3), ["a", "b", "c"]);
+        assert_eq!(in_turn(&all, Some(&"c".to_owned()), 3), ["d", "a", "b"]);
+        assert_eq!(in_turn(&names("a d e"), Some(&"c".to_owned()), 2), ["d", "e"]);
+        assert_eq!(in_turn(&all, Some(&"z".to_owned()), usize::MAX), ["a", "b", "c", "d"]);
+        assert!(in_turn(&[], Some(&"c"), 3).is_empty());
+    }
+
+    fn group(path: &str) -> GroupPath {
+        GroupPath::try_from(path).unwrap()
     }
 
     fn finding(path: &str, what: Meddling, left: Option<&str>) -> Finding {
-        Finding { path: path.into(), what, left: left.map(str::to_owned) }
+        Finding { path: group(path), what, left: left.map(str::to_owned) }
     }
 
     #[test]
@@ -224,13 +229,13 @@ mod tests {
         let guard = Guard::default();
         let left = || guard.left.lock().unwrap().values().cloned().collect::<Vec<_>>();
         let frozen = finding("", Meddling::Frozen, Some("only root can thaw it"));
-        guard.note(&[(String::new(), FREEZE)], &[frozen.clone(), finding("t-a", Meddling::Frozen, None)]);
+        guard.note(&[(group(""), FREEZE)], &[frozen.clone(), finding("t-a", Meddling::Frozen, None)]);
         assert_eq!(left(), [frozen.to_string()]);
         assert_eq!(guard.mended.load(Ordering::Relaxed), 1);
         // Neither another group nor another thing of the same one.
-        guard.note(&[("t-a".into(), FREEZE), (String::new(), LIMITS)], &[]);
+        guard.note(&[(group("t-a"), FREEZE), (group(""), LIMITS)], &[]);
         assert_eq!(left(), [frozen.to_string()]);
-        guard.note(&[(String::new(), FREEZE)], &[]);
+        guard.note(&[(group(""), FREEZE)], &[]);
         assert!(left().is_empty());
     }
 }

@@ -4,16 +4,16 @@ use std::sync::Arc;
 
 use crate::{
     catalogue::{Catalogue, Entry},
-    cgroups::bite::Level,
     config::{Config, LevelPath, Name},
 };
 use sublet_pool::{LimitLevel, Refusal, SubTenant};
+use sublet_proto::level::Level;
 
 /// A limit that was hit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hit {
-    /// Whose: "worker", "sub-tenant", "function", "tenant", "host", "call".
-    pub level: &'static str,
+    /// Whose; none: of nobody that has limits.
+    pub level: Option<Level>,
     /// Full name of the setting.
     pub setting: String,
     /// As configured.
@@ -48,7 +48,7 @@ impl Scope {
             return of_function();
         };
         let path = match level {
-            Level::Worker => return of_function(),
+            Level::Worker | Level::Function | Level::Call => return of_function(),
             // Shared workers are nobody's in particular, and have what every sub-tenant has.
             Level::SubTenant if self.label.is_shared() => LevelPath::SubTenants(tenant),
             Level::SubTenant => LevelPath::Id(tenant, self.label.as_str().to_owned()),
@@ -63,13 +63,13 @@ impl Scope {
     /// The limit a call was refused by; none when it was no limit.
     pub fn of_refusal(&self, refusal: &Refusal) -> Option<Hit> {
         let hit = |level: LimitLevel, key: &str, limit: String, observed: String| {
-            let (name, setting) = match level {
-                LimitLevel::Function => ("function", self.entry.setting(key)),
-                LimitLevel::SubTenant => ("sub-tenant", self.setting(Level::SubTenant, key)),
-                LimitLevel::Tenant => ("tenant", self.setting(Level::Tenant, key)),
-                LimitLevel::Host => ("host", self.setting(Level::Host, key)),
+            let level = match level {
+                LimitLevel::Function => Level::Function,
+                LimitLevel::SubTenant => Level::SubTenant,
+                LimitLevel::Tenant => Level::Tenant,
+                LimitLevel::Host => Level::Host,
             };
-            Some(Hit { level: name, setting, limit, observed })
+            Some(Hit { level: Some(level), setting: self.setting(level, key), limit, observed })
         };
         match *refusal {
             Refusal::QueueFull { level, limit, .. } => {

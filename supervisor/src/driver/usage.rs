@@ -3,6 +3,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use sublet_pool::{StateName, SubTenant};
+use sublet_proto::link::group::GroupPath;
 use sublet_proto::v1::{GetUsageRequest, GetUsageResponse, SubTenantUsage, TenantUsage, Usage, WorkerUsage};
 
 use super::{Driver, WorkerLine};
@@ -14,7 +15,7 @@ use crate::{
 /// What of one sub-tenant or tenant is there now.
 #[derive(Debug, Default)]
 struct Now {
-    path: Option<String>,
+    path: Option<GroupPath>,
     workers: Vec<WorkerLine>,
 }
 
@@ -73,10 +74,10 @@ pub fn get(driver: &Driver, request: &GetUsageRequest) -> GetUsageResponse {
     }
     let waiting = driver.waiting();
     let kernel = |now: Option<&Now>, gone: Duration| {
-        let counters = now.and_then(|now| tree.group(now.path.as_deref()?)?.counters().cloned());
+        let counters = now.and_then(|now| tree.group(now.path.as_ref()?)?.counters().cloned());
         gone + counters.and_then(|counters| counters.cpu()).unwrap_or_default()
     };
-    let gauge = |now: Option<&Now>, knob| now.and_then(|now| tree.used(now.path.as_deref()?, knob)).unwrap_or(0);
+    let gauge = |now: Option<&Now>, knob| now.and_then(|now| tree.used(now.path.as_ref()?, knob)).unwrap_or(0);
     let config = driver.catalogue().config.clone();
     let class = |tenant: &str, label: &SubTenant| {
         let tenant = config.as_ref()?.tenants.iter().find(|(name, _)| name.as_str() == tenant)?.1;

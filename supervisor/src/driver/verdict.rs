@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use sublet_proto::{
+    level::Level,
     link::{frame::TOO_LARGE, nursery::TmpSpace, sandbox::OnRefused},
     v1::{Remark, Verdict, VerdictKind},
 };
@@ -12,7 +13,7 @@ use sublet_proto::{
 use super::hit::Scope;
 use crate::{
     catalogue::Entry,
-    cgroups::bite::{Bite, Level},
+    cgroups::bite::Bite,
     config::{ByteSize, format_duration},
     token::ProviderError,
     worker::{FunctionEnd, PostMortem, reply::ProcessEnd, signal_name},
@@ -39,7 +40,9 @@ fn with(entry: &Entry, verdict: Verdict, key: &str, limit: impl ToString, seen: 
 /// Whose limit, for people.
 const fn whose(level: Level) -> &'static str {
     match level {
+        Level::Call => "the call's",
         Level::Worker => "its own",
+        Level::Function => "the function's",
         Level::SubTenant => "its sub-tenant's",
         Level::Tenant => "its tenant's",
         Level::Host => "the host's",
@@ -160,9 +163,9 @@ pub fn deadline(entry: &Entry, limit: Duration, callers_own: bool, seen: Duratio
     let verdict = verdict(VerdictKind::Deadline, format!("the call was not answered within {whose} limit of {shown}"));
     let seen = format_duration(seen);
     if callers_own {
-        Verdict { limit: shown, seen, setting: "the call's timeout".into(), level: "call".into(), ..verdict }
+        Verdict { limit: shown, seen, setting: "the call's timeout".into(), level: Level::Call.to_string(), ..verdict }
     } else {
-        Verdict { level: "function".into(), ..with(entry, verdict, "timeout", shown, seen) }
+        Verdict { level: Level::Function.to_string(), ..with(entry, verdict, "timeout", shown, seen) }
     }
 }
 
@@ -425,7 +428,7 @@ pub fn stream_too_large(entry: &Entry, limit: u64) -> Verdict {
     let message = format!("the pieces of the answer are together larger than the {limit} bytes the function may give");
     let verdict = verdict(VerdictKind::AnswerTooLarge, message);
     let verdict = with(entry, verdict, "stream_max", format!("{limit} bytes"), "more");
-    Verdict { level: "function".into(), ..verdict }
+    Verdict { level: Level::Function.to_string(), ..verdict }
 }
 
 /// Of a call whose answer is over the limit.
@@ -435,7 +438,7 @@ pub fn answer_too_large(entry: &Entry, seen: u32) -> Verdict {
     let message = format!("the answer is larger than the {limit} bytes the function may give");
     let verdict = verdict(VerdictKind::AnswerTooLarge, message);
     let verdict = with(entry, verdict, "answer_max", format!("{limit} bytes"), seen);
-    Verdict { level: "function".into(), ..verdict }
+    Verdict { level: Level::Function.to_string(), ..verdict }
 }
 
 /// Of a call whose worker could not be started.

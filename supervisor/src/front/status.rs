@@ -7,7 +7,10 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use prost::Message;
 use sublet_pool::Refusal;
-use sublet_proto::v1::{Remark, Verdict, VerdictKind};
+use sublet_proto::{
+    level::Level,
+    v1::{Remark, Verdict, VerdictKind},
+};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -78,7 +81,7 @@ pub fn of_rejection(error: &Rejection) -> Status {
     let hit = match error {
         Rejection::Refused(_, hit) => hit.as_deref().cloned(),
         Rejection::PayloadTooLarge { seen, limit, setting } => Some(Hit {
-            level: "function",
+            level: Some(Level::Function),
             setting: setting.clone(),
             limit: format!("{limit} bytes"),
             observed: format!("{seen} bytes"),
@@ -86,7 +89,7 @@ pub fn of_rejection(error: &Rejection) -> Status {
         _ => None,
     };
     let Hit { level, setting, limit, observed } = hit.unwrap_or_default();
-    let mut details = info(reason, metadata([&limit, &observed, level, &setting]));
+    let mut details = info(reason, metadata([&limit, &observed, level.map_or("", Level::name), &setting]));
     if let Rejection::Refused(refusal, _) = error
         && let Some(retry_after) = refusal.retry_after()
     {

@@ -16,11 +16,14 @@ pub mod table;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use sublet_pool::SubTenant;
+use sublet_proto::{
+    level::Level,
+    link::group::{GroupPath, NoGroup, TENANT_PREFIX},
+};
 
 use self::{plan::Write, table::Table};
 use crate::cgroups::{
     CgroupError,
-    bite::Level,
     leaf::Leaf,
     limits::{Knob, Limits},
     owner::Owner,
@@ -38,7 +41,7 @@ pub struct Quotas {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Above {
     /// Its path below the pool.
-    pub path: String,
+    pub path: GroupPath,
     /// Whose it is.
     pub owner: Owner,
     /// Which limit.
@@ -53,7 +56,7 @@ pub struct Above {
 #[derive(Debug)]
 pub struct Refused {
     /// Path of the group that stood in the way.
-    pub path: String,
+    pub path: GroupPath,
     /// Whose it is, while it lives.
     pub owner: Option<Owner>,
     /// Which limit.
@@ -81,26 +84,29 @@ impl Quotas {
     ///
     /// # Errors
     /// When the kernel does not take it; nothing is left behind then.
-    pub fn make(&self, worker: &str, owner: &Owner, group: String) -> Result<Leaf, CgroupError> {
+    pub fn make(&self, worker: &str, owner: &Owner, group: &str) -> Result<Leaf, CgroupError> {
         let table = self.table();
-        let plan = |name: String, owner: Owner| match table.limits(&owner) {
-            Some(limits) => Ok(Plan { name, limits, owner }),
-            // Without limits nothing runs.
-            None => Err(CgroupError::Unsupported {
-                missing: format!("{name} has no limits in the configuration"),
-                remedy: "report this as a bug of sublet".into(),
-            }),
+        let bug =
+            |missing: String| CgroupError::Unsupported { missing, remedy: "report this as a bug of sublet".into() };
+        let plan = |path: Result<GroupPath, NoGroup>, owner: Owner| {
+            let path = path.map_err(|error| bug(error.to_string()))?;
+            match table.limits(&owner) {
+                Some(limits) => Ok(Plan { path, limits, owner }),
+                // Without limits nothing runs.
+                None => Err(bug(format!("{} has no limits in the configuration", path.name()))),
+            }
         };
         let tenant = owner.tenant();
         let label = match owner {
             Owner::Worker { label, .. } => label.clone(),
             Owner::Tenant { .. } | Owner::SubTenant { .. } => None,
         };
-        let levels = [
-            plan(format!("t-{tenant}"), Owner::Tenant { tenant: tenant.clone() })?,
-            plan(group, Owner::SubTenant { tenant: tenant.clone(), label: label.clone() })?,
-        ];
-        let leaf = self.tree.make_leaf(&levels, &plan(worker.to_owned(), owner.clone())?)?;
+        let of_tenant = GroupPath::pool().child(&format!("{TENANT_PREFIX}{tenant}"));
+        let of_tenant = plan(of_tenant, Owner::Tenant { tenant: tenant.clone() })?;
+        let of_sub_tenant = Owner::SubTenant { tenant: tenant.clone(), label: label.clone() };
+        let of_sub_tenant = plan(of_tenant.path.child(group), of_sub_tenant)?;
+        let of_worker = plan(of_sub_tenant.path.child(worker), owner.clone())?;
+        let leaf = self.tree.make_leaf(&[of_tenant, of_sub_tenant], &of_worker)?;
         // A group that was a cell's until a moment ago, and whose own worker has not got so far.
         if let Some(by) = label
             && let Err(error) = self.adopt_by(&table, leaf.name(), &by)
@@ -115,12 +121,12 @@ impl Quotas {
     ///
     /// # Errors
     /// When the kernel does not take one.
-    pub async fn adopt(self: &Arc<Self>, leaf: &str, by: &SubTenant) -> Result<(), CgroupError> {
+    pub async fn adopt(self: &Arc<Self>, leaf: &GroupPath, by: &SubTenant) -> Result<(), CgroupError> {
         if let Ok(table) = self.table.try_read() {
             return self.adopt_by(&table, leaf, by);
         }
         // A change of all limits is under way: nothing that others wait for may wait for it.
-        let (own, leaf, by) = (self.clone(), leaf.to_owned(), by.clone());
+        let (own, leaf, by) = (self.clone(), leaf.clone(), by.clone());
         let adopted = tokio::task::spawn_blocking(move || own.adopt_by(&own.table(), &leaf, &by)).await;
         adopted.unwrap_or_else(|error| {
             Err(CgroupError::Unsupported {
@@ -130,13 +136,12 @@ impl Quotas {
         })
     }
 
-    fn adopt_by(&self, table: &Table, leaf: &str, by: &SubTenant) -> Result<(), CgroupError> {
-        let level = leaf.rsplit_once('/').map_or("", |(level, _)| level);
+    fn adopt_by(&self, table: &Table, leaf: &GroupPath, by: &SubTenant) -> Result<(), CgroupError> {
         let mut groups = Vec::new();
-        for path in [level, leaf] {
-            let Some(group) = self.tree.group(path) else { continue };
+        for path in leaf.parent().into_iter().chain([leaf.clone()]) {
+            let Some(group) = self.tree.group(&path) else { continue };
             let owner = group.owner.labelled(by);
-            self.tree.relabel(path, owner.clone());
+            self.tree.relabel(&path, owner.clone());
             if let Some(new) = table.limits(&owner) {
                 groups.push((path, group.limits, new));
             }
@@ -153,7 +158,8 @@ impl Quotas {
         new.keep(&table);
         let writes = self.writes(&new);
         let (old, guaranteed) = (self.tree.pool_limits().memory_min, new.guaranteed());
-        let refused = |error| Box::new(Refused { path: String::new(), owner: None, knob: Knob::MemoryMin, error });
+        let refused =
+            |error| Box::new(Refused { path: GroupPath::pool().clone(), owner: None, knob: Knob::MemoryMin, error });
         if guaranteed > old {
             self.tree.guarantee(guaranteed).map_err(refused)?;
         }
@@ -178,23 +184,16 @@ impl Quotas {
     }
 
     /// The CPU quota of a worker's level in thousandths of a CPU, if it has one.
-    pub fn cpu_millis(&self, leaf: &str, level: Level) -> Option<u64> {
-        let sub = leaf.rsplit_once('/').map_or("", |(sub, _)| sub);
-        let path = match level {
-            Level::Worker => leaf,
-            Level::SubTenant => sub,
-            Level::Tenant => sub.rsplit_once('/').map_or("", |(tenant, _)| tenant),
-            Level::Host => "",
-            Level::Above => return None,
-        };
-        let limits = self.tree.group(path).map_or_else(|| self.tree.pool_limits(), |group| group.limits);
+    pub fn cpu_millis(&self, leaf: &GroupPath, level: Level) -> Option<u64> {
+        let path = leaf.upwards().find(|path| path.level() == level)?;
+        let limits = self.tree.group(&path).map_or_else(|| self.tree.pool_limits(), |group| group.limits);
         limits.cpu.map(|cpu| cpu.share() / 1000)
     }
 
     fn put_back(&self, writes: &[Write]) {
         for write in writes.iter().rev() {
             if let Err(error) = self.tree.set(&write.path, write.knob, &write.old) {
-                tracing::error!(group = write.path, limit = write.knob.key(), %error, "a limit cannot be put back");
+                tracing::error!(group = %write.path, limit = write.knob.key(), %error, "a limit cannot be put back");
             }
         }
     }
@@ -202,7 +201,7 @@ impl Quotas {
     fn writes(&self, new: &Table) -> Vec<Write> {
         let groups = self.tree.all();
         let wanted =
-            groups.iter().filter_map(|(path, group)| Some((path.as_str(), group.limits, new.limits(&group.owner)?)));
+            groups.iter().filter_map(|(path, group)| Some((path.clone(), group.limits, new.limits(&group.owner)?)));
         plan::plan(wanted)
     }
 

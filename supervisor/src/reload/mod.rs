@@ -22,6 +22,7 @@ use std::{
 };
 
 use sublet_pool::{Selector, WorkerId};
+use sublet_proto::link::group::GroupPath;
 use tokio::sync::Notify;
 
 use self::{fixed::Fixed, temporary::Temporaries};
@@ -314,8 +315,8 @@ impl Reloader {
 
     /// Ends one worker of a group, an idle one if there is one, and waits until its memory is back. False when there is
     /// none.
-    fn end_one(&self, group: &str) -> bool {
-        let in_group = |name: &str| name == group || name.strip_prefix(group).is_some_and(|rest| rest.starts_with('/'));
+    fn end_one(&self, group: &GroupPath) -> bool {
+        let in_group = |worker: &GroupPath| worker.upwards().any(|above| above == *group);
         let workers = self.driver.workers();
         let mut inside: Vec<_> =
             workers.iter().filter(|line| line.worker.leaf().is_some_and(|leaf| in_group(leaf.name()))).collect();
@@ -347,8 +348,8 @@ impl Reloader {
     }
 
     /// A group as operators know it.
-    fn group_name(&self, path: &str, owner: &Owner) -> String {
-        let last = path.rsplit_once('/').map_or(path, |(_, last)| last);
+    fn group_name(&self, path: &GroupPath, owner: &Owner) -> String {
+        let last = path.name();
         match owner {
             Owner::Tenant { tenant } => format!("tenant {tenant}"),
             Owner::SubTenant { tenant, label: Some(label) } => {

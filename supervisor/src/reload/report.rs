@@ -3,10 +3,7 @@
 use std::time::SystemTime;
 
 use super::temporary::Temporaries;
-use crate::{
-    cgroups::limits::Knob,
-    config::{CallLimits, Config, Freeze, Function, Host, LevelLimits, LevelPath, SubTenantLevel, format_duration},
-};
+use crate::config::{ByteSize, CallLimits, Config, Kept, LevelLimits, LevelPath, Row, SubTenantLevel, rows};
 
 /// One limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +24,7 @@ pub struct Line {
     pub enforced_by: &'static str,
 }
 
-type Values = Vec<(&'static str, String)>;
+type Values = Vec<(&'static Row, String)>;
 
 /// The limits of a level, or of all levels; none when there is no such level.
 pub fn limits(
@@ -40,7 +37,8 @@ pub fn limits(
     let mut lines = Vec::new();
     for path in paths {
         let otherwise = values(without, &path).unwrap_or_default();
-        for (key, value) in values(config, &path)? {
+        for (row, value) in values(config, &path)? {
+            let key = row.key;
             let origin = config.origin(&path, key);
             let temporary = origin.as_ref().and_then(|origin| temporaries.find(origin, key));
             lines.push(Line {
@@ -49,9 +47,9 @@ pub fn limits(
                 from: origin.map(|origin| format!("{}.{key}", origin.table())),
                 until: temporary.map(|one| one.until),
                 otherwise: temporary.map(|_| {
-                    otherwise.iter().find(|(other, _)| *other == key).map_or("none", |(_, value)| value).to_owned()
+                    otherwise.iter().find(|(other, _)| other.key == key).map_or("none", |(_, value)| value).to_owned()
                 }),
-                enforced_by: enforced_by(&path, key),
+                enforced_by: enforced_by(row.kept),
                 path: path.clone(),
             });
         }
@@ -72,15 +70,51 @@ fn all(config: &Config) -> Vec<LevelPath> {
 }
 
 fn values(config: &Config, path: &LevelPath) -> Option<Values> {
-    let Some(tenant) = path.tenant() else { return Some(of_host(&config.host)) };
+    let shown = shown(config, path)?;
+    let mut rows: Vec<&Row> = rows(path).into_iter().filter(|row| row.kept != Kept::NoLimit).collect();
+    // What the kernel keeps for the group comes first.
+    rows.sort_by_key(|row| !matches!(row.kept, Kept::Group(_)));
+    Some(rows.into_iter().filter_map(|row| Some((row, shown(row.key)?))).collect())
+}
+
+type ByKey<'a> = Box<dyn Fn(&str) -> Option<String> + 'a>;
+
+/// What shows a setting of a level; none when there is no such level.
+fn shown<'a>(config: &'a Config, path: &LevelPath) -> Option<ByKey<'a>> {
+    let of_level = |limits: &'a LevelLimits, calls: &'a CallLimits, queue_max: Option<u32>| -> ByKey<'a> {
+        Box::new(move |key| {
+            limits.shown(key).or_else(|| calls.shown(key)).or_else(|| match key {
+                "rate" => Some(or_none(calls.rate.map(|rate| rate.rate))),
+                "rate_burst" => Some(or_none(calls.rate.map(|rate| rate.burst))),
+                "queue_max" => Some(or_none(queue_max)),
+                _ => None,
+            })
+        })
+    };
+    let of_sub_tenant = |level: &'a SubTenantLevel| of_level(&level.limits, &level.calls, level.queue_max);
+    let Some(tenant) = path.tenant() else {
+        let host = &config.host;
+        let by_hand = |key: &str| (key == "calls_in_flight_max").then(|| host.calls_in_flight_max.to_string());
+        return Some(Box::new(move |key| host.shown(key).or_else(|| by_hand(key))));
+    };
     let tenant = config.tenants.get(tenant)?;
     match path {
         LevelPath::Host => None,
-        LevelPath::Tenant(_) => Some([of_level(&tenant.limits), of_calls(&tenant.calls)].concat()),
+        LevelPath::Tenant(_) => Some(of_level(&tenant.limits, &tenant.calls, None)),
         LevelPath::SubTenants(_) => Some(of_sub_tenant(&tenant.sub_tenant)),
         LevelPath::Class(_, class) => Some(of_sub_tenant(tenant.classes.get(class)?)),
         LevelPath::Id(_, label) => Some(of_sub_tenant(tenant.level_of(label))),
-        LevelPath::Function(_, function) => Some(of_function(tenant.functions.get(function)?)),
+        LevelPath::Function(_, function) => {
+            let function = tenant.functions.get(function)?;
+            let bytes = |bytes: u32| Some(ByteSize::from_bytes(bytes.into()).to_string());
+            Some(Box::new(move |key| {
+                function.shown(key).or_else(|| match key {
+                    "payload_max" => bytes(function.payload_max_bytes),
+                    "answer_max" => bytes(function.answer_max_bytes),
+                    _ => None,
+                })
+            }))
+        }
     }
 }
 
@@ -88,114 +122,21 @@ fn or_none<T: ToString>(value: Option<T>) -> String {
     value.map_or_else(|| "none".to_owned(), |value| value.to_string())
 }
 
-fn of_host(host: &Host) -> Values {
-    vec![
-        ("memory_max", or_none(host.memory_max)),
-        ("cpu_quota", or_none(host.cpu_quota)),
-        ("pids_max", or_none(host.pids_max)),
-        ("workers_max", host.workers_max.to_string()),
-        ("calls_in_flight_max", host.calls_in_flight_max.to_string()),
-        ("calls_waiting_max", host.calls_waiting_max.to_string()),
-        ("starts_max", host.starts_max.to_string()),
-        ("cells_memory_max", host.cells_memory_max.to_string()),
-        ("connections_max", host.connections_max.to_string()),
-        ("threads", host.threads.to_string()),
-        ("busy_poll", host.busy_poll.to_string()),
-        ("forbid_store_bypass", host.forbid_store_bypass.to_string()),
-        ("log_memory", host.log_memory.to_string()),
-    ]
-}
-
-fn of_level(limits: &LevelLimits) -> Values {
-    vec![
-        ("memory_max", or_none(limits.memory_max)),
-        ("memory_high", or_none(limits.memory_high)),
-        ("memory_min", or_none(limits.memory_min)),
-        ("cpu_quota", or_none(limits.cpu_quota)),
-        ("cpu_period", format_duration(limits.cpu_period)),
-        ("cpu_burst", format_duration(limits.cpu_burst)),
-        ("cpu_weight", limits.cpu_weight.to_string()),
-        ("pids_max", or_none(limits.pids_max)),
-    ]
-}
-
-fn of_calls(calls: &CallLimits) -> Values {
-    vec![
-        ("workers_max", calls.workers_max.to_string()),
-        ("calls_in_flight_max", calls.calls_in_flight_max.to_string()),
-        ("rate", or_none(calls.rate.map(|rate| rate.rate))),
-        ("rate_burst", or_none(calls.rate.map(|rate| rate.burst))),
-        ("weight", calls.weight.to_string()),
-    ]
-}
-
-fn of_sub_tenant(level: &SubTenantLevel) -> Values {
-    let mut values = [of_level(&level.limits), of_calls(&level.calls)].concat();
-    values.push(("queue_max", or_none(level.queue_max)));
-    values
-}
-
-fn of_function(function: &Function) -> Values {
-    let bytes = |bytes: u32| crate::config::ByteSize::from_bytes(bytes.into()).to_string();
-    vec![
-        ("memory_max", function.memory_max.to_string()),
-        ("memory_high", or_none(function.memory_high)),
-        ("cpu_quota", function.cpu_quota.to_string()),
-        ("cpu_period", format_duration(function.cpu_period)),
-        ("cpu_burst", format_duration(function.cpu_burst)),
-        ("cpu_weight", function.cpu_weight.to_string()),
-        ("pids_max", function.pids_max.to_string()),
-        ("tmp_size", function.tmp_size.to_string()),
-        ("tmp_inodes", function.tmp_inodes.to_string()),
-        ("nofile", function.nofile.to_string()),
-        ("stack", function.stack.to_string()),
-        ("timeout", format_duration(function.timeout)),
-        ("start_timeout", format_duration(function.start_timeout)),
-        ("idle_ttl", format_duration(function.idle_ttl)),
-        ("age_max", or_none(function.age_max.map(format_duration))),
-        ("calls_max", or_none(function.calls_max)),
-        (
-            "freeze_after",
-            match function.freeze_after {
-                Freeze::Never => "never".to_owned(),
-                Freeze::After(after) => format_duration(after),
-            },
-        ),
-        ("workers_max", function.workers_max.to_string()),
-        ("workers_per_sub_tenant_max", function.workers_per_sub_tenant_max.to_string()),
-        ("queue_max", function.queue_max.to_string()),
-        ("calls_in_flight_max", function.calls_in_flight_max.to_string()),
-        ("cells_max", function.cells_max.to_string()),
-        ("payload_max", bytes(function.payload_max_bytes)),
-        ("answer_max", bytes(function.answer_max_bytes)),
-        ("stream_max", function.stream_max.to_string()),
-        ("log_max", function.log_max.to_string()),
-        ("log_rate", function.log_rate.to_string()),
-    ]
-}
-
-/// Who keeps a limit.
-fn enforced_by(path: &LevelPath, key: &str) -> &'static str {
-    if let Some(knob) = Knob::ALL.into_iter().find(|knob| knob.key() == key) {
-        // Its name on v2; v1 has others, which `sublet describe` shows.
-        return knob.file(true).unwrap_or("kernel");
-    }
-    match key {
-        "cpu_period" => "cpu.max",
-        "cpu_burst" => "cpu.max.burst",
-        "tmp_size" => "tmpfs size",
-        "tmp_inodes" => "tmpfs nr_inodes",
-        "nofile" => "RLIMIT_NOFILE",
-        "stack" => "RLIMIT_STACK",
-        "connections_max" if *path == LevelPath::Host => "sublet, at the door",
-        _ => "sublet",
+/// Who keeps a limit. A file of the kernel has its name on v2; v1 has others, which `sublet describe` shows.
+const fn enforced_by(kept: Kept) -> &'static str {
+    match kept {
+        Kept::Group(by) | Kept::Worker(by) | Kept::Sublet(by) => by,
+        Kept::NoLimit => "",
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Overlay, Source};
+    use crate::{
+        cgroups::limits::Knob,
+        config::{Overlay, Source},
+    };
 
     const TEXT: &str = r#"
 [host]
@@ -238,5 +179,25 @@ command = ["/function/f"]
         assert_eq!(limits(&config, &without, &temporaries, Some(&LevelPath::try_from("tenant/nobody").unwrap())), None);
         let all = limits(&config, &without, &temporaries, None).unwrap();
         assert!(all.iter().any(|line| line.path == LevelPath::Host));
+    }
+
+    #[test]
+    fn each_limit_that_the_table_names_is_shown_and_the_kernels_files_are_those_of_the_groups() {
+        let source = Source { text: TEXT.into(), base: "/etc".into() };
+        let config = source.check(&[]).unwrap();
+        let mut files = 0;
+        for path in all(&config) {
+            let lines = limits(&config, &config, &Temporaries::default(), Some(&path)).unwrap();
+            for row in rows(&path) {
+                let line = lines.iter().find(|line| line.key == row.key);
+                assert_eq!(line.is_some(), row.kept != Kept::NoLimit, "{path} {}", row.key);
+                let knob = Knob::ALL.into_iter().find(|knob| knob.key() == row.key);
+                if let Some(file) = knob.and_then(|knob| knob.file(true)) {
+                    assert_eq!(row.kept, Kept::Group(file), "{path} {}", row.key);
+                    files += 1;
+                }
+            }
+        }
+        assert!(files > 20, "{files}");
     }
 }

@@ -17,9 +17,13 @@ use std::{
 
 use bytes::Bytes;
 use sublet_pool::{Event, KillReason, WorkerId};
-use sublet_proto::link::{
-    frame::{HOST_SHORTAGE, Header, Kind},
-    sandbox::{Layer, OnRefused, Protocol},
+use sublet_proto::{
+    level::Level,
+    link::{
+        frame::{HOST_SHORTAGE, Header, Kind},
+        group::GroupPath,
+        sandbox::{Layer, OnRefused, Protocol},
+    },
 };
 use tokio::{sync::watch, time::sleep};
 
@@ -36,7 +40,7 @@ use super::{
 };
 use crate::{
     catalogue::labels::Labels,
-    cgroups::{CgroupError, bite::Level, leaf::Leaf},
+    cgroups::{CgroupError, leaf::Leaf},
     events::troubles::{About, Troubles},
     logs::Logs,
     nursery::{self, InitEnd, Nursery, NurseryError, Sandbox},
@@ -145,10 +149,10 @@ async fn birth(shop: &Arc<Workshop>, worker: &Arc<Worker>, slot: u32) -> Result<
             Some(owner) => owner.group.clone(),
             None => of.cell_group(),
         };
-        own.quotas.make(&of.name(), &of.entry.owner(of.owner().map(|owner| &owner.sub_tenant)), group)
+        own.quotas.make(&of.name(), &of.entry.owner(of.owner().map(|owner| &owner.sub_tenant)), &group)
     });
     let leaf = made.await.map_err(ours)?.map_err(ours)?;
-    let mut spec = worker.entry.sandbox(slot, leaf.name().to_owned(), &shop.missing_layers);
+    let mut spec = worker.entry.sandbox(slot, leaf.name().to_string(), &shop.missing_layers);
     if let Some(group) = shop.quotas.tree().group(leaf.name()) {
         spec.shown = worker.shown.begin(group.live().clone());
     }
@@ -279,7 +283,7 @@ async fn confine(shop: &Workshop, worker: &Worker, slot: u32, channel: OwnedFd) 
     expect(&mut channel, Kind::Confined, worker.entry.settings.runtime.protocol()).await?;
     worker.seen().start_stage = Stage::Checking;
     let posture = shop.nursery.inspect(worker.id.0).await.map_err(StartError::Nursery)?;
-    let cgroup = worker.leaf().map_or("", |leaf| leaf.name());
+    let cgroup = worker.leaf().map_or("", |leaf| leaf.name().as_str());
     let spec = worker.entry.sandbox(slot, cgroup.to_owned(), &shop.missing_layers);
     let expected = Expected {
         init_uid: shop.uid_base + 2 * slot,
@@ -307,7 +311,7 @@ async fn confine(shop: &Workshop, worker: &Worker, slot: u32, channel: OwnedFd) 
 async fn start(shop: &Workshop, worker: &Worker, owner: &Owner, channel: &mut Channel) -> Result<(), StartError> {
     if worker.was_cell {
         adopt(worker, owner).map_err(StartError::Posture)?;
-        let leaf = worker.leaf().map_or("", |leaf| leaf.name());
+        let leaf = worker.leaf().map_or(GroupPath::pool(), |leaf| leaf.name());
         shop.quotas.adopt(leaf, &owner.sub_tenant).await.map_err(StartError::Limits)?;
         if let Some(number) = worker.tell_limits() {
             worker.shown.wait(number).await;

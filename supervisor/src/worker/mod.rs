@@ -27,11 +27,15 @@ use std::{
 
 use nix::sys::signal::Signal;
 use sublet_pool::{Blame, KillReason, SubTenant, WorkerId};
-use sublet_proto::link::{
-    init::ToInit,
-    nursery::{InitReport, TmpSpace},
-    sandbox::OnRefused,
-    step::StepId,
+use sublet_proto::{
+    level::Level,
+    link::{
+        group::{SUB_TENANT_PREFIX, WORKER_PREFIX},
+        init::ToInit,
+        nursery::{InitReport, TmpSpace},
+        sandbox::OnRefused,
+        step::StepId,
+    },
 };
 use tokio::sync::{Notify, watch};
 
@@ -49,7 +53,7 @@ use crate::{
     catalogue::Entry,
     cgroups::reading::Reading,
     cgroups::{
-        bite::{Bite, Level},
+        bite::Bite,
         counters::LevelCounters,
         leaf::{Bites, Leaf},
         tree::{Meddling, Tree},
@@ -319,12 +323,12 @@ impl Worker {
 
     /// Its name: in its cgroup, in receipts, on the command line.
     pub fn name(&self) -> String {
-        format!("w-{}", self.id.0)
+        format!("{WORKER_PREFIX}{}", self.id.0)
     }
 
     /// The group a cell is born in.
     pub fn cell_group(&self) -> String {
-        format!("s-cell-{}", self.id.0)
+        format!("{SUB_TENANT_PREFIX}cell-{}", self.id.0)
     }
 
     /// Gives it its owner. True only the first time: there is no second.
@@ -365,10 +369,8 @@ impl Worker {
 
     /// It has got its group, in this tree.
     fn enter(&self, leaf: Leaf, tree: &Tree) -> bool {
-        let sub = leaf.name().rsplit_once('/').map_or("", |(sub, _)| sub);
-        let tenant = sub.rsplit_once('/').map_or("", |(tenant, _)| tenant);
-        let above = [(Level::SubTenant, sub), (Level::Tenant, tenant)].into_iter();
-        let counters = above.filter_map(|(level, path)| Some((level, tree.group(path)?.counters()?.clone())));
+        let above = leaf.name().upwards().skip(1);
+        let counters = above.filter_map(|path| Some((path.level(), tree.group(&path)?.counters()?.clone())));
         self.above.get_or_init(|| counters.collect());
         self.leaf.set(leaf).is_ok()
     }

@@ -3,12 +3,11 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    path::Path,
     sync::{Arc, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use sublet_proto::link::sandbox::CGROUP_POOL;
+use sublet_proto::link::group::GroupPath;
 use sublet_shim::cgroups::{remove_tree, try_to_remove_tree};
 
 use super::{super::directory::make, Tree, enable};
@@ -52,8 +51,8 @@ pub struct Gone {
 /// A group to be made.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Directory name, for example "t-acme".
-    pub name: String,
+    /// Where.
+    pub path: GroupPath,
     /// Whose it is.
     pub owner: Owner,
     /// Its limits.
@@ -66,51 +65,46 @@ impl Tree {
     /// # Errors
     /// When a directory or a limit is refused; nothing is left behind then.
     pub fn make_leaf(&self, levels: &[Plan], worker: &Plan) -> Result<Leaf, CgroupError> {
-        let mut path = String::new();
+        let leave_above = |path: &GroupPath| path.parent().map(|parent| self.leave_levels(&parent));
         for level in levels {
-            let parent = path.clone();
-            if !path.is_empty() {
-                path.push('/');
-            }
-            path.push_str(&level.name);
-            if let Err(error) = self.enter_level(&parent, &path, level) {
-                self.leave_levels(&parent);
+            if let Err(error) = self.enter_level(level) {
+                leave_above(&level.path);
                 return Err(error);
             }
         }
-        let leaf = format!("{path}/{}", worker.name);
-        let unified = Path::new(&self.dirs.unified).join(CGROUP_POOL).join(&leaf);
-        let made =
-            self.make_group(&leaf, &worker.limits, true).and_then(|()| Leaf::open(&leaf, &unified, self.at(&leaf)));
+        let leaf = &worker.path;
+        let made = self
+            .make_group(leaf, &worker.limits, true)
+            .and_then(|()| Leaf::open(leaf, &self.unified(leaf), self.directories_of(leaf)));
         match made {
             Ok(opened) => {
-                self.groups().insert(leaf, Group::new(worker, 0, OomCount::of_leaf(&opened), None));
+                self.groups().insert(leaf.clone(), Group::new(worker, 0, OomCount::of_leaf(&opened), None));
                 Ok(opened)
             }
             Err(error) => {
-                self.remove_group(&leaf);
-                self.leave_levels(&path);
+                self.remove_group(leaf);
+                leave_above(leaf);
                 Err(error)
             }
         }
     }
 
-    fn groups(&self) -> MutexGuard<'_, BTreeMap<String, Group>> {
+    fn groups(&self) -> MutexGuard<'_, BTreeMap<GroupPath, Group>> {
         self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Every group below the pool now, by its path; those above before those below.
-    pub fn all(&self) -> Vec<(String, Group)> {
+    pub fn all(&self) -> Vec<(GroupPath, Group)> {
         self.groups().iter().map(|(path, group)| (path.clone(), group.clone())).collect()
     }
 
     /// A group, if it is there.
-    pub fn group(&self, path: &str) -> Option<Group> {
+    pub fn group(&self, path: &GroupPath) -> Option<Group> {
         self.groups().get(path).cloned()
     }
 
     /// The group has got its owner.
-    pub fn relabel(&self, path: &str, owner: Owner) {
+    pub fn relabel(&self, path: &GroupPath, owner: Owner) {
         if let Some(group) = self.groups().get_mut(path) {
             group.owner = owner;
         }
@@ -120,10 +114,10 @@ impl Tree {
     ///
     /// # Errors
     /// What the kernel says. Then the limit is what it was.
-    pub fn set(&self, path: &str, knob: Knob, to: &Limits) -> Result<(), CgroupError> {
+    pub fn set(&self, path: &GroupPath, knob: Knob, to: &Limits) -> Result<(), CgroupError> {
         let _writes = self.writes.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(Group { limits: old, .. }) = self.group(path) else { return Ok(()) };
-        let directories = self.at(path);
+        let directories = self.directories_of(path);
         let is_unified = directories.iter().any(|(c, _, unified)| (*c, *unified) == (knob.controller(), true));
         let written = if knob == Knob::MemoryMax && is_unified && knob.is_lowered(&old, to) {
             lower_memory(&directories, &old, to)
@@ -137,7 +131,7 @@ impl Tree {
             }
             // Half of it may be written.
             if let Err(error) = limits::set(&directories, knob, to, &old) {
-                tracing::error!(group = path, limit = knob.key(), %error, "a limit cannot be put back");
+                tracing::error!(group = %path, limit = knob.key(), %error, "a limit cannot be put back");
             }
             return Err(error);
         }
@@ -152,7 +146,7 @@ impl Tree {
     }
 
     /// What a group uses now of what a limit is on; none where it is not counted.
-    pub fn used(&self, path: &str, knob: Knob) -> Option<u64> {
+    pub fn used(&self, path: &GroupPath, knob: Knob) -> Option<u64> {
         let (file_v2, file_v1) = match knob {
             Knob::MemoryMax => ("memory.current", "memory.usage_in_bytes"),
             Knob::PidsMax => ("pids.current", "pids.current"),
@@ -165,47 +159,47 @@ impl Tree {
 
     /// Removes a worker's group, which must be empty, and its levels when nothing else is below them.
     /// Returns whether all of the worker's own directories are gone, and what the kernel counted for the levels that went.
-    pub fn remove_leaf(&self, leaf: &str) -> (bool, Vec<Gone>) {
+    pub fn remove_leaf(&self, leaf: &GroupPath) -> (bool, Vec<Gone>) {
         // First off the list: nobody writes a limit of it from then on.
         self.groups().remove(leaf);
         let gone = self.remove_group(leaf);
-        match leaf.rsplit_once('/') {
-            Some((levels, _)) if gone => (true, self.leave_levels(levels)),
-            _ => (gone, Vec::new()),
+        match leaf.parent() {
+            Some(level) if gone => (true, self.leave_levels(&level)),
+            Some(_) | None => (gone, Vec::new()),
         }
     }
 
-    fn make_group(&self, path: &str, limits: &Limits, kill_as_one: bool) -> Result<(), CgroupError> {
+    fn make_group(&self, path: &GroupPath, limits: &Limits, kill_as_one: bool) -> Result<(), CgroupError> {
         for dir in self.directories(path) {
             make(&dir)?;
         }
-        limits::apply(&self.at(path), limits, kill_as_one)
+        limits::apply(&self.directories_of(path), limits, kill_as_one)
     }
 
     /// Makes a level, or what is missing of it.
-    pub(super) fn make_level(&self, path: &str, limits: &Limits) -> Result<(), CgroupError> {
+    pub(super) fn make_level(&self, path: &GroupPath, limits: &Limits) -> Result<(), CgroupError> {
         for dir in self.directories(path).iter().filter(|dir| !dir.exists()) {
             make(dir)?;
         }
-        limits::apply(&self.at(path), limits, false)?;
+        limits::apply(&self.directories_of(path), limits, false)?;
         let names: BTreeSet<&str> = (self.controllers.iter())
             .filter(|(controller, _, unified)| *unified && *controller != Controller::CpuAcct)
             .map(|(controller, ..)| controller.name())
             .collect();
-        enable(&Path::new(&self.dirs.unified).join(CGROUP_POOL).join(path), &names).map(drop)
+        enable(&self.unified(path), &names).map(drop)
     }
 
-    fn remove_group(&self, path: &str) -> bool {
+    fn remove_group(&self, path: &GroupPath) -> bool {
         self.directories(path).iter().all(|dir| remove_tree(dir).is_empty())
     }
 
     /// Tries to remove levels that nobody needs, those that would not go before among them. Never waits: everybody who makes a
     /// worker would. One that somebody else has put a process into stays until that is gone, and can be used again meanwhile.
-    fn sweep(&self, unused: Vec<String>) {
+    fn sweep(&self, unused: Vec<GroupPath>) {
         let mut stale = self.stale.lock().unwrap_or_else(PoisonError::into_inner);
         stale.extend(unused);
         // From the inside out.
-        let all: Vec<String> = stale.iter().rev().cloned().collect();
+        let all: Vec<GroupPath> = stale.iter().rev().cloned().collect();
         for path in all {
             let is_used = self.groups().contains_key(&path);
             if is_used || self.directories(&path).iter().all(|dir| try_to_remove_tree(dir)) {
@@ -214,8 +208,9 @@ impl Tree {
         }
     }
 
-    /// Counts a user of the level `path`, making it for the first.
-    fn enter_level(&self, parent: &str, path: &str, level: &Plan) -> Result<(), CgroupError> {
+    /// Counts a user of a level, making it for the first.
+    fn enter_level(&self, level: &Plan) -> Result<(), CgroupError> {
+        let path = &level.path;
         let _shape = self.shape.lock().unwrap_or_else(PoisonError::into_inner);
         let known = self.groups().get_mut(path).map(|group| {
             group.users += 1;
@@ -226,7 +221,7 @@ impl Tree {
             if self.directories(path).iter().all(|dir| dir.exists()) {
                 return Ok(());
             }
-            tracing::warn!(group = path, "somebody else has removed it; it is made again");
+            tracing::warn!(group = %path, "somebody else has removed it; it is made again");
             return self.make_level(path, &limits).inspect_err(|_| {
                 if let Some(group) = self.groups().get_mut(path) {
                     group.users -= 1;
@@ -234,42 +229,41 @@ impl Tree {
             });
         }
         if let Err(error) = self.make_level(path, &level.limits) {
-            self.sweep(vec![path.to_owned()]);
+            self.sweep(vec![path.clone()]);
             return Err(error);
         }
-        let above = self.group(parent);
-        debug_assert!(parent.is_empty() || above.is_some(), "a level is entered from above");
+        let parent = path.parent().filter(|parent| !parent.is_pool());
+        let above = parent.as_ref().and_then(|parent| self.group(parent));
+        debug_assert!(parent.is_none() || above.is_some(), "a level is entered from above");
         let above = above.as_ref().map(|above| &above.ooms).or(self.pool_ooms.as_ref()).cloned();
-        let directories = self.at(path);
+        let directories = self.directories_of(path);
         let (ooms, counters) = (
             OomCount::of_level(&directories, above),
             Arc::new(LevelCounters::open(&directories, level.limits.cpu.is_some())),
         );
-        self.groups().insert(path.to_owned(), Group::new(level, 1, ooms, Some(counters)));
+        self.groups().insert(path.clone(), Group::new(level, 1, ooms, Some(counters)));
         Ok(())
     }
 
     /// Takes a user off the level `path` and off all above it; removes those without any, and returns them.
-    fn leave_levels(&self, path: &str) -> Vec<Gone> {
+    fn leave_levels(&self, path: &GroupPath) -> Vec<Gone> {
         let _shape = self.shape.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut gone, mut unused) = (Vec::new(), Vec::new());
-        let mut path = path;
-        while !path.is_empty() {
+        for path in path.upwards().filter(|path| !path.is_pool()) {
             let left = {
                 let mut groups = self.groups();
-                let users = groups.get_mut(path).map(|group| {
+                let users = groups.get_mut(&path).map(|group| {
                     group.users -= 1;
                     group.users
                 });
-                if users == Some(0) { groups.remove(path) } else { None }
+                if users == Some(0) { groups.remove(&path) } else { None }
             };
             if let Some(group) = left {
                 // All of it, those that lived in it included: nothing runs in it any more.
                 let cpu = group.counters().and_then(|counters| counters.cpu()).unwrap_or_default();
                 gone.push(Gone { owner: group.owner, cpu });
-                unused.push(path.to_owned());
+                unused.push(path);
             }
-            path = path.rsplit_once('/').map_or("", |(parent, _)| parent);
         }
         self.sweep(unused);
         gone

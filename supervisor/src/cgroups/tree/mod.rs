@@ -13,7 +13,10 @@ use std::{
 };
 
 use nix::unistd::Pid;
-use sublet_proto::link::sandbox::{CGROUP_POOL, CGROUP_SUPERVISOR, CgroupDirs};
+use sublet_proto::link::{
+    group::GroupPath,
+    sandbox::{CGROUP_POOL, CGROUP_SUPERVISOR, CgroupDirs},
+};
 
 pub use self::{
     audit::{Finding, Meddling, PoolTrouble},
@@ -44,9 +47,9 @@ pub struct Tree {
     /// Controllers, with the pool's directory in their hierarchy and whether it is v2.
     controllers: Vec<(Controller, PathBuf, bool)>,
     /// Every group below the pool, by its path relative to it. Held for looking up only: tasks that serve calls wait for it.
-    groups: Mutex<BTreeMap<String, Group>>,
+    groups: Mutex<BTreeMap<GroupPath, Group>>,
     /// Levels that nobody needs and that would not go.
-    stale: Mutex<BTreeSet<String>>,
+    stale: Mutex<BTreeSet<GroupPath>>,
     /// Held while levels are made and removed, so that none is removed under whoever enters it.
     shape: Mutex<()>,
     /// Held while limits are written, which may wait for memory to be given back.
@@ -248,21 +251,19 @@ impl Tree {
         self.pool_ooms.clone()
     }
 
-    /// Where each controller keeps a group; the empty path is the pool's.
-    pub fn directories_of(&self, path: &str) -> Directories {
-        if path.is_empty() { self.controllers.clone() } else { self.at(path) }
+    /// Where each controller keeps a group.
+    pub fn directories_of(&self, path: &GroupPath) -> Directories {
+        self.controllers.iter().map(|(controller, pool, unified)| (*controller, path.below(pool), *unified)).collect()
     }
 
-    /// Where each controller keeps the group `path`.
-    fn at(&self, path: &str) -> Directories {
-        self.controllers.iter().map(|(controller, pool, unified)| (*controller, pool.join(path), *unified)).collect()
+    /// The directory of a group in the v2 hierarchy.
+    fn unified(&self, path: &GroupPath) -> PathBuf {
+        path.below(&Path::new(&self.dirs.unified).join(CGROUP_POOL))
     }
 
-    /// Every directory of the group `path`, each once.
-    fn directories(&self, path: &str) -> BTreeSet<PathBuf> {
-        let pool = Path::new(&self.dirs.unified).join(CGROUP_POOL);
-        let unified = if path.is_empty() { pool } else { pool.join(path) };
-        self.directories_of(path).into_iter().map(|(_, dir, _)| dir).chain([unified]).collect()
+    /// Every directory of a group, each once.
+    fn directories(&self, path: &GroupPath) -> BTreeSet<PathBuf> {
+        self.directories_of(path).into_iter().map(|(_, dir, _)| dir).chain([self.unified(path)]).collect()
     }
 }
 

@@ -4,7 +4,14 @@ use std::time::Duration;
 
 use sublet_proto::link::sandbox::{OnRefused, Root};
 
-use super::*;
+use super::{
+    super::{
+        settings::{Changes, Row},
+        types::RawFunction,
+    },
+    reference::ends,
+    *,
+};
 
 fn f(key: &str) -> String {
     format!("{F}.{key}")
@@ -281,7 +288,7 @@ fn command_and_environment_fit_one_message() {
     assert!(told(&[(&f("env"), &escaped)])[0].starts_with(&format!("{F}.command: with env it takes ")));
 }
 
-/// Another value for every setting of a function.
+/// Another value for settings of a function.
 const OTHERS: [(&str, &str); 41] = [
     ("runtime", "\"exec\""),
     ("handler", "\"app.other\""),
@@ -326,43 +333,22 @@ const OTHERS: [(&str, &str); 41] = [
     ("warm", "{ s = 1 }"),
 ];
 
-/// Those that say how workers are used, and those that running workers get as well.
-const LIVE: [&str; 22] = [
-    "memory_max",
-    "memory_high",
-    "cpu_quota",
-    "cpu_period",
-    "cpu_burst",
-    "cpu_weight",
-    "pids_max",
-    "timeout",
-    "start_timeout",
-    "idle_ttl",
-    "age_max",
-    "calls_max",
-    "freeze_after",
-    "workers_max",
-    "workers_per_sub_tenant_max",
-    "queue_max",
-    "calls_in_flight_max",
-    "cells_max",
-    "workers_min",
-    "idempotent",
-    "stream_max",
-    "warm",
-];
+/// Another value for a setting: of a new one, where none stands above, an end of its bounds.
+pub fn other(row: &Row) -> String {
+    let of_hand = OTHERS.iter().find(|(key, _)| *key == row.key).map(|(_, value)| (*value).to_owned());
+    of_hand.unwrap_or_else(|| {
+        let within = ends(row.kind).into_iter().filter(|end| end.told.is_none());
+        within.last().unwrap_or_else(|| panic!("OTHERS has no value for {}", row.key)).value
+    })
+}
 
 #[test]
 fn every_setting_that_makes_a_worker_different_changes_the_revision_and_no_other_does() {
-    // The error lists what the table may have: a new setting must come into OTHERS.
-    let error = Config::parse(&format!("[{F}]\nnone = 1\n"), Path::new(BASE)).expect_err("unknown");
-    let listed = raw_settings(&error.problems[0].what);
-    assert_eq!(listed, OTHERS.map(|(key, _)| key), "OTHERS names every setting");
-
     let mut seen = std::collections::BTreeMap::from([(resize(&[]).revision, "none".to_owned())]);
-    for (key, value) in OTHERS {
+    for row in RawFunction::rows() {
+        let (key, value) = (row.key, other(row));
         let setting = f(key);
-        let mut changes = vec![(setting.as_str(), value)];
+        let mut changes = vec![(setting.as_str(), value.as_str())];
         let layout = f("layout");
         if key == "root" {
             changes.push((&layout, "\"dir\""));
@@ -376,7 +362,7 @@ fn every_setting_that_makes_a_worker_different_changes_the_revision_and_no_other
             continue;
         }
         let revision = resize(&changes).revision;
-        if LIVE.contains(&key) {
+        if row.changes != Changes::NewWorkers {
             assert_eq!(revision, resize(&[]).revision, "{key}");
             continue;
         }
@@ -392,9 +378,37 @@ fn size_of_tmp_that_follows_the_memory_limit_is_part_of_the_revision() {
     assert_ne!(small.revision, resize(&[]).revision, "its /tmp is another");
 }
 
-fn raw_settings(what: &str) -> Vec<&str> {
-    // "unknown setting `none`, expected one of `runtime`, ..."
-    what.split('`').skip(1).step_by(2).skip(1).collect()
+#[test]
+fn revisions_are_those_of_earlier_versions() {
+    assert_eq!(resize(&[]).revision, 15_675_153_373_221_906_354);
+    let mut changes = vec![
+        ("runtime", "\"lambda\""),
+        ("layout", "\"dir\""),
+        ("root", "\"/srv/root\""),
+        ("command", "[\"/function/resize\", \"x\"]"),
+        ("env", "{ A = \"1\", B = \"two\" }"),
+        ("token", "{ provider = \"command\", command = [\"/usr/bin/mint\"], ttl = \"1m\", timeout = \"1s\" }"),
+        ("handler", "\"app.handler\""),
+        ("isolation", "\"sub-tenant\""),
+        ("tmp_size", "\"1MiB\""),
+        ("tmp_inodes", "100"),
+        ("nofile", "99"),
+        ("stack", "\"1MiB\""),
+        ("payload_max", "\"1MiB\""),
+        ("answer_max", "\"2MiB\""),
+        ("log_max", "\"2KiB\""),
+        ("log_rate", "\"64KiB\""),
+        ("report_lines", "true"),
+        ("on_refused_syscall", "\"kill\""),
+    ];
+    let revision = |changes: &[(&str, &str)]| {
+        let changes: Vec<(String, &str)> = changes.iter().map(|(key, value)| (f(key), *value)).collect();
+        let changes: Vec<(&str, &str)> = changes.iter().map(|(key, value)| (key.as_str(), *value)).collect();
+        resize(&changes).revision
+    };
+    assert_eq!(revision(&changes), 4_101_256_684_063_914_512);
+    changes.extend([("memory_max", "\"64MiB\""), ("cpu_weight", "7"), ("timeout", "\"3s\""), ("warm", "{ a = 1 }")]);
+    assert_eq!(revision(&changes), 4_101_256_684_063_914_512, "these are no part of it");
 }
 
 #[test]

@@ -8,8 +8,10 @@ mod levels;
 mod logs;
 mod quotas;
 mod reference;
+mod schema;
 mod shape;
 mod token;
+mod what_if;
 
 use std::path::Path;
 

@@ -28,6 +28,10 @@ pub enum Client {
 }
 
 impl Runtime {
+    /// Every name as a regular expression; a number is at most 255.
+    pub(in crate::config) const PATTERN: &str =
+        "^(stream|exec|lambda|python3\\.(0|[1-9][0-9]{0,2})|nodejs(0|[1-9][0-9]{0,2})\\.x)$";
+
     /// As the sandbox is told.
     pub const fn protocol(self) -> Protocol {
         match self {

@@ -6,12 +6,11 @@ use std::{
 };
 
 use sublet_pool::{End, Event, LeaseId, Start};
-use sublet_proto::link::sandbox::Protocol;
+use sublet_proto::{level::Level, link::sandbox::Protocol};
 use tokio::{sync::mpsc, time::timeout};
 
 use super::{Call, Held, Outlet};
 use crate::{
-    cgroups::bite::Level,
     driver::{
         Note,
         verdict::{self, Failed, Noticed, Tmp},

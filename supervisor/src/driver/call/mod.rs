@@ -18,7 +18,10 @@ use std::{
 
 use bytes::Bytes;
 use sublet_pool::{CallId, Event, PoolKey, Refusal, SubTenant};
-use sublet_proto::v1::{Receipt, Verdict, VerdictKind};
+use sublet_proto::{
+    level::Level,
+    v1::{Receipt, Verdict, VerdictKind},
+};
 use tokio::sync::{mpsc, oneshot};
 
 use self::deliver::{Delivered, Delivery, Unfit};
@@ -308,7 +311,7 @@ impl Call {
                 return self.driver.hub.fault(kind, Seen { limit, observed, worker, message, error_id });
             }
         };
-        let kind = self.kind(reason, hit.level, &hit.setting);
+        let kind = self.kind(reason, hit.level.map_or("", Level::name), &hit.setting);
         let Hit { limit, observed, .. } = hit;
         self.driver.hub.fault(kind, Seen { limit, observed, worker, message, error_id: String::new() });
     }

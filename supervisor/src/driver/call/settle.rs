@@ -7,13 +7,17 @@ use std::{
 
 use bytes::Bytes;
 use sublet_pool::{End, Refusal, Stage, Start};
-use sublet_proto::v1::{self, Receipt, Verdict, VerdictKind};
+use sublet_proto::{
+    level::Level,
+    link::group::GroupPath,
+    v1::{self, Receipt, Verdict, VerdictKind},
+};
 use tokio::time::sleep;
 
 use super::{Answer, Call, Failure, Held, deliver::Delivery};
 use crate::{
+    cgroups::leaf::Bites,
     cgroups::reading::Reading,
-    cgroups::{bite::Level, leaf::Bites},
     driver::{
         hit::Scope,
         reason,
@@ -103,7 +107,7 @@ impl Call {
         let worker = &delivery.worker;
         let used = worker.meter().end(worker.reading());
         let quota = |level: Level| {
-            let leaf = worker.leaf().map_or("", |leaf| leaf.name());
+            let leaf = worker.leaf().map_or(GroupPath::pool(), |leaf| leaf.name());
             self.driver.shop.quotas.cpu_millis(leaf, level)
         };
         let above = self.throttled(delivery);
@@ -136,7 +140,7 @@ impl Call {
     /// What the counters of a worker that is there say of its current call. Costs two reads of open files.
     pub(super) fn noticed(&self, worker: &Worker) -> Noticed {
         let Bites { oom_kills, pids_refused } = worker.bites_in_call();
-        let leaf = worker.leaf().map_or("", |leaf| leaf.name());
+        let leaf = worker.leaf().map_or(GroupPath::pool(), |leaf| leaf.name());
         let tree = self.driver.shop.quotas.tree();
         Noticed {
             memory: (oom_kills > 0).then(|| tree.memory_bite(leaf)),

@@ -218,15 +218,10 @@ impl Admin for AdminService {
             ..DescribeWorkerResponse::default()
         };
         let settings = &worker.entry.settings;
-        let inner =
+        let limit =
             |setting: &str, value: String, knob: &str| Limit { setting: setting.into(), value, knob: knob.into() };
-        response.limits = vec![
-            inner("tmp_size", settings.tmp_size.bytes().to_string(), "tmpfs size"),
-            inner("tmp_inodes", settings.tmp_inodes.to_string(), "tmpfs nr_inodes"),
-            inner("nofile", settings.nofile.to_string(), "RLIMIT_NOFILE"),
-            inner("stack", settings.stack.bytes().to_string(), "RLIMIT_STACK"),
-            inner("timeout", crate::config::format_duration(settings.timeout), "deadline"),
-        ];
+        response.limits = settings.limits_inside().map(|(row, value, knob)| limit(row.key, value, knob)).collect();
+        response.limits.push(limit("timeout", crate::config::format_duration(settings.timeout), "deadline"));
         if let Some(leaf) = worker.leaf() {
             response.cgroup = leaf.unified_path().display().to_string();
             let kernel = leaf.limits().into_iter().map(|(setting, knob, value)| Limit {
