@@ -21,6 +21,7 @@
 //! `main.rs`.
 
 pub mod cgroups;
+pub mod chain;
 pub mod check;
 pub mod counters;
 mod directory;
