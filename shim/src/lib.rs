@@ -41,4 +41,4 @@ pub mod skeleton;
 mod sys;
 
 pub use skeleton::can_mount_overlay;
-pub use sys::landlock_abi;
+pub use sys::{install_filter_for_all_threads, landlock_abi};

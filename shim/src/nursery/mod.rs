@@ -92,6 +92,12 @@ enum ConfigureError {
     /// The supervisor has not made the group of all workers in one of its hierarchies.
     #[error("open {}", path.display())]
     OpenPool { path: PathBuf, source: nix::Error },
+    /// The mounts of the host cannot be told.
+    #[error(transparent)]
+    Mounts(#[from] PostureError),
+    /// A group of the supervisor is in no hierarchy that can be seen.
+    #[error("{dir} is below no mount of a v1 hierarchy")]
+    NoMount { dir: String },
 }
 
 fn refused<E: Error + Send + Sync + 'static>(what: &'static str) -> impl FnOnce(E) -> ConfigureError {
@@ -386,15 +392,15 @@ impl Nursery {
 }
 
 /// The names by which the v1 hierarchies of these directories are mounted: the last component of the mount point.
-fn hierarchies(dirs: &[String]) -> Result<Vec<String>, String> {
-    let mounts =
-        posture::mounts_of(&fs::read_to_string("/proc/self/mountinfo").map_err(|e| format!("read mountinfo: {e}"))?)?;
+fn hierarchies(dirs: &[String]) -> Result<Vec<String>, ConfigureError> {
+    let mountinfo = fs::read_to_string("/proc/self/mountinfo").map_err(refused("read mountinfo"))?;
+    let mounts = posture::mounts_of(&mountinfo)?;
     let name_of = |dir: &String| {
         let above = mounts.iter().filter(|(point, kind, _)| kind == "cgroup" && Path::new(dir).starts_with(point));
         let nearest = above.map(|(point, ..)| Path::new(point)).max_by_key(|point| point.components().count())?;
         Some(nearest.file_name()?.to_str()?.to_owned())
     };
-    dirs.iter().map(|dir| name_of(dir).ok_or_else(|| format!("{dir} is below no mount of a v1 hierarchy"))).collect()
+    dirs.iter().map(|dir| name_of(dir).ok_or_else(|| ConfigureError::NoMount { dir: dir.clone() })).collect()
 }
 
 /// A supervisor that is gone is seen by the next read, not here.

@@ -128,11 +128,6 @@ impl Pool {
         }
     }
 
-    /// Workers that hold memory now: all but those being removed.
-    pub fn workers_of(&self, function: FunctionId) -> u32 {
-        self.functions.get(function.0 as usize).map_or(0, |function| function.workers)
-    }
-
     /// Calls of a key that wait.
     pub fn waiting_of(&self, key: &PoolKey) -> u32 {
         self.find_key(key).map_or(0, |k| self.keys[k].waiting)
