@@ -7,7 +7,7 @@ use sublet_proto::{
     level::Level,
     link::{
         group::{GroupPath, NoGroup},
-        sandbox::{Layer, NurseryConfig, Root, SandboxSpec},
+        sandbox::{NurseryConfig, Root, SandboxSpec},
     },
 };
 
@@ -38,9 +38,6 @@ pub enum Refusal {
         /// The id.
         worker: u64,
     },
-    /// A layer is not asked for.
-    #[error("layer {} is missing from the spec", .0.name())]
-    LayerMissing(Layer),
     /// The group is not a worker's.
     #[error(transparent)]
     Cgroup(#[from] NoGroup),
@@ -83,11 +80,6 @@ pub fn check(config: &NurseryConfig, spec: &SandboxSpec, slots_in_use: &BTreeSet
     if slots_in_use.contains(&spec.slot) {
         return Err(Refusal::SlotInUse { slot: spec.slot });
     }
-    for layer in Layer::ALL {
-        if !spec.layers.contains(&layer) && !config.missing_layers.contains(&layer) {
-            return Err(Refusal::LayerMissing(layer));
-        }
-    }
     // openat2 with RESOLVE_BENEATH guards the same when the group is opened.
     let group = GroupPath::try_from(spec.cgroup.as_str())?;
     if group.level() != Level::Worker {
@@ -100,7 +92,7 @@ pub fn check(config: &NurseryConfig, spec: &SandboxSpec, slots_in_use: &BTreeSet
     if spec.command.is_empty() {
         return Err(Refusal::NoCommand);
     }
-    if let Some(nul) = spec.command.iter().chain(&spec.env).find(|text| text.contains('\0')) {
+    if let Some(nul) = spec.command.iter().find(|text| text.contains('\0')) {
         return Err(Refusal::Nul(nul.clone()));
     }
     let limits = &spec.limits;
@@ -160,7 +152,6 @@ mod tests {
             root: Root::Static,
             function_dir: "/srv/functions/resize".into(),
             command: vec!["/function/resize".into()],
-            env: vec![],
             protocol: Protocol::Stream,
             on_refused: OnRefused::Errno,
             limits: InnerLimits {
@@ -174,7 +165,6 @@ mod tests {
             token: false,
             answer_max_bytes: 1,
             payload_max_bytes: 1,
-            layers: Layer::ALL.to_vec(),
         }
     }
 
@@ -201,13 +191,6 @@ mod tests {
     }
 
     #[test]
-    fn every_missing_layer_is_refused_by_name() {
-        for layer in Layer::ALL {
-            assert_eq!(refusal(|s| s.layers.retain(|l| *l != layer)), Refusal::LayerMissing(layer));
-        }
-    }
-
-    #[test]
     fn cgroup_outside_the_subtree_is_refused() {
         for path in
             ["", "t-a", "t-a/s-b", "t-a/s-b/w-c/x", "/t-a/s-b/w-c", "t-a/../w-c", "t-a/s-b/w-", "t-A/s-b/w-c", "x/y/z"]
@@ -229,6 +212,6 @@ mod tests {
     fn zero_limit_and_empty_command_are_refused() {
         assert_eq!(refusal(|s| s.limits.nofile = 0), Refusal::ZeroLimit("nofile"));
         assert_eq!(refusal(|s| s.command.clear()), Refusal::NoCommand);
-        assert!(matches!(refusal(|s| s.env.push("A=\0".into())), Refusal::Nul(_)));
+        assert!(matches!(refusal(|s| s.command.push("a\0".into())), Refusal::Nul(_)));
     }
 }

@@ -27,10 +27,10 @@
 use std::{fmt, fs, io, path::Path};
 
 /// Inotify instances of one worker. A run-time takes one for each watcher of files; libraries hold a handful.
-pub const INOTIFY_INSTANCES_MAX: u64 = 64;
+const INOTIFY_INSTANCES_MAX: u64 = 64;
 /// Inotify watches of one worker. A watch holds an inode of a file system that others read too, and about 1 KiB of kernel
 /// memory, which is charged to the worker.
-pub const INOTIFY_WATCHES_MAX: u64 = 8192;
+const INOTIFY_WATCHES_MAX: u64 = 8192;
 
 /// The files of /proc/sys/user and what each is set to inside. A kernel test compares the names with those of the kernel.
 pub const MAXIMA: [(&str, u64); 12] = [

@@ -10,7 +10,7 @@ use sublet_proto::link::{frame::Header, nursery::ProcessPosture};
 
 use crate::{
     init::{channel::Channel, log_frames::Decoder},
-    nursery::posture,
+    nursery::posture::{self, PostureError},
 };
 
 /// The next frame as a launcher receives it, its payload in memory; none when the other side has closed.
@@ -35,8 +35,8 @@ pub fn log_records<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
 /// The text of a /proc/PID/status.
 ///
 /// # Errors
-/// What it lacks.
-pub fn status(text: &str) -> Result<ProcessPosture, String> {
+/// [`PostureError`], when it lacks a field or a field has another form.
+pub fn status(text: &str) -> Result<ProcessPosture, PostureError> {
     posture::status_of(1, text)
 }
 
@@ -48,7 +48,7 @@ pub fn cgroups(text: &str) -> Vec<(String, String)> {
 /// The text of a /proc/PID/mountinfo, as (mount point, filesystem, options).
 ///
 /// # Errors
-/// The first line that is none.
-pub fn mounts(text: &str) -> Result<Vec<(String, String, String)>, String> {
+/// [`PostureError`] for the first line that is none.
+pub fn mounts(text: &str) -> Result<Vec<(String, String, String)>, PostureError> {
     posture::mounts_of(text)
 }

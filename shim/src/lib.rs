@@ -21,6 +21,7 @@
 //! `main.rs`.
 
 pub mod cgroups;
+pub mod chain;
 pub mod check;
 pub mod counters;
 mod directory;
@@ -40,4 +41,4 @@ pub mod skeleton;
 mod sys;
 
 pub use skeleton::can_mount_overlay;
-pub use sys::landlock_abi;
+pub use sys::{install_filter_for_all_threads, landlock_abi};

@@ -2,13 +2,13 @@
 
 use std::process::ExitCode;
 
+use sublet_shim::chain::chain;
+
 fn main() -> ExitCode {
     // The nursery is started without arguments.
     let (name, outcome) = match std::env::args().nth(1).as_deref() {
-        Some(sublet_shim::runner::ARGUMENT) => {
-            ("runner", sublet_shim::runner::run().map_err(|error| error.to_string()))
-        }
-        _ => ("nursery", sublet_shim::nursery::run().map_err(|error| error.to_string())),
+        Some(sublet_shim::runner::ARGUMENT) => ("runner", sublet_shim::runner::run().map_err(|error| chain(&error))),
+        _ => ("nursery", sublet_shim::nursery::run().map_err(|error| chain(&error))),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

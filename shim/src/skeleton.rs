@@ -21,10 +21,48 @@ use nix::{
 };
 
 use crate::{
-    directory::{made_directory, open_directory},
+    directory::{DirectoryError, made_directory, open_directory},
     plan::{FUNCTION_UID, INIT_UID},
     sys::{self, Fork},
 };
+
+/// Why there is no skeleton.
+#[derive(Debug, thiserror::Error)]
+pub enum SkeletonError {
+    /// The nursery got no mount namespace of its own.
+    #[error("unshare the mount namespace")]
+    Unshare(#[source] nix::Error),
+    /// The nursery's mounts would still reach the host.
+    #[error("make all mounts slaves")]
+    MakeSlaves(#[source] nix::Error),
+    /// The tmpfs of the skeleton was not mounted.
+    #[error("mount a tmpfs on {}", scratch.display())]
+    Mount {
+        /// The directory it is mounted on.
+        scratch: PathBuf,
+        /// What mount says.
+        source: nix::Error,
+    },
+    /// A file or directory in the tmpfs was not made.
+    #[error("prepare the skeleton in {}", scratch.display())]
+    Fill {
+        /// The directory the tmpfs is mounted on.
+        scratch: PathBuf,
+        /// Why it was not made.
+        source: io::Error,
+    },
+    /// The tmpfs could not be opened.
+    #[error("open {}", scratch.display())]
+    Open {
+        /// The directory the tmpfs is mounted on.
+        scratch: PathBuf,
+        /// What openat2 says.
+        source: nix::Error,
+    },
+    /// The directory for the tmpfs is not there.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+}
 
 /// Where the parts are, in the nursery's mount namespace.
 #[derive(Clone, Debug)]
@@ -117,23 +155,19 @@ pub const SYS_MOUNT_POINT: &str = "sys";
 /// The one more of functions with a token.
 pub const TOKEN_MOUNT_POINT: &str = "run/sublet";
 
-/// Enters an own mount namespace.
+/// Gives the calling process a mount namespace of its own, whose mounts the host does not see.
 ///
 /// # Errors
-/// The step that failed, in words.
-pub fn enter_namespace() -> Result<(), String> {
-    unshare(CloneFlags::CLONE_NEWNS).map_err(|e| format!("unshare the mount namespace: {e}"))?;
+/// [`SkeletonError::Unshare`] or [`SkeletonError::MakeSlaves`], when the kernel refuses.
+pub fn enter_namespace() -> Result<(), SkeletonError> {
+    unshare(CloneFlags::CLONE_NEWNS).map_err(SkeletonError::Unshare)?;
     let none = None::<&str>;
     // Slave, not private: what the operator mounts or unmounts on the host still reaches us, nothing goes back.
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none)
-        .map_err(|e| format!("make all mounts slaves: {e}"))
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none).map_err(SkeletonError::MakeSlaves)
 }
 
 /// Prepares the skeleton on a tmpfs at `scratch`, which nobody sees who is not in this mount namespace.
-///
-/// # Errors
-/// The step that failed, in words.
-pub fn prepare(scratch: &Path, own_inodes: bool) -> Result<Skeleton, String> {
+fn prepare(scratch: &Path, own_inodes: bool) -> Result<Skeleton, SkeletonError> {
     mount(
         Some("sublet"),
         scratch,
@@ -141,7 +175,7 @@ pub fn prepare(scratch: &Path, own_inodes: bool) -> Result<Skeleton, String> {
         MsFlags::MS_NOSUID | MsFlags::MS_NOATIME,
         Some("mode=0755,size=4m,nr_inodes=4k"),
     )
-    .map_err(|e| format!("mount a tmpfs on {}: {e}", scratch.display()))?;
+    .map_err(|source| SkeletonError::Mount { scratch: scratch.to_owned(), source })?;
     let skeleton = Skeleton {
         roots: Roots { host: scratch.join("host"), bare: scratch.join("static") },
         with_token: Roots { host: scratch.join("host-token"), bare: scratch.join("static-token") },
@@ -164,7 +198,7 @@ pub fn prepare(scratch: &Path, own_inodes: bool) -> Result<Skeleton, String> {
         }
         fill_dev(&skeleton.dev)
     };
-    fill().map_err(|e| format!("prepare the skeleton in {}: {e}", scratch.display()))?;
+    fill().map_err(|source| SkeletonError::Fill { scratch: scratch.to_owned(), source })?;
     Ok(skeleton)
 }
 
@@ -180,11 +214,11 @@ pub struct Mounted {
 }
 
 impl Mounted {
-    /// Prepares the skeleton.
+    /// Prepares the skeleton on a tmpfs at `scratch`, an empty directory.
     ///
     /// # Errors
-    /// The step that failed, in words.
-    pub fn new(scratch: &Path, own_inodes: bool) -> Result<Self, String> {
+    /// [`SkeletonError`], when the tmpfs cannot be mounted, filled or opened.
+    pub fn new(scratch: &Path, own_inodes: bool) -> Result<Self, SkeletonError> {
         let skeleton = prepare(scratch, own_inodes)?;
         let root = open_root(scratch)?;
         Ok(Self { scratch: scratch.to_owned(), own_inodes, root, skeleton })
@@ -201,11 +235,11 @@ impl Mounted {
         open_root(&self.scratch).is_ok_and(|found| of(&found).is_some() && of(&found) == of(&self.root))
     }
 
-    /// Prepares it anew if it is gone. True when it was.
+    /// Prepares the skeleton anew if it is gone. True when it was.
     ///
     /// # Errors
-    /// Why it cannot be, with the remedy.
-    pub fn heal(&mut self) -> Result<bool, String> {
+    /// [`SkeletonError`], when it cannot be prepared.
+    pub fn heal(&mut self) -> Result<bool, SkeletonError> {
         if self.is_there() {
             return Ok(false);
         }
@@ -217,8 +251,8 @@ impl Mounted {
     }
 }
 
-fn open_root(scratch: &Path) -> Result<OwnedFd, String> {
-    open_directory(scratch).map_err(|e| format!("open {}: {e}", scratch.display()))
+fn open_root(scratch: &Path) -> Result<OwnedFd, SkeletonError> {
+    open_directory(scratch).map_err(|source| SkeletonError::Open { scratch: scratch.to_owned(), source })
 }
 
 fn dir(path: &Path) -> io::Result<()> {

@@ -76,6 +76,14 @@ impl Check {
     }
 }
 
+/// What stands in the way of `serve` on this host.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", lines.join("\n"))]
+pub struct UnfitHost {
+    /// A line for each check: its name, what was found, and the remedy.
+    lines: Vec<String>,
+}
+
 /// Everything about this host.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
@@ -367,8 +375,8 @@ impl Report {
     /// Whether `serve` may go on when these are accepted.
     ///
     /// # Errors
-    /// One line for each check that stands in the way.
-    pub fn refuse(&self, accepted: &BTreeSet<Degradation>) -> Result<(), String> {
+    /// [`UnfitHost`], when a check stands in the way.
+    pub fn refuse(&self, accepted: &BTreeSet<Degradation>) -> Result<(), UnfitHost> {
         let in_the_way = |check: &&Check| match check.outcome {
             Outcome::Ok | Outcome::Advice | Outcome::Absent(_) => false,
             Outcome::Degraded(degradation) => !accepted.contains(&degradation),
@@ -378,7 +386,7 @@ impl Report {
             .filter(in_the_way)
             .map(|check| format!("{}: {}; {}", check.name, check.value, check.remedy.as_deref().unwrap_or_default()))
             .collect();
-        if lines.is_empty() { Ok(()) } else { Err(lines.join("\n")) }
+        if lines.is_empty() { Ok(()) } else { Err(UnfitHost { lines }) }
     }
 }
 

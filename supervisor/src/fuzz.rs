@@ -3,7 +3,10 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use tonic::metadata::{AsciiMetadataValue, MetadataMap};
+use tonic::{
+    Status,
+    metadata::{AsciiMetadataValue, MetadataMap},
+};
 
 use crate::{
     cgroups::{counters, host::HostCgroups, oom},
@@ -12,19 +15,19 @@ use crate::{
     reload::changes,
     token::{
         Whose,
-        jwt::{Signer, Terms},
+        jwt::{IssueError, Signer, Terms},
     },
 };
 
 /// A `grpc-timeout` header of this value.
 ///
 /// # Errors
-/// When it is refused, the message.
-pub fn grpc_timeout(value: &[u8]) -> Result<Option<Duration>, String> {
+/// The status that the caller gets, when it is refused.
+pub fn grpc_timeout(value: &[u8]) -> Result<Option<Duration>, Status> {
     let mut metadata = MetadataMap::new();
-    let value = AsciiMetadataValue::try_from(value).map_err(|error| error.to_string())?;
+    let value = AsciiMetadataValue::try_from(value).map_err(|error| Status::invalid_argument(error.to_string()))?;
     metadata.insert("grpc-timeout", value);
-    invoker::grpc_timeout(&metadata).map_err(|status| status.message().to_owned())
+    invoker::grpc_timeout(&metadata)
 }
 
 /// What `sublet diff` says of two configurations, a line each.
@@ -63,8 +66,8 @@ pub fn host_cgroups(memberships: &str, mounts: &str) -> Option<(PathBuf, PathBuf
 /// Whether a PEM text is a key that tokens can be signed with.
 ///
 /// # Errors
-/// When it is taken for one and no token can be signed.
-pub fn signs(pem: &[u8], whose: &Whose) -> Result<bool, String> {
+/// [`IssueError`], when it is taken for a key and no token can be signed.
+pub fn signs(pem: &[u8], whose: &Whose) -> Result<bool, IssueError> {
     let Some(signer) = Signer::from_pem(pem) else { return Ok(false) };
     let terms = Terms { issuer: "i", audience: "a", key_id: None, ttl: Duration::from_secs(60) };
     signer.issue(&terms, whose).map(|_| true)

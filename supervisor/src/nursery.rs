@@ -289,9 +289,14 @@ impl Nursery {
                     answer.send(Err(NurseryError::Refused(error))).ok();
                 }
             }
-            Event::Posture { worker, result } => {
+            Event::Posture { worker, posture } => {
                 if let Some(answer) = waiting.postures.remove(&worker) {
-                    answer.send(result.map(|posture| *posture).map_err(NurseryError::Inspect)).ok();
+                    answer.send(Ok(*posture)).ok();
+                }
+            }
+            Event::PostureFailed { worker, error } => {
+                if let Some(answer) = waiting.postures.remove(&worker) {
+                    answer.send(Err(NurseryError::Inspect(error))).ok();
                 }
             }
             Event::Left { worker, left } => {

@@ -34,12 +34,12 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 pub enum RunnerError {
     /// A step of its start failed.
-    #[error("start the runner of token programs: {what}: {error}")]
+    #[error("start the runner of token programs: {what}")]
     Start {
         /// The step.
         what: &'static str,
         /// Why it failed.
-        error: io::Error,
+        source: io::Error,
     },
     /// It could not confine itself.
     #[error("the runner of token programs cannot work here: {0}")]
@@ -49,8 +49,22 @@ pub enum RunnerError {
     Gone,
 }
 
+/// Why a program has given no token.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Nobody is there who could start it.
+    #[error(transparent)]
+    NoRunner(#[from] RunnerError),
+    /// The runner could not be asked.
+    #[error("tell the runner of token programs")]
+    Tell(#[source] io::Error),
+    /// The runner has refused it, or it has failed. The words are the runner's.
+    #[error("{0}")]
+    Program(String),
+}
+
 fn start(what: &'static str) -> impl FnOnce(io::Error) -> RunnerError {
-    move |error| RunnerError::Start { what, error }
+    move |source| RunnerError::Start { what, source }
 }
 
 /// Every command that functions of a configuration get their tokens from.
@@ -130,14 +144,14 @@ impl Started {
         match link::receive::<Event>(socket, false).map_err(start("hear from it"))? {
             link::Received::Message(Event::Sealed, _) => Ok(()),
             link::Received::Message(Event::Failed { error }, _) => Err(RunnerError::Refused(error)),
-            link::Received::Message(Event::Ended { .. }, _) | link::Received::Closed | link::Received::Nothing => {
-                Err(RunnerError::Gone)
-            }
+            link::Received::Message(Event::Token { .. } | Event::NoToken { .. }, _)
+            | link::Received::Closed
+            | link::Received::Nothing => Err(RunnerError::Gone),
         }
     }
 }
 
-type Answer = oneshot::Sender<Result<Token, String>>;
+type Answer = oneshot::Sender<Result<Token, RunError>>;
 
 #[derive(Debug, Default)]
 struct Waiting {
@@ -186,13 +200,13 @@ impl Runner {
     /// Runs a command and waits for its end, or the end of its time. Goes on to its end when this is dropped.
     ///
     /// # Errors
-    /// Why there is no token, in words.
-    pub async fn token(&self, command: &[String], timeout: Duration, owner: TokenOwner) -> Result<Token, String> {
+    /// [`RunError`], when it cannot be run, fails, or prints something else than a token.
+    pub async fn token(&self, command: &[String], timeout: Duration, owner: TokenOwner) -> Result<Token, RunError> {
         let (sender, receiver) = oneshot::channel();
         let id = {
             let mut waiting = self.waiting();
             if waiting.is_gone {
-                return Err(RunnerError::Gone.to_string());
+                return Err(RunnerError::Gone.into());
             }
             waiting.last += 1;
             let id = waiting.last;
@@ -204,26 +218,29 @@ impl Runner {
         let send = |socket: &OwnedFd| link::send(socket.as_fd(), &request, &[]);
         if let Err(error) = self.socket.async_io(Interest::WRITABLE, send).await {
             self.waiting().answers.remove(&id);
-            return Err(format!("tell the runner of token programs: {error}"));
+            return Err(RunError::Tell(error));
         }
-        receiver.await.unwrap_or_else(|_| Err(RunnerError::Gone.to_string()))
+        receiver.await.unwrap_or_else(|_| Err(RunnerError::Gone.into()))
     }
 
     async fn listen(&self) -> io::Result<()> {
         while let Some(event) = self.socket.async_io(Interest::READABLE, receive).await? {
             match event {
-                Event::Ended { id, result } => {
-                    if let Some(answer) = self.waiting().answers.remove(&id) {
-                        // Who does not wait any more has had no use for it.
-                        answer.send(result).ok();
-                    }
-                }
+                Event::Token { id, token } => self.answer(id, Ok(token)),
+                Event::NoToken { id, error } => self.answer(id, Err(RunError::Program(error))),
                 Event::Sealed | Event::Failed { .. } => {
                     return Err(io::Error::other("it says what it says at the start alone"));
                 }
             }
         }
         Ok(())
+    }
+
+    fn answer(&self, id: u64, token: Result<Token, RunError>) {
+        if let Some(answer) = self.waiting().answers.remove(&id) {
+            // Who does not wait any more has had no use for it.
+            answer.send(token).ok();
+        }
     }
 
     /// Everybody who waits hears that nothing will come. Returns whether that was to be expected.

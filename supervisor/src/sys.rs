@@ -101,31 +101,6 @@ pub fn register(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>>
     unsafe { AsyncFd::register_with_interest(fd, interest) }.map_err(io::Error::from)
 }
 
-/// Installs a system call filter for every thread of this process, for good. With `logs` the kernel's log tells each call that
-/// it refuses.
-///
-/// # Errors
-/// What seccomp(2) says; ESRCH for a thread that has other filters than this one.
-pub fn install_filter(program: &[seccompiler::sock_filter], logs: bool) -> io::Result<()> {
-    #[repr(C)]
-    struct Program {
-        len: libc::c_ushort,
-        filter: *const seccompiler::sock_filter,
-    }
-    let len = libc::c_ushort::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?;
-    let fprog = Program { len, filter: program.as_ptr() };
-    let log = if logs { libc::SECCOMP_FILTER_FLAG_LOG } else { 0 };
-    let flags = libc::SECCOMP_FILTER_FLAG_TSYNC | log;
-    // WHY UNSAFE: seccompiler installs filters without a log.
-    // SAFETY: `fprog` describes `program`, which outlives the call; sock_filter is the kernel's layout.
-    match unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const fprog) } {
-        0 => Ok(()),
-        // The number of a thread.
-        1.. => Err(io::Error::from_raw_os_error(libc::ESRCH)),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
 /// Makes a write to a file that is as large as RLIMIT_FSIZE lets it be fail, instead of ending this process.
 pub fn ignore_file_size_signal() {
     use nix::sys::signal::{SigHandler, Signal, signal};

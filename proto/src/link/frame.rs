@@ -69,7 +69,7 @@ pub enum Kind {
 
 impl Kind {
     /// The kind a byte means, if any.
-    pub const fn from_u8(byte: u8) -> Option<Self> {
+    const fn from_u8(byte: u8) -> Option<Self> {
         Some(match byte {
             1 => Self::Confined,
             2 => Self::Start,

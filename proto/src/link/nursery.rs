@@ -30,7 +30,7 @@ pub enum Request {
         /// What to make.
         spec: Box<SandboxSpec>,
     },
-    /// Look at a sandbox from outside. Answered by [`Event::Posture`].
+    /// Look at a sandbox from outside. Answered by [`Event::Posture`] or [`Event::PostureFailed`].
     Inspect {
         /// Which.
         worker: u64,
@@ -75,12 +75,19 @@ pub enum Event {
         /// What and why.
         error: String,
     },
-    /// What was seen from outside.
+    /// What was seen of a sandbox from outside.
     Posture {
-        /// Which.
+        /// The sandbox that was asked about.
         worker: u64,
-        /// What was seen, or why it could not be.
-        result: Result<Box<Posture>, String>,
+        /// What was seen.
+        posture: Box<Posture>,
+    },
+    /// A sandbox could not be looked at.
+    PostureFailed {
+        /// The sandbox that was asked about.
+        worker: u64,
+        /// What was tried, and why it failed.
+        error: String,
     },
     /// What is left for the sandbox's processes; none when it cannot be asked any more.
     Left {

@@ -8,7 +8,7 @@
 //!                            <----------------------------------  Sealed | Failed {error}
 //!  supervisor (confined)
 //!     Run {id, command, ...} ---------------------------------->  only one that was declared, word for word
-//!                            <----------------------------------  Ended {id, result}
+//!                            <----------------------------------  Token {id, token} | NoToken {id, error}
 //! ```
 
 use serde::{Deserialize, Serialize};
@@ -43,7 +43,7 @@ pub enum Request {
         /// The supervisor's uid and gid, which the runner takes.
         uid: u32,
     },
-    /// Run a command and send what it prints. Answered by [`Event::Ended`], always.
+    /// Run a command and send what it prints. Always answered, by [`Event::Token`] or [`Event::NoToken`].
     Run {
         /// Of the supervisor's choice, not that of a run that has not ended.
         id: u64,
@@ -67,11 +67,18 @@ pub enum Event {
         /// The step and why it failed.
         error: String,
     },
-    /// A run is over, and no process of its group is left.
-    Ended {
-        /// Which.
+    /// A program has printed a token, and no process of its group is left.
+    Token {
+        /// The id of the run.
         id: u64,
-        /// What the program printed, or in words why there is no token.
-        result: Result<Token, String>,
+        /// What it printed.
+        token: Token,
+    },
+    /// There is no token, and no process of the run's group is left.
+    NoToken {
+        /// The id of the run.
+        id: u64,
+        /// Why there is none.
+        error: String,
     },
 }

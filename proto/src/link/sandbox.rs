@@ -155,8 +155,6 @@ pub struct SandboxSpec {
     pub function_dir: String,
     /// Program and arguments; the program is resolved inside the sandbox.
     pub command: Vec<String>,
-    /// The function's whole environment, `NAME=value`.
-    pub env: Vec<String>,
     /// How the function is talked to.
     pub protocol: Protocol,
     /// What a refused system call does.
@@ -171,8 +169,6 @@ pub struct SandboxSpec {
     pub answer_max_bytes: u32,
     /// Largest payload in bytes that a launcher accepts.
     pub payload_max_bytes: u32,
-    /// The layers asked for. The nursery refuses a spec in which one it does not know to be missing is absent.
-    pub layers: Vec<Layer>,
 }
 
 /// What a supervisor is about to make, told before it makes any of it.

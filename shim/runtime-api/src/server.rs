@@ -1,6 +1,6 @@
 //! HTTP for one runtime: routes, headers, bounds.
 
-use std::{cell::RefCell, convert::Infallible, io, rc::Rc};
+use std::{cell::RefCell, convert::Infallible, fmt, io, rc::Rc, str::Utf8Error};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::{Bytes, BytesMut};
@@ -100,8 +100,8 @@ impl<L: Link + 'static> Server<L> {
         let event =
             Event { payload: if event.payload.is_empty() { Bytes::from("{}") } else { event.payload }, ..event };
         // Node's client parses outside of its try block: what is no JSON would end the worker.
-        if let Err(why) = json(&event.payload) {
-            self.tell(Some(&event), Outbound::BadPayload(why));
+        if let Err(why) = check_json(&event.payload) {
+            self.tell(Some(&event), Outbound::BadPayload(why.to_string()));
             return self.tell(Some(&event), Outbound::Idle);
         }
         self.machine.borrow_mut().deliver(Rc::new(event));
@@ -368,13 +368,31 @@ async fn read_words(body: &mut (impl Body<Data = Bytes> + Unpin)) -> Result<Byte
 #[derive(Debug, PartialEq, Eq)]
 struct Broken;
 
-/// Whether a payload is JSON, which is UTF-8: clients differ in what they make of other bytes, and none says so.
+/// Why a payload is not JSON.
+#[derive(Debug)]
+enum NotJson {
+    /// It is no text.
+    Utf8(Utf8Error),
+    /// It is a text of another kind.
+    Syntax(serde_json::Error),
+}
+
+impl fmt::Display for NotJson {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Utf8(error) => write!(f, "it is not UTF-8: {error}"),
+            Self::Syntax(error) => error.fmt(f),
+        }
+    }
+}
+
+/// Checks that a payload is JSON, which is UTF-8: clients differ in what they make of other bytes, and none says so.
 ///
 /// # Errors
-/// Why it is not.
-fn json(payload: &[u8]) -> Result<(), String> {
-    let text = std::str::from_utf8(payload).map_err(|error| format!("it is not UTF-8: {error}"))?;
-    serde_json::from_str::<serde::de::IgnoredAny>(text).map(drop).map_err(|error| error.to_string())
+/// [`NotJson`], when it is not.
+fn check_json(payload: &[u8]) -> Result<(), NotJson> {
+    let text = std::str::from_utf8(payload).map_err(NotJson::Utf8)?;
+    serde_json::from_str::<serde::de::IgnoredAny>(text).map(drop).map_err(NotJson::Syntax)
 }
 
 /// What a runtime says that fails after it has begun to answer.
@@ -420,7 +438,7 @@ mod tests {
     #[test]
     fn payload_is_json_and_that_is_utf_8() {
         for good in ["{}", "1", " [\"é\"] ", "{\"x\":\"\\ud800\"}", "\"\u{10348}\""] {
-            assert_eq!(json(good.as_bytes()), Ok(()), "{good}");
+            assert!(check_json(good.as_bytes()).is_ok(), "{good}");
         }
         let wrong = [
             &b"{"[..],
@@ -432,8 +450,8 @@ mod tests {
             b"\"\xf0\x90\x8d\"",
         ];
         for wrong in wrong {
-            assert!(json(wrong).is_err(), "{wrong:?}");
+            assert!(check_json(wrong).is_err(), "{wrong:?}");
         }
-        assert!(json(b"{\"x\":\"caf\xe9\"}").unwrap_err().contains("not UTF-8"));
+        assert!(check_json(b"{\"x\":\"caf\xe9\"}").unwrap_err().to_string().contains("not UTF-8"));
     }
 }

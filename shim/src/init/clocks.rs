@@ -8,10 +8,7 @@ use std::{fs, io, time::Duration};
 
 use nix::time::{ClockId, clock_gettime};
 
-use crate::{
-    plan::{CLOCK_AGE_MAX_SECONDS, CLOCK_AGE_MIN_SECONDS},
-    sys,
-};
+use crate::plan::{CLOCK_AGE_MAX_SECONDS, CLOCK_AGE_MIN_SECONDS};
 
 /// Sets both clocks of the namespace that children will enter to the same random age, as on a machine that never slept.
 /// Nobody may have entered it yet.
@@ -19,7 +16,7 @@ use crate::{
 /// # Errors
 /// What the clocks or the file say.
 pub fn set_random_age() -> io::Result<()> {
-    let age = age_of(sys::random()?);
+    let age = age_of(getrandom::u64()?);
     let now = |clock| -> io::Result<Duration> { Ok(clock_gettime(clock)?.into()) };
     let line = |name, now| {
         let (seconds, nanoseconds) = offset(now, age);

@@ -164,10 +164,9 @@ impl Launcher<'_> {
             LauncherStep::ProveKeyring => prove::keyring(),
             LauncherStep::Seccomp { .. } => {
                 for filter in &self.filters.function {
-                    sys::install_filter(filter, false)?;
+                    sys::install_filter(filter)?;
                 }
-                let listener = sys::install_filter(&self.filters.function_allowlist, true)?
-                    .ok_or_else(|| io::Error::other("no listener"))?;
+                let listener = sys::install_announcing_filter(&self.filters.function_allowlist)?;
                 let to = self.init.as_ref().ok_or_else(|| io::Error::other("init's socket is gone"))?;
                 link::send(to.as_fd(), &FromLauncher::Listener, &[listener.as_fd()])
             }

@@ -167,7 +167,7 @@ fn give_up_rights(filters: &Filters, kept: &OfInit) -> io::Result<SignalFd> {
     prctl::set_pdeathsig(Signal::SIGKILL)?;
     prctl::set_dumpable(false)?;
     prctl::set_no_new_privs()?;
-    crate::sys::install_filter(if kept.token.is_some() { &filters.init_with_token } else { &filters.init }, false)?;
+    crate::sys::install_filter(if kept.token.is_some() { &filters.init_with_token } else { &filters.init })?;
     link::send(kept.launcher.as_fd(), &launcher::Confined, &[])?;
     Ok(children)
 }

@@ -1,6 +1,7 @@
 //! The nursery's side of a birth: descriptors, clone3 into the leaf cgroup, id maps.
 
 use std::{
+    error::Error,
     fs, io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
@@ -21,6 +22,42 @@ use crate::{
     sys::{self, Fork},
 };
 
+/// Why no sandbox was made.
+#[derive(Debug, thiserror::Error)]
+pub enum BirthError {
+    /// The uids of the slot are not the nursery's to give.
+    #[error(transparent)]
+    Refused(#[from] check::Refusal),
+    /// A descriptor of the sandbox, or its /dev, was not to be had.
+    #[error("{what}")]
+    Part { what: &'static str, source: Box<dyn Error + Send + Sync> },
+    /// The answer was another when the nursery started.
+    #[error("the kernel has changed its mind about SO_PASSRIGHTS")]
+    PassRightsChanged,
+    /// A group that the supervisor has made for the sandbox could not be opened.
+    #[error("open {kind} {path}")]
+    OpenGroup { kind: &'static str, path: String, source: nix::Error },
+    /// init was not made.
+    #[error("clone3 into {cgroup} as uid {owner}")]
+    Clone { cgroup: String, owner: u32, source: io::Error },
+    /// init was made, and could not be given its uids.
+    #[error("write the id maps of process {pid}")]
+    WriteMaps { pid: Pid, source: io::Error },
+    /// The log was not handed to the function's uid.
+    #[error("give the log to uid {uid}")]
+    GiveLog { uid: u32, source: nix::Error },
+    /// init waits, and could not be told to go on.
+    #[error("open the gate of process {pid}")]
+    OpenGate { pid: Pid, source: nix::Error },
+    /// The steps of the plan are not in the order that the nursery needs: a mistake of ours.
+    #[error("the plan {0}")]
+    Plan(&'static str),
+}
+
+fn part<E: Error + Send + Sync + 'static>(what: &'static str) -> impl FnOnce(E) -> BirthError {
+    move |error| BirthError::Part { what, source: error.into() }
+}
+
 /// The supervisor's ends of a new sandbox.
 #[derive(Debug)]
 pub struct Born {
@@ -31,8 +68,8 @@ pub struct Born {
 }
 
 /// Makes a sandbox from a spec that has been checked.
-pub fn make(nursery: &Nursery, spec: &SandboxSpec) -> Result<Born, String> {
-    let host_init_uid = check::host_init_uid(&nursery.config, spec.slot).map_err(|e| e.to_string())?;
+pub fn make(nursery: &Nursery, spec: &SandboxSpec) -> Result<Born, BirthError> {
+    let host_init_uid = check::host_init_uid(&nursery.config, spec.slot)?;
     let facts = HostFacts {
         host_init_uid,
         v1_groups: !nursery.v1_pools.is_empty(),
@@ -44,28 +81,26 @@ pub fn make(nursery: &Nursery, spec: &SandboxSpec) -> Result<Born, String> {
     let mut v1_tasks = Vec::new();
     for pool in &nursery.v1_pools {
         let path = format!("{}/tasks", spec.cgroup);
-        v1_tasks
-            .push(open_below(pool.as_fd(), &path, OFlag::O_WRONLY).map_err(|e| format!("open v1 cgroup {path}: {e}"))?);
+        let opened = open_below(pool.as_fd(), &path, OFlag::O_WRONLY);
+        v1_tasks.push(opened.map_err(|source| BirthError::OpenGroup { kind: "v1 cgroup", path, source })?);
     }
-    let pair = |kind| {
-        socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC)
-            .map_err(|e| format!("make a socket pair: {e}"))
-    };
+    let pair =
+        |kind| socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC).map_err(part("make a socket pair"));
     let (channel, child_channel) = pair(SockType::Stream)?;
     let (control, child_control) = pair(SockType::SeqPacket)?;
     // Before anybody else has the other ends. Where the kernel cannot do it, a `stream` function gets a socket whose other end
     // its launcher holds: see `init::relay`.
     for ours in [&channel, &control] {
-        let refuses = link::refuse_descriptors(ours.as_fd()).map_err(|e| format!("refuse descriptors: {e}"))?;
+        let refuses = link::refuse_descriptors(ours.as_fd()).map_err(part("refuse descriptors"))?;
         if refuses == nursery.relays_streams {
-            return Err("the kernel has changed its mind about SO_PASSRIGHTS".into());
+            return Err(BirthError::PassRightsChanged);
         }
     }
-    let pipe = || pipe2(OFlag::O_CLOEXEC).map_err(|e| format!("make a pipe: {e}"));
+    let pipe = || pipe2(OFlag::O_CLOEXEC).map_err(part("make a pipe"));
     let (log, child_log) = pipe()?;
     let (child_gate, gate) = pipe()?;
-    let null = nursery.null.try_clone().map_err(|e| format!("copy /dev/null: {e}"))?;
-    let dev = nursery.skeleton.skeleton().new_dev().map_err(|e| format!("make /dev: {e}"))?;
+    let null = nursery.null.try_clone().map_err(part("copy /dev/null"))?;
+    let dev = nursery.skeleton.skeleton().new_dev().map_err(part("make /dev"))?;
     let mut child = None;
     for step in plan.of_nursery() {
         match step {
@@ -93,26 +128,28 @@ pub fn make(nursery: &Nursery, spec: &SandboxSpec) -> Result<Born, String> {
                 Fork::Parent(born) => child = Some(born),
             },
             NurseryStep::MapIds { host_init, host_function } => {
-                let pid = child.ok_or("the plan maps ids before the birth")?;
+                let pid = child.ok_or(BirthError::Plan("maps ids before the birth"))?;
                 // On failure the gate closes unread, and init ends.
-                write_maps(pid, *host_init, *host_function)
-                    .map_err(|e| format!("write the id maps of process {pid}: {e}"))?;
+                write_maps(pid, *host_init, *host_function).map_err(|source| BirthError::WriteMaps { pid, source })?;
                 give_log(child_log.as_fd(), *host_function)
-                    .map_err(|e| format!("give the log to uid {host_function}: {e}"))?;
+                    .map_err(|source| BirthError::GiveLog { uid: *host_function, source })?;
             }
         }
     }
-    let pid = child.ok_or("the plan has no birth")?;
-    nix::unistd::write(&gate, &[1]).map_err(|e| format!("open the gate of process {pid}: {e}"))?;
+    let pid = child.ok_or(BirthError::Plan("has no birth"))?;
+    nix::unistd::write(&gate, &[1]).map_err(|source| BirthError::OpenGate { pid, source })?;
     Ok(Born { pid, channel, control, log })
 }
 
 /// The birth in its group, which is opened before the uid changes.
-fn birth(nursery: &Nursery, cgroup: &str, owner: u32) -> Result<Fork<Pid>, String> {
+fn birth(nursery: &Nursery, cgroup: &str, owner: u32) -> Result<Fork<Pid>, BirthError> {
     let group = open_below(nursery.pool.as_fd(), cgroup, OFlag::O_DIRECTORY | OFlag::O_RDONLY)
-        .map_err(|e| format!("open cgroup {cgroup}: {e}"))?;
-    sys::clone_into(group.as_fd(), Uid::from_raw(owner))
-        .map_err(|e| format!("clone3 into {cgroup} as uid {owner}: {e}"))
+        .map_err(|source| BirthError::OpenGroup { kind: "cgroup", path: cgroup.to_owned(), source })?;
+    sys::clone_into(group.as_fd(), Uid::from_raw(owner)).map_err(|source| BirthError::Clone {
+        cgroup: cgroup.to_owned(),
+        owner,
+        source,
+    })
 }
 
 fn write_maps(pid: Pid, host_init: u32, host_function: u32) -> io::Result<()> {

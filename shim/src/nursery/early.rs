@@ -153,7 +153,8 @@ mod tests {
             link::send(from.as_fd(), &request, &attached).unwrap();
         };
         send(Request::Claimed, None);
-        let refused = Early::default().await_configuration(&to).unwrap_err().to_string();
+        let refused = Early::default().await_configuration(&to).unwrap_err();
+        let refused = crate::chain::chain(&refused);
         assert!(refused.contains("in this order"), "{refused}");
         let lock = fs::File::open(&dir.0).unwrap();
         send(Request::Announce(Box::new(dir.announcement())), None);

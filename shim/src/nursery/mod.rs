@@ -13,6 +13,7 @@ mod teardown;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    error::Error,
     fs,
     io::{self, Write},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -30,20 +31,25 @@ use nix::{
     unistd::setgroups,
 };
 use sublet_proto::link::{
-    nursery::{Event, Left, Request},
+    nursery::{Event, Left, Posture, Request},
     sandbox::{CGROUP_POOL, Layer, NurseryConfig, SandboxSpec},
 };
 
-pub use self::posture::status;
-use self::{early::Early, places::Places};
+pub use self::posture::{PostureError, status};
+use self::{
+    born::{BirthError, Born},
+    early::Early,
+    places::Places,
+};
 use crate::{
+    chain::chain,
     check, directory,
     init::OwnGroup,
     keyring::NURSERY_KEY,
     link,
-    seccomp::Filters,
+    seccomp::{FilterError, Filters},
     signals,
-    skeleton::{self, Mounted},
+    skeleton::{self, Mounted, SkeletonError},
     sys,
 };
 
@@ -58,17 +64,58 @@ const LAST_WORDS_PATIENCE_SECONDS: u32 = 1;
 #[derive(Debug, thiserror::Error)]
 pub enum NurseryError {
     /// Something of the host failed.
-    #[error("{what}: {error}")]
+    #[error("{what}")]
     Os {
         /// What was tried.
         what: &'static str,
         /// Why it failed.
-        error: io::Error,
+        source: io::Error,
     },
 }
 
 fn os(what: &'static str) -> impl Fn(io::Error) -> NurseryError {
-    move |error| NurseryError::Os { what, error }
+    move |source| NurseryError::Os { what, source }
+}
+
+/// Why the nursery cannot make sandboxes with the configuration that it was given.
+#[derive(Debug, thiserror::Error)]
+enum ConfigureError {
+    /// The kernel refuses it something.
+    #[error("{what}")]
+    Os { what: &'static str, source: Box<dyn Error + Send + Sync> },
+    /// The roots of sandboxes cannot be prepared.
+    #[error(transparent)]
+    Skeleton(#[from] SkeletonError),
+    /// The filters cannot be compiled: a mistake in the policy.
+    #[error(transparent)]
+    Filters(#[from] FilterError),
+    /// The supervisor has not made the group of all workers in one of its hierarchies.
+    #[error("open {}", path.display())]
+    OpenPool { path: PathBuf, source: nix::Error },
+    /// The mounts of the host cannot be told.
+    #[error(transparent)]
+    Mounts(#[from] PostureError),
+    /// A group of the supervisor is in no hierarchy that can be seen.
+    #[error("{dir} is below no mount of a v1 hierarchy")]
+    NoMount { dir: String },
+}
+
+fn refused<E: Error + Send + Sync + 'static>(what: &'static str) -> impl FnOnce(E) -> ConfigureError {
+    move |error| ConfigureError::Os { what, source: Box::new(error) }
+}
+
+/// Why no sandbox is made.
+#[derive(Debug, thiserror::Error)]
+enum SpawnError {
+    /// It is not one that the supervisor may ask for.
+    #[error(transparent)]
+    Refused(#[from] check::Refusal),
+    /// Somebody has removed the skeleton, and it could not be prepared again.
+    #[error("what sandboxes are made of is gone")]
+    SkeletonGone(#[source] SkeletonError),
+    /// A part of it could not be made.
+    #[error(transparent)]
+    Birth(#[from] BirthError),
 }
 
 /// What the nursery knows once it is configured.
@@ -135,7 +182,7 @@ pub fn run() -> Result<(), NurseryError> {
     let mut nursery = match Nursery::new(config.clone()) {
         Ok(nursery) => nursery,
         Err(error) => {
-            let told = link::send(socket.as_fd(), &Event::ConfigureFailed { error }, &[]);
+            let told = link::send(socket.as_fd(), &Event::ConfigureFailed { error: chain(&error) }, &[]);
             tell_left(&remove(&config, &BTreeMap::new(), &places));
             return told.map_err(os("answer the supervisor"));
         }
@@ -184,25 +231,25 @@ enum Stop {
 }
 
 impl Nursery {
-    fn new(config: NurseryConfig) -> Result<Self, String> {
+    fn new(config: NurseryConfig) -> Result<Self, ConfigureError> {
         // Sandboxes inherit the groups, and inside they can never be given up (setgroups is denied there).
-        setgroups(&[]).map_err(|e| format!("give up supplementary groups: {e}"))?;
-        sys::keep_capabilities_over_uids().map_err(|e| format!("keep capabilities over changes of uid: {e}"))?;
-        sys::join_new_session_keyring().map_err(|e| format!("start a session keyring: {e}"))?;
-        sys::add_session_key(NURSERY_KEY).map_err(|e| format!("put a key into the session keyring: {e}"))?;
+        setgroups(&[]).map_err(refused("give up supplementary groups"))?;
+        sys::keep_capabilities_over_uids().map_err(refused("keep capabilities over changes of uid"))?;
+        sys::join_new_session_keyring().map_err(refused("start a session keyring"))?;
+        sys::add_session_key(NURSERY_KEY).map_err(refused("put a key into the session keyring"))?;
         let own_inodes = !config.missing_layers.contains(&Layer::Inodes);
         skeleton::enter_namespace()?;
         let skeleton = Mounted::new(Path::new(&config.scratch_dir), own_inodes)?;
-        let filters = Filters::compile(own_inodes).map_err(|e| e.to_string())?;
-        let open = |dir: &str| -> Result<OwnedFd, String> {
+        let filters = Filters::compile(own_inodes)?;
+        let open = |dir: &str| -> Result<OwnedFd, ConfigureError> {
             let path = Path::new(dir).join(CGROUP_POOL);
-            directory::open_directory(&path).map_err(|e| format!("open {}: {e}", path.display()))
+            directory::open_directory(&path).map_err(|source| ConfigureError::OpenPool { path, source })
         };
         Ok(Self {
             pool: open(&config.cgroups.unified)?,
             v1_hierarchies: hierarchies(&config.cgroups.v1)?,
             v1_pools: config.cgroups.v1.iter().map(|dir| open(dir)).collect::<Result<_, _>>()?,
-            null: born::open_null().map_err(|e| format!("open /dev/null: {e}"))?,
+            null: born::open_null().map_err(refused("open /dev/null"))?,
             relays_streams: !link::can_refuse_descriptors(),
             config,
             skeleton,
@@ -231,8 +278,11 @@ impl Nursery {
                         self.spawn(socket, worker, &spec)?
                     }
                     Ok(link::Received::Message(Request::Inspect { worker }, _)) => {
-                        let result = self.inspect(worker).map(Box::new);
-                        send(socket, &Event::Posture { worker, result }, &[])?;
+                        let event = match self.inspect(worker) {
+                            Ok(posture) => Event::Posture { worker, posture: Box::new(posture) },
+                            Err(error) => Event::PostureFailed { worker, error: chain(&error) },
+                        };
+                        send(socket, &event, &[])?;
                     }
                     Ok(link::Received::Message(Request::AskLeft { worker }, _)) => {
                         let left = self.sandboxes.get(&worker).and_then(|sandbox| self.left(sandbox));
@@ -256,16 +306,7 @@ impl Nursery {
     }
 
     fn spawn(&mut self, socket: BorrowedFd<'_>, worker: u64, spec: &SandboxSpec) -> io::Result<()> {
-        let slots: BTreeSet<u32> = self.sandboxes.values().map(|sandbox| sandbox.slot).collect();
-        let made = if self.sandboxes.contains_key(&worker) {
-            Err(check::Refusal::WorkerExists { worker }.to_string())
-        } else {
-            check::check(&self.config, spec, &slots)
-                .map_err(|e| e.to_string())
-                .and_then(|()| self.heal_skeleton())
-                .and_then(|()| born::make(self, spec))
-        };
-        match made {
+        match self.make(worker, spec) {
             Ok(born) => {
                 let descriptors = [born.channel.as_fd(), born.control.as_fd(), born.log.as_fd()];
                 self.sandboxes.insert(
@@ -274,14 +315,24 @@ impl Nursery {
                 );
                 send(socket, &Event::Spawned { worker, pid: born.pid.as_raw() }, &descriptors)
             }
-            Err(error) => send(socket, &Event::Refused { worker, error }, &[]),
+            Err(error) => send(socket, &Event::Refused { worker, error: chain(&error) }, &[]),
         }
     }
 
-    /// Without it no sandbox can be made.
-    fn heal_skeleton(&mut self) -> Result<(), String> {
+    fn make(&mut self, worker: u64, spec: &SandboxSpec) -> Result<Born, SpawnError> {
+        if self.sandboxes.contains_key(&worker) {
+            return Err(check::Refusal::WorkerExists { worker }.into());
+        }
+        let slots: BTreeSet<u32> = self.sandboxes.values().map(|sandbox| sandbox.slot).collect();
+        check::check(&self.config, spec, &slots)?;
+        self.heal_skeleton()?;
+        Ok(born::make(self, spec)?)
+    }
+
+    /// Prepares the skeleton again if it is gone: without it no sandbox can be made.
+    fn heal_skeleton(&mut self) -> Result<(), SpawnError> {
         let scratch = &self.config.scratch_dir;
-        let healed = self.skeleton.heal().map_err(|error| format!("what sandboxes are made of is gone: {error}"))?;
+        let healed = self.skeleton.heal().map_err(SpawnError::SkeletonGone)?;
         if healed {
             self.healed
                 .push(format!("{scratch} was gone, and with it what sandboxes are made of; it has been made anew"));
@@ -291,7 +342,7 @@ impl Nursery {
 
     fn look(&mut self, socket: BorrowedFd<'_>, places: &mut Places) -> io::Result<()> {
         let places::Look { mut wrong, healed, sockets } = places.look();
-        wrong.extend(self.heal_skeleton().err());
+        wrong.extend(self.heal_skeleton().err().map(|error| chain(&error)));
         let healed = healed.into_iter().chain(std::mem::take(&mut self.healed)).collect();
         let descriptors: Vec<BorrowedFd<'_>> = sockets.iter().map(|(_, listener)| listener.as_fd()).collect();
         let sockets = sockets.iter().map(|(number, _)| *number).collect();
@@ -318,8 +369,8 @@ impl Nursery {
         Some(Left { tmp, is_out_of_descriptors: posture::is_out_of_descriptors(&self.group(sandbox), sandbox.nofile) })
     }
 
-    fn inspect(&self, worker: u64) -> Result<sublet_proto::link::nursery::Posture, String> {
-        let sandbox = self.sandboxes.get(&worker).ok_or_else(|| format!("worker {worker} is not alive"))?;
+    fn inspect(&self, worker: u64) -> Result<Posture, PostureError> {
+        let sandbox = self.sandboxes.get(&worker).ok_or(PostureError::NotAlive { worker })?;
         posture::inspect(sandbox.pid, self.group(sandbox))
     }
 
@@ -341,15 +392,15 @@ impl Nursery {
 }
 
 /// The names by which the v1 hierarchies of these directories are mounted: the last component of the mount point.
-fn hierarchies(dirs: &[String]) -> Result<Vec<String>, String> {
-    let mounts =
-        posture::mounts_of(&fs::read_to_string("/proc/self/mountinfo").map_err(|e| format!("read mountinfo: {e}"))?)?;
+fn hierarchies(dirs: &[String]) -> Result<Vec<String>, ConfigureError> {
+    let mountinfo = fs::read_to_string("/proc/self/mountinfo").map_err(refused("read mountinfo"))?;
+    let mounts = posture::mounts_of(&mountinfo)?;
     let name_of = |dir: &String| {
         let above = mounts.iter().filter(|(point, kind, _)| kind == "cgroup" && Path::new(dir).starts_with(point));
         let nearest = above.map(|(point, ..)| Path::new(point)).max_by_key(|point| point.components().count())?;
         Some(nearest.file_name()?.to_str()?.to_owned())
     };
-    dirs.iter().map(|dir| name_of(dir).ok_or_else(|| format!("{dir} is below no mount of a v1 hierarchy"))).collect()
+    dirs.iter().map(|dir| name_of(dir).ok_or_else(|| ConfigureError::NoMount { dir: dir.clone() })).collect()
 }
 
 /// A supervisor that is gone is seen by the next read, not here.

@@ -25,7 +25,10 @@ use nix::{
 };
 use sublet_proto::link::sandbox::{NurseryConfig, SocketPlace};
 
-use crate::directory::made_directory;
+use crate::{
+    chain::chain,
+    directory::{DirectoryError, made_directory},
+};
 
 /// Connections the kernel keeps for the supervisor until it accepts them.
 const BACKLOG: i32 = 1024;
@@ -71,6 +74,37 @@ fn identity(path: &Path) -> io::Result<Option<Identity>> {
     }
 }
 
+/// Why a file is not as the supervisor made it. What an operator should do stands behind the cause, so some of these have
+/// the cause in their own words.
+#[derive(Debug, thiserror::Error)]
+enum PlaceError {
+    /// The state directory.
+    #[error(transparent)]
+    StateDir(#[from] DirectoryError),
+    /// What is at the path of a file cannot be seen.
+    #[error("look at {what}")]
+    Look { what: String, source: io::Error },
+    /// Somebody has put another lock there.
+    #[error(
+        "{} is not the lock that this supervisor holds: another supervisor may use the directory; stop that one, or remove \
+         the file, and it is made anew",
+        path.display()
+    )]
+    ForeignLock { path: PathBuf },
+    /// The lock was removed, and there cannot be another.
+    #[error("{} is gone and cannot be made anew", path.display())]
+    MakeLock { path: PathBuf, source: io::Error },
+    /// Somebody has put something else where a socket was.
+    #[error(
+        "{setting} = {path:?} leads to something else than the socket of this supervisor, which nobody new can reach; remove \
+         it, and the socket is made anew"
+    )]
+    ForeignSocket { setting: String, path: String },
+    /// A socket was removed, and there cannot be another.
+    #[error("{setting} = {path:?} is gone and cannot be made anew: {error}; is its directory there?")]
+    MakeSocket { setting: String, path: String, error: io::Error },
+}
+
 /// What a look has shown.
 #[derive(Debug, Default)]
 pub(super) struct Look {
@@ -108,21 +142,21 @@ impl Places {
         let mut look = Look::default();
         if let Err(error) = self.state_dir(&mut look) {
             // Nothing that is below it can be told or helped.
-            look.wrong.push(error);
+            look.wrong.push(chain(&error));
             return look;
         }
         if let Err(error) = self.lock(&mut look) {
-            look.wrong.push(error);
+            look.wrong.push(chain(&error));
         }
         for number in 0..self.sockets.len() {
             if let Err(error) = self.socket(number, &mut look) {
-                look.wrong.push(error);
+                look.wrong.push(chain(&error));
             }
         }
         look
     }
 
-    fn state_dir(&self, look: &mut Look) -> Result<(), String> {
+    fn state_dir(&self, look: &mut Look) -> Result<(), PlaceError> {
         if made_directory(&self.state_dir, 0o755)? {
             look.healed
                 .push(format!("the state directory {} was gone and has been made anew", self.state_dir.display()));
@@ -131,18 +165,16 @@ impl Places {
     }
 
     /// The lock keeps other supervisors off the directory. Without a name in it another would make one, and take the lock of it.
-    fn lock(&mut self, look: &mut Look) -> Result<(), String> {
+    fn lock(&mut self, look: &mut Look) -> Result<(), PlaceError> {
         let path = self.state_dir.join("lock");
         let shown = path.display();
-        match fate(self.lock, identity(&path).map_err(|error| format!("look at {shown}: {error}"))?) {
+        let found = identity(&path).map_err(|source| PlaceError::Look { what: shown.to_string(), source })?;
+        match fate(self.lock, found) {
             Fate::Kept => Ok(()),
-            Fate::Replaced => Err(format!(
-                "{shown} is not the lock that this supervisor holds: another supervisor may use the directory; stop that one, \
-                 or remove the file, and it is made anew"
-            )),
+            Fate::Replaced => Err(PlaceError::ForeignLock { path }),
             Fate::Gone => {
                 let (lock, identity) =
-                    new_lock(&path).map_err(|error| format!("{shown} is gone and cannot be made anew: {error}"))?;
+                    new_lock(&path).map_err(|source| PlaceError::MakeLock { path: path.clone(), source })?;
                 (self.lock, self.new_lock) = (Some(identity), Some(lock));
                 look.healed.push(format!("the lock {shown} was gone and has been made anew"));
                 Ok(())
@@ -150,19 +182,19 @@ impl Places {
         }
     }
 
-    fn socket(&mut self, number: usize, look: &mut Look) -> Result<(), String> {
+    fn socket(&mut self, number: usize, look: &mut Look) -> Result<(), PlaceError> {
         let Some((place, ours)) = self.sockets.get_mut(number) else { return Ok(()) };
         let SocketPlace { setting, path, .. } = &*place;
-        let found = identity(Path::new(path)).map_err(|error| format!("look at {setting} = {path:?}: {error}"))?;
+        let found = identity(Path::new(path))
+            .map_err(|source| PlaceError::Look { what: format!("{setting} = {path:?}"), source })?;
         match fate(*ours, found) {
             Fate::Kept => Ok(()),
-            Fate::Replaced => Err(format!(
-                "{setting} = {path:?} leads to something else than the socket of this supervisor, which nobody new can reach; \
-                 remove it, and the socket is made anew"
-            )),
+            Fate::Replaced => Err(PlaceError::ForeignSocket { setting: setting.clone(), path: path.clone() }),
             Fate::Gone => {
-                let (listener, identity) = new_socket(place).map_err(|error| {
-                    format!("{setting} = {path:?} is gone and cannot be made anew: {error}; is its directory there?")
+                let (listener, identity) = new_socket(place).map_err(|error| PlaceError::MakeSocket {
+                    setting: setting.clone(),
+                    path: path.clone(),
+                    error,
                 })?;
                 look.healed.push(format!("the socket {setting} = {path:?} was gone and has been made anew"));
                 look.sockets.push((number, listener));

@@ -115,7 +115,6 @@ fn planned(case: &Case) -> Vec<String> {
         },
         function_dir: "/srv/fn".into(),
         command: vec!["/function/main".into(), "--flag".into()],
-        env: vec![],
         protocol: match () {
             () if is("stream") => Protocol::Stream,
             () if is("exec") => Protocol::Exec,
@@ -133,7 +132,6 @@ fn planned(case: &Case) -> Vec<String> {
         token: is("token"),
         answer_max_bytes: 1,
         payload_max_bytes: 1,
-        layers: Layer::ALL.to_vec(),
     };
     let facts = HostFacts {
         host_init_uid: 70_000,

@@ -21,7 +21,7 @@ use nix::{
 };
 use sublet_proto::link::{
     runner::TokenOwner,
-    token::{TOKEN_MAX_BYTES, Token},
+    token::{NoToken, TOKEN_MAX_BYTES, Token},
 };
 use zeroize::Zeroizing;
 
@@ -31,6 +31,71 @@ use crate::sys;
 const LOOK: Duration = Duration::from_millis(10);
 /// A token and the line end behind it.
 const OUTPUT_MAX_BYTES: usize = TOKEN_MAX_BYTES + 2;
+
+/// Why a program has given no token. Nothing of it runs any more.
+#[derive(Debug, thiserror::Error)]
+pub enum ProgramError {
+    /// The command is empty.
+    #[error("no program is written")]
+    NoProgram,
+    /// It was not started.
+    #[error("start {program}")]
+    Start {
+        /// The program, as it is written.
+        program: String,
+        /// What execve, or what comes before it, says.
+        source: io::Error,
+    },
+    /// It was started without a pipe: a mistake of ours.
+    #[error("it has no stdout")]
+    NoStdout,
+    /// It ran for longer than it may.
+    #[error("{program} has not ended within {timeout:?}")]
+    Late {
+        /// The program, as it is written.
+        program: String,
+        /// How long it may run.
+        timeout: Duration,
+    },
+    /// What it printed is longer than any token.
+    #[error("{program} printed more than {TOKEN_MAX_BYTES} bytes")]
+    TooLong {
+        /// The program, as it is written.
+        program: String,
+    },
+    /// Its output could not be read.
+    #[error("read what {program} prints")]
+    Read {
+        /// The program, as it is written.
+        program: String,
+        /// What read or poll says.
+        source: io::Error,
+    },
+    /// Its end could not be waited for.
+    #[error("wait for {program}")]
+    Wait {
+        /// The program, as it is written.
+        program: String,
+        /// What waitid says.
+        source: io::Error,
+    },
+    /// It says by its exit status that it has failed, or a signal has ended it.
+    #[error("{program} ended with {status}")]
+    Failed {
+        /// The program, as it is written.
+        program: String,
+        /// How it ended.
+        status: ExitStatus,
+    },
+    /// It has printed something else.
+    #[error("what {program} printed is no token")]
+    NotAToken {
+        /// The program, as it is written.
+        program: String,
+        /// What is wrong with it.
+        source: NoToken,
+    },
+}
 
 /// Every process group that runs now, by its number.
 #[derive(Debug, Default)]
@@ -104,12 +169,13 @@ impl Drop for Group<'_> {
     }
 }
 
-/// Runs the program to its end, or to the end of its time. Blocks.
+/// Runs the program to its end, or to the end of its time, and blocks meanwhile.
 ///
 /// # Errors
-/// Why there is no token, in words.
-pub fn run(argv: &[String], timeout: Duration, owner: &TokenOwner, groups: &Groups) -> Result<Token, String> {
-    let Some((program, arguments)) = argv.split_first() else { return Err("no program is written".into()) };
+/// [`ProgramError`], when it cannot be run, does not end in time, fails, or prints something else than a token.
+pub fn run(argv: &[String], timeout: Duration, owner: &TokenOwner, groups: &Groups) -> Result<Token, ProgramError> {
+    let Some((program, arguments)) = argv.split_first() else { return Err(ProgramError::NoProgram) };
+    let named = || program.clone();
     let end = Instant::now() + timeout;
     let mut command = Command::new(program);
     command.args(arguments).env_clear().current_dir("/");
@@ -118,15 +184,16 @@ pub fn run(argv: &[String], timeout: Duration, owner: &TokenOwner, groups: &Grou
     command.env("SUBLET_SUB_TENANT", &owner.sub_tenant);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     sys::own_group_and_die_with_us(&mut command);
-    let mut group = Group::start(&mut command, groups).map_err(|error| format!("start {program}: {error}"))?;
-    let Some(stdout) = group.child.stdout.take() else { return Err("it has no stdout".into()) };
-    let late = || format!("{program} has not ended within {timeout:?}");
-    let output = read(stdout, &group, end).map_err(|error| match error.kind() {
+    let mut group =
+        Group::start(&mut command, groups).map_err(|source| ProgramError::Start { program: named(), source })?;
+    let Some(stdout) = group.child.stdout.take() else { return Err(ProgramError::NoStdout) };
+    let late = || ProgramError::Late { program: named(), timeout };
+    let output = read(stdout, &group, end).map_err(|source| match source.kind() {
         io::ErrorKind::TimedOut => late(),
-        io::ErrorKind::FileTooLarge => format!("{program} printed more than {TOKEN_MAX_BYTES} bytes"),
-        _ => format!("read what {program} prints: {error}"),
+        io::ErrorKind::FileTooLarge => ProgramError::TooLong { program: named() },
+        _ => ProgramError::Read { program: named(), source },
     })?;
-    let failed = |error: io::Error| format!("wait for {program}: {error}");
+    let failed = |source: io::Error| ProgramError::Wait { program: named(), source };
     while !group.has_ended().map_err(failed)? {
         if Instant::now() >= end {
             return Err(late());
@@ -136,12 +203,12 @@ pub fn run(argv: &[String], timeout: Duration, owner: &TokenOwner, groups: &Grou
     judge(program, group.end().map_err(failed)?, output)
 }
 
-fn judge(program: &str, status: ExitStatus, mut output: Zeroizing<Vec<u8>>) -> Result<Token, String> {
+fn judge(program: &str, status: ExitStatus, mut output: Zeroizing<Vec<u8>>) -> Result<Token, ProgramError> {
     if !status.success() {
-        return Err(format!("{program} ended with {status}"));
+        return Err(ProgramError::Failed { program: program.to_owned(), status });
     }
     Token::try_from(std::mem::take(&mut *output))
-        .map_err(|error| format!("what {program} printed is no token: {error}"))
+        .map_err(|source| ProgramError::NotAToken { program: program.to_owned(), source })
 }
 
 /// All that is printed, to its end, or to that of the program when something it left behind keeps stdout open.
@@ -178,6 +245,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::chain::chain;
 
     fn owner() -> TokenOwner {
         TokenOwner { tenant: "acme".into(), function: "f".into(), sub_tenant: "-s 1".into() }
@@ -185,7 +253,8 @@ mod tests {
 
     fn sh(script: &str) -> Result<String, String> {
         let argv = ["/bin/sh", "-c", script].map(str::to_owned);
-        let token = run(&argv, Duration::from_millis(500), &owner(), &Groups::default())?;
+        let token =
+            run(&argv, Duration::from_millis(500), &owner(), &Groups::default()).map_err(|error| chain(&error))?;
         Ok(String::from_utf8(token.as_bytes().to_vec()).unwrap())
     }
 
@@ -208,7 +277,7 @@ mod tests {
         assert_eq!(sh("echo secret; sleep 600").unwrap_err(), "/bin/sh has not ended within 500ms");
         assert_eq!(sh("exec >&-; sleep 600").unwrap_err(), "/bin/sh has not ended within 500ms");
         let argv = ["/nowhere".to_owned()];
-        let error = run(&argv, Duration::from_secs(1), &owner(), &Groups::default()).unwrap_err();
+        let error = chain(&run(&argv, Duration::from_secs(1), &owner(), &Groups::default()).unwrap_err());
         assert!(error.starts_with("start /nowhere: No such file"), "{error}");
     }
 
@@ -240,7 +309,7 @@ mod tests {
                 std::thread::sleep(LOOK);
             }
             drop(groups.end_all());
-            assert_eq!(run.join().unwrap().unwrap_err(), "/bin/sh ended with signal: 9 (SIGKILL)");
+            assert_eq!(run.join().unwrap().unwrap_err().to_string(), "/bin/sh ended with signal: 9 (SIGKILL)");
         });
         assert!(groups.lock().is_empty(), "and is off the list");
     }

@@ -33,14 +33,11 @@ use nix::{
     },
     unistd::{Uid, setgroups, setresuid, setsid},
 };
-use sublet_proto::link::{
-    runner::{AT_ONCE_MAX, Event, Request, TokenOwner},
-    token::Token,
-};
+use sublet_proto::link::runner::{AT_ONCE_MAX, Event, Request, TokenOwner};
 use zeroize::Zeroizing;
 
 use self::command::Groups;
-use crate::{init::confine, link, sys};
+use crate::{chain::chain, init::confine, link, sys};
 
 /// First argument of the shim that makes it the runner.
 pub const ARGUMENT: &str = "runner";
@@ -62,12 +59,12 @@ const SIGNALS: [Signal; 7] = [
 #[derive(Debug, thiserror::Error)]
 pub enum RunnerError {
     /// Something of the host failed.
-    #[error("{what}: {error}")]
+    #[error("{what}")]
     Os {
         /// What was tried.
         what: &'static str,
         /// Why it failed.
-        error: io::Error,
+        source: io::Error,
     },
     /// The supervisor asked for something at the wrong time.
     #[error("the supervisor asked {0}; it is not obeyed any further")]
@@ -75,7 +72,7 @@ pub enum RunnerError {
 }
 
 fn os(what: &'static str) -> impl FnOnce(io::Error) -> RunnerError {
-    move |error| RunnerError::Os { what, error }
+    move |source| RunnerError::Os { what, source }
 }
 
 /// Runs until the supervisor ends.
@@ -92,7 +89,7 @@ pub fn run() -> Result<(), RunnerError> {
     SIGNALS.into_iter().for_each(sys::default_signal);
     let Some((commands, uid)) = declared(&socket)? else { return Ok(()) };
     if let Err(error) = drop_to(uid) {
-        send(&socket, &Event::Failed { error: error.to_string() }).map_err(os("answer the supervisor"))?;
+        send(&socket, &Event::Failed { error: chain(&error) }).map_err(os("answer the supervisor"))?;
         return Err(error);
     }
     send(&socket, &Event::Sealed).map_err(os("answer the supervisor"))?;
@@ -103,7 +100,7 @@ pub fn run() -> Result<(), RunnerError> {
     match served {
         Ok(()) => exit(0),
         Err(error) => {
-            eprintln!("sublet runner: {error}");
+            eprintln!("sublet runner: {}", chain(&error));
             exit(1)
         }
     }
@@ -152,7 +149,8 @@ fn serve(socket: &Arc<OwnedFd>, commands: &Commands, groups: &Arc<Groups>) -> Re
             link::Received::Message(Request::Run { id, command, timeout_ms, owner }, _) => {
                 let refused = refusal(commands, &command, running.load(Ordering::SeqCst));
                 if let Some(error) = refused {
-                    send(socket, &Event::Ended { id, result: Err(error) }).map_err(os("answer the supervisor"))?;
+                    send(socket, &Event::NoToken { id, error: error.to_string() })
+                        .map_err(os("answer the supervisor"))?;
                     continue;
                 }
                 running.fetch_add(1, Ordering::SeqCst);
@@ -169,14 +167,24 @@ fn serve(socket: &Arc<OwnedFd>, commands: &Commands, groups: &Arc<Groups>) -> Re
 }
 
 /// Why a command is not run.
-fn refusal(commands: &Commands, command: &[String], running: usize) -> Option<String> {
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+enum Refusal {
+    /// The supervisor has not declared it.
+    #[error(
+        "{program} does not stand in the configuration that sublet was started with, in these words; restart sublet"
+    )]
+    Undeclared { program: String },
+    /// [`AT_ONCE_MAX`] of them run.
+    #[error("{AT_ONCE_MAX} token programs run already")]
+    TooMany,
+}
+
+/// Why a command is not run; none: it is. `running` programs have not ended.
+fn refusal(commands: &Commands, command: &[String], running: usize) -> Option<Refusal> {
     if !commands.contains(command) {
-        let program = command.first().map_or("", String::as_str);
-        return Some(format!(
-            "{program} does not stand in the configuration that sublet was started with, in these words; restart sublet"
-        ));
+        return Some(Refusal::Undeclared { program: command.first().cloned().unwrap_or_default() });
     }
-    (running >= AT_ONCE_MAX).then(|| format!("{AT_ONCE_MAX} token programs run already"))
+    (running >= AT_ONCE_MAX).then_some(Refusal::TooMany)
 }
 
 /// One run.
@@ -189,11 +197,14 @@ struct Run {
 
 impl Run {
     fn finish(self, command: &[String], timeout: Duration, owner: &TokenOwner) {
-        let result: Result<Token, String> = command::run(command, timeout, owner, &self.groups);
+        let event = match command::run(command, timeout, owner, &self.groups) {
+            Ok(token) => Event::Token { id: self.id, token },
+            Err(error) => Event::NoToken { id: self.id, error: chain(&error) },
+        };
         // Before the answer: who has heard it may ask for the next.
         self.running.fetch_sub(1, Ordering::SeqCst);
         // A supervisor that is gone is seen by the next read.
-        send(&self.socket, &Event::Ended { id: self.id, result }).ok();
+        send(&self.socket, &event).ok();
     }
 }
 
@@ -217,7 +228,7 @@ mod tests {
         let foreign: &[&[&str]] =
             &[&[], &["/bin/mint"], &["/bin/mint", "-q", "-q"], &["/bin/mint", "-x"], &["/bin/sh", "-c", "id"]];
         for command in foreign {
-            let error = refusal(&commands, &words(command), 0).unwrap();
+            let error = refusal(&commands, &words(command), 0).unwrap().to_string();
             assert!(error.contains("restart") && error.starts_with(command.first().unwrap_or(&"")), "{error}");
         }
     }
@@ -227,6 +238,6 @@ mod tests {
         let command = vec!["/bin/mint".to_owned()];
         let commands = BTreeSet::from([command.clone()]);
         assert_eq!(refusal(&commands, &command, AT_ONCE_MAX - 1), None);
-        assert!(refusal(&commands, &command, AT_ONCE_MAX).is_some());
+        assert_eq!(refusal(&commands, &command, AT_ONCE_MAX), Some(Refusal::TooMany));
     }
 }

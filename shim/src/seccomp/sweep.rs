@@ -59,10 +59,7 @@ fn ask(own_inodes: bool, questions: &[Question]) -> Vec<Answer> {
     let answers = sys::Answers::new(questions.len()).unwrap();
     let ended = sys::in_child(|| {
         let installed = nix::sys::prctl::set_no_new_privs().is_ok()
-            && [&first]
-                .into_iter()
-                .chain(&filters.function)
-                .all(|program| crate::sys::install_filter(program, false).is_ok());
+            && [&first].into_iter().chain(&filters.function).all(|program| crate::sys::install_filter(program).is_ok());
         if installed {
             for (at, (number, arguments)) in questions.iter().enumerate() {
                 answers.set(at, sys::call(*number, arguments));
@@ -338,7 +335,7 @@ fn kernel_answers_what_the_policy_says() {
 fn end_of_foreign_call(programs: &[&BpfProgram]) -> nix::Result<WaitStatus> {
     sys::in_child(|| {
         let is_installed = nix::sys::prctl::set_no_new_privs().is_ok()
-            && programs.iter().all(|program| crate::sys::install_filter(program, false).is_ok());
+            && programs.iter().all(|program| crate::sys::install_filter(program).is_ok());
         if is_installed {
             match sys::foreign_call() {
                 result if result == -ANNOUNCED => crate::sys::exit_now(7),

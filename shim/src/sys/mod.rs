@@ -354,18 +354,6 @@ pub fn has_session_key(name: &CStr) -> io::Result<bool> {
     }
 }
 
-/// A random number of the kernel's.
-///
-/// # Errors
-/// What getrandom says.
-pub fn random() -> io::Result<u64> {
-    let mut bytes = [0_u8; 8];
-    // WHY UNSAFE: no crate in use wraps getrandom.
-    // SAFETY: the buffer is as long as is said and outlives the call.
-    let got = check(unsafe { libc::syscall(libc::SYS_getrandom, bytes.as_mut_ptr(), bytes.len(), 0) })?;
-    if got == 8 { Ok(u64::from_ne_bytes(bytes)) } else { Err(io::Error::other(format!("getrandom gave {got} bytes"))) }
-}
-
 /// Brings the loopback interface of the current network namespace up.
 ///
 /// # Errors
@@ -384,16 +372,44 @@ pub fn loopback_up() -> io::Result<()> {
     check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) }.into()).map(drop)
 }
 
-/// Installs a filter program; with `listener`, calls it answers with USER_NOTIF are announced on the returned descriptor.
-/// no_new_privs must be set before.
+/// Installs a filter program for the calling thread, for good. no_new_privs must be set before.
 ///
 /// # Errors
-/// What seccomp says; `EINVAL` for a program the kernel does not accept.
-pub fn install_filter(program: &[seccompiler::sock_filter], listener: bool) -> io::Result<Option<OwnedFd>> {
-    const SECCOMP_SET_MODE_FILTER: libc::c_uint = 1;
-    const SECCOMP_FILTER_FLAG_NEW_LISTENER: libc::c_ulong = 1 << 3;
+/// What seccomp(2) says: `EINVAL` for a program that the kernel does not accept, `EACCES` without no_new_privs.
+pub fn install_filter(program: &[seccompiler::sock_filter]) -> io::Result<()> {
+    install_filter_with(program, 0).map(drop)
+}
+
+/// Installs a filter program as [`install_filter`] does. Calls that it answers with USER_NOTIF are announced on the returned
+/// descriptor.
+///
+/// # Errors
+/// As [`install_filter`]; `EBUSY` when another filter of the thread announces already.
+pub fn install_announcing_filter(program: &[seccompiler::sock_filter]) -> io::Result<OwnedFd> {
     // A caller already announced waits for its answer and is disturbed only by fatal signals: no restart loops.
     const SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV: libc::c_ulong = 1 << 5;
+    let flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
+    let fd = install_filter_with(program, flags)?;
+    // WHY UNSAFE: the kernel hands the descriptor over as a number.
+    // SAFETY: the call succeeded with NEW_LISTENER, so it is open and ours alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// Installs a filter program for every thread of this process, for good. no_new_privs must be set before. With `logs` the
+/// kernel's log tells each call that it refuses.
+///
+/// # Errors
+/// As [`install_filter`]; `ESRCH` when a thread has filters that the calling one has not.
+pub fn install_filter_for_all_threads(program: &[seccompiler::sock_filter], logs: bool) -> io::Result<()> {
+    let log = if logs { libc::SECCOMP_FILTER_FLAG_LOG } else { 0 };
+    match install_filter_with(program, libc::SECCOMP_FILTER_FLAG_TSYNC | log)? {
+        0 => Ok(()),
+        // The number of that thread.
+        _ => Err(io::Error::from_raw_os_error(libc::ESRCH)),
+    }
+}
+
+fn install_filter_with(program: &[seccompiler::sock_filter], flags: libc::c_ulong) -> io::Result<libc::c_long> {
     #[repr(C)]
     struct Program {
         len: libc::c_ushort,
@@ -401,16 +417,9 @@ pub fn install_filter(program: &[seccompiler::sock_filter], listener: bool) -> i
     }
     let len = libc::c_ushort::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?;
     let fprog = Program { len, filter: program.as_ptr() };
-    let flags = if listener { SECCOMP_FILTER_FLAG_NEW_LISTENER | SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV } else { 0 };
     // WHY UNSAFE: seccompiler installs filters without flags only.
     // SAFETY: `fprog` describes `program`, which outlives the call; sock_filter is the kernel's layout.
-    let fd = check(unsafe { libc::syscall(libc::SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &raw const fprog) })?;
-    if !listener {
-        return Ok(None);
-    }
-    // WHY UNSAFE: the kernel hands the descriptor over as a number.
-    // SAFETY: the call succeeded with NEW_LISTENER, so it is open and ours alone.
-    Ok(Some(unsafe { OwnedFd::from_raw_fd(fd as RawFd) }))
+    check(unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const fprog) })
 }
 
 /// A system call that a filter has announced, and that waits for an answer.

@@ -21,7 +21,7 @@ pub const BACKOFF_MAX: Duration = Duration::from_secs(30);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Breaker {
     failures: u32,
-    /// Of the last failure.
+    /// When the last failure was.
     at: Tick,
 }
 
@@ -53,7 +53,7 @@ impl Breaker {
         self.pause().is_some()
     }
 
-    /// A clean answer.
+    /// Forgets all failures, after a clean answer.
     pub fn close(&mut self) {
         *self = Self::default();
     }

@@ -20,45 +20,45 @@ pub struct WorkerId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LeaseId(pub u64);
 
-/// What happened.
+/// What has happened, as the driver tells it to [`Pool::handle`](crate::Pool::handle).
 #[derive(Clone, Debug)]
 pub enum Event {
     /// A new call.
     Invoke {
-        /// Its id.
+        /// Its id, which no call before it had.
         call: CallId,
-        /// Whose worker it needs.
+        /// Function and sub-tenant whose worker it needs.
         key: PoolKey,
-        /// When it must be answered.
+        /// When it must be answered; from then on it is refused or ended.
         deadline: Tick,
     },
     /// The caller went away.
     Cancel {
-        /// Which call.
+        /// The call that nobody waits for any more.
         call: CallId,
     },
     /// A sandbox is made and checked: a cell is ready, or the function of a worker is loading.
     Made {
-        /// Which.
+        /// The worker or cell whose sandbox is ready.
         worker: WorkerId,
     },
     /// A worker's function is ready for calls.
     Started {
-        /// Which.
+        /// The worker whose function is ready.
         worker: WorkerId,
     },
     /// A worker or cell could not be made; the driver keeps the cause.
     StartFailed {
-        /// Which.
+        /// The worker or cell that could not be made.
         worker: WorkerId,
-        /// Whose fault it is.
+        /// Whose fault it is, which decides whether its key backs off.
         blame: Blame,
     },
     /// The driver holds the reply of a lease.
     Answered {
-        /// Of which worker.
+        /// The worker that has answered.
         worker: WorkerId,
-        /// Of which lease.
+        /// The lease it has answered; another than its present one is ignored.
         lease: LeaseId,
         /// Whether the worker may serve another call.
         clean: bool,
@@ -66,67 +66,67 @@ pub enum Event {
     /// A worker turned out unfit before it can have read the call: the call goes back to the head of its queue, the
     /// worker is ended.
     Undelivered {
-        /// Which.
+        /// The worker that turned out unfit.
         worker: WorkerId,
-        /// Of which lease.
+        /// The lease of the call that comes back; another than the present one is ignored.
         lease: LeaseId,
     },
     /// A worker ended by itself.
     Died {
-        /// Which.
+        /// The worker or cell that has ended.
         worker: WorkerId,
     },
     /// Nothing of a worker is left.
     Reaped {
-        /// Which.
+        /// The worker or cell that is gone, and whose place is free now.
         worker: WorkerId,
     },
     /// An operator wants workers gone.
     Evict {
-        /// Which.
+        /// The workers and cells that are meant.
         which: Selector,
-        /// Busy and starting ones too.
+        /// Whether workers with a call and starting workers are ended as well.
         force: bool,
     },
     /// New limits of the host.
     SetHost(HostPolicy),
     /// New limits of a tenant.
     SetTenant {
-        /// Which.
+        /// The tenant whose limits change.
         tenant: TenantId,
-        /// From now on.
+        /// The limits that hold from now on.
         policy: TenantPolicy,
     },
     /// Limits of single sub-tenants; none: those of its tenant's sub-tenants. All at once: looking at who may go on now
     /// costs the same for one and for a thousand.
     SetSubTenants {
-        /// Of which tenant.
+        /// The tenant whose sub-tenants are meant.
         tenant: TenantId,
-        /// From now on.
+        /// Sub-tenants, each with its limits from now on; none: those of its tenant.
         policies: Vec<(SubTenant, Option<SubTenantPolicy>)>,
     },
     /// New limits of a function, in the same revision.
     SetFunction {
-        /// Which.
+        /// The revision whose limits change.
         function: FunctionId,
-        /// From now on.
+        /// The limits that hold from now on.
         policy: FunctionPolicy,
     },
     /// How many workers of a key are kept, whatever happens to them; 0 again: none in particular.
     SetMinimum {
-        /// Which.
+        /// The key whose workers are kept.
         key: PoolKey,
-        /// So many.
+        /// How many workers are kept; 0: none in particular.
         workers: u32,
     },
     /// A revision that is replaced or removed: takes no more calls, serves those it has, and then goes.
     Retire {
-        /// Which.
+        /// The revision that is replaced or removed.
         function: FunctionId,
     },
     /// Take no more calls; end those accepted by the deadline.
     Drain {
-        /// When the rest is cut.
+        /// When the calls that are left are ended.
         deadline: Tick,
     },
     /// Take calls again, and let workers and cells be made ahead again. What Drain has ended stays ended.
@@ -147,17 +147,17 @@ pub enum Blame {
 /// Which workers an operator means.
 #[derive(Clone, Debug)]
 pub enum Selector {
-    /// All, cells too.
+    /// All workers and all cells.
     All,
-    /// This one.
+    /// The worker or cell of this id.
     Worker(WorkerId),
     /// Those that match all that is given; a cell has no sub-tenant.
     Match {
-        /// Of this tenant.
+        /// Only workers of this tenant.
         tenant: Option<TenantId>,
-        /// Of this tenant's functions of this name, in any revision.
+        /// Only workers of these functions: all revisions of one name.
         functions: Option<Vec<FunctionId>>,
-        /// Of this sub-tenant.
+        /// Only workers of the sub-tenant with this label.
         sub_tenant: Option<SubTenant>,
     },
 }
@@ -173,67 +173,67 @@ pub enum Start {
     Warm,
 }
 
-/// What the driver must do.
+/// What the driver must do, in the order in which the pool says it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Make a sandbox for nobody yet; answer with Made or StartFailed.
     MakeCell {
-        /// Its id.
+        /// The id of the new cell.
         worker: WorkerId,
-        /// Of which function.
+        /// The function it is made for.
         function: FunctionId,
     },
     /// Give a ready cell its owner, for life, and start the function; answer with Started or StartFailed.
     Label {
-        /// Which.
+        /// The cell that becomes a worker.
         worker: WorkerId,
-        /// Whose it is from now on. Its sub-tenant has no other worker.
+        /// Its function and its owner from now on. The owner has no other worker.
         key: PoolKey,
     },
     /// Make a worker; answer with Made, then Started; or with StartFailed.
     Spawn {
-        /// Its id.
+        /// The id of the new worker.
         worker: WorkerId,
-        /// For whom, for life.
+        /// Its function and its owner, for life.
         key: PoolKey,
     },
     /// Give the call to the worker. Exactly one Settle follows.
     Deliver {
-        /// The call.
+        /// The call to hand over.
         call: CallId,
-        /// Its worker.
+        /// The worker that gets it.
         worker: WorkerId,
-        /// Its lease.
+        /// The lease by which its answer is recognised.
         lease: LeaseId,
-        /// How it was found.
+        /// How the worker was found.
         start: Start,
-        /// Whether the worker is frozen.
+        /// Whether the worker is frozen and must be thawed first.
         thaw: bool,
         /// When the call must be answered.
         deadline: Tick,
     },
     /// The one end of a call.
     Settle {
-        /// The call.
+        /// The call that has ended.
         call: CallId,
-        /// Its end.
+        /// How it has ended.
         end: End,
     },
     /// Freeze an idle worker, as soon as it is quiet.
     Freeze {
-        /// Which.
+        /// The idle worker to freeze.
         worker: WorkerId,
     },
     /// End a worker and remove all of it; answer with Reaped.
     Kill {
-        /// Which.
+        /// The worker or cell to end.
         worker: WorkerId,
-        /// Why.
+        /// Why it is ended.
         why: KillReason,
     },
     /// Nothing of a retired revision is left.
     Retired {
-        /// Which.
+        /// The revision of which nothing is left.
         function: FunctionId,
     },
     /// No worker and no call is left after Drain.
@@ -247,7 +247,7 @@ pub enum Stage {
     Queued,
     /// Waiting for a worker in the making.
     Starting,
-    /// With a worker.
+    /// Given to a worker, which has not answered.
     Leased,
 }
 
@@ -256,33 +256,33 @@ pub enum Stage {
 pub enum End {
     /// The driver hands out the reply it holds.
     Answered {
-        /// From this worker.
+        /// The worker whose reply it is.
         worker: WorkerId,
-        /// Of this lease.
+        /// The lease whose reply it is.
         lease: LeaseId,
     },
     /// Its deadline passed.
     Deadline {
-        /// Where it was.
+        /// How far it had come.
         at: Stage,
-        /// With this worker.
+        /// The worker it was with; none: it had none.
         worker: Option<WorkerId>,
     },
     /// Its caller went away.
     Cancelled {
-        /// Where it was.
+        /// How far it had come.
         at: Stage,
-        /// With this worker.
+        /// The worker it was with; none: it had none.
         worker: Option<WorkerId>,
     },
     /// Its worker ended without an answer. That may have been a while ago, when the call was to be given to another.
     WorkerDied {
-        /// Which.
+        /// The worker that ended without an answer.
         worker: WorkerId,
     },
     /// The worker made for it could not be started.
     StartFailed {
-        /// Which.
+        /// The worker that could not be started.
         worker: WorkerId,
     },
     /// It was not accepted; or it was, and no function has seen it, and it is not served any more: of a drain, or because its
@@ -290,7 +290,7 @@ pub enum End {
     Refused(Refusal),
     /// An operator took its worker away.
     Evicted {
-        /// Which.
+        /// The worker that was taken away.
         worker: WorkerId,
     },
 }
@@ -298,7 +298,7 @@ pub enum End {
 /// The level at which a limit is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LimitLevel {
-    /// All tenants together.
+    /// The host, over all tenants.
     Host,
     /// One tenant.
     Tenant,
@@ -311,41 +311,41 @@ pub enum LimitLevel {
 /// Why a call is not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// The sub-tenant's queue for this function.
+    /// As many calls of the sub-tenant wait for this function as may.
     QueueFull {
-        /// Whose limit: the function's, or the sub-tenant's own.
+        /// Whose limit it is: the function's, or the sub-tenant's own.
         level: LimitLevel,
-        /// Its limit.
+        /// The limit, in calls that wait.
         limit: u32,
         /// When one of the waiting calls should have gone on.
         retry_after: Duration,
     },
-    /// Calls in flight.
+    /// As many calls are in flight as may be.
     CallsFull {
-        /// Whose limit.
+        /// Whose limit it is.
         level: LimitLevel,
-        /// The limit.
+        /// The limit, in calls in flight.
         limit: u32,
         /// When one of them should have ended.
         retry_after: Duration,
     },
-    /// The host's waiting calls.
+    /// As many calls wait on the host as may.
     CallsWaitingFull {
-        /// Its limit.
+        /// The limit of the host, in calls that wait.
         limit: u32,
         /// When one of them should have gone on.
         retry_after: Duration,
     },
-    /// Too many calls per second.
+    /// More calls came than the rate lets pass.
     RateLimited {
-        /// Whose rate.
+        /// Whose rate it is.
         level: LimitLevel,
         /// Calls per second.
         per_second: u32,
         /// When the next call may pass.
         retry_after: Duration,
     },
-    /// No new calls.
+    /// The pool drains and takes no new calls.
     Draining,
     /// It could not be answered in time by anybody.
     DeadlinePast,
@@ -353,7 +353,7 @@ pub enum Refusal {
     UnknownFunction,
     /// Workers of this key keep failing.
     CrashBackoff {
-        /// Until then.
+        /// How long the key still backs off.
         retry_after: Duration,
     },
 }
@@ -377,18 +377,18 @@ impl Refusal {
 pub enum WarmRefusal {
     /// The function is not there, in this revision.
     UnknownFunction,
-    /// No new work.
+    /// The pool drains and begins nothing new.
     Draining,
     /// More than a limit allows.
     OverCap {
-        /// Whose limit.
+        /// Whose limit it is.
         level: LimitLevel,
-        /// The limit.
+        /// The limit, in workers.
         limit: u32,
     },
     /// Workers of this key keep failing.
     CrashBackoff {
-        /// Until then.
+        /// How long the key still backs off.
         retry_after: Duration,
     },
 }
@@ -396,11 +396,11 @@ pub enum WarmRefusal {
 /// Why a worker is ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KillReason {
-    /// Idle too long.
+    /// It was idle for longer than its function's `idle_ttl`.
     IdleTtl,
-    /// Too old.
+    /// It is older than its function's `age_max`.
     AgeMax,
-    /// Served enough.
+    /// It has served its function's `calls_max` calls.
     CallsMax,
     /// Another needs its place.
     MakeRoom,
@@ -410,13 +410,13 @@ pub enum KillReason {
     FunctionRetired,
     /// A cell that is not needed any more, or too old.
     Surplus,
-    /// Its call ran over.
+    /// The deadline of its call has passed.
     Deadline,
-    /// Its caller went away.
+    /// The caller of its call went away.
     Cancelled,
     /// It answered and is not fit for more.
     Tainted,
-    /// Not ready in time.
+    /// It was not ready within its function's `start_timeout`.
     StartTimeout,
     /// It could not be made.
     StartFailed,
@@ -424,6 +424,6 @@ pub enum KillReason {
     Died,
     /// An operator wants it gone.
     Evicted,
-    /// All are going.
+    /// The pool drains.
     Drain,
 }

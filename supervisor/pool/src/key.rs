@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-/// Longest label in bytes.
+/// Longest label that is taken, in bytes.
 pub const SUB_TENANT_MAX_BYTES: usize = 256;
 
 /// Label of a tenant's own customer. Opaque: compared byte for byte, never interpreted, never shown.
@@ -12,16 +12,16 @@ pub struct SubTenant(Arc<str>);
 /// Why a text is no label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LabelError {
-    /// Nothing.
+    /// It has no characters.
     Empty,
-    /// Over [`SUB_TENANT_MAX_BYTES`].
+    /// It has more than [`SUB_TENANT_MAX_BYTES`] bytes.
     TooLong {
-        /// Its length.
+        /// Its length in bytes.
         bytes: usize,
     },
-    /// A control character.
+    /// It has a control character.
     Control {
-        /// Byte position.
+        /// Where that is, in bytes from the start.
         at: usize,
     },
 }
@@ -94,6 +94,6 @@ pub struct FunctionId(pub u32);
 pub struct PoolKey {
     /// The function, its tenant's, in one revision.
     pub function: FunctionId,
-    /// For whom.
+    /// The label of its owner.
     pub sub_tenant: SubTenant,
 }

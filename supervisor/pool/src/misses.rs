@@ -12,7 +12,7 @@ const MISSES_PER_CELL: f64 = 4.0;
 /// Fewer misses are none.
 const MISSES_MIN: f64 = 0.25;
 
-/// Remembered misses.
+/// The misses of one function, of which half are forgotten in each [`HALF_LIFE`].
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Misses {
     level: f64,
@@ -24,12 +24,12 @@ impl Misses {
         self.level * (-now.since(self.at).as_secs_f64() / HALF_LIFE.as_secs_f64()).exp2()
     }
 
-    /// One more.
+    /// Remembers one more miss.
     pub fn count(&mut self, now: Tick) {
         *self = Self { level: self.level(now) + 1.0, at: now };
     }
 
-    /// Cells to keep.
+    /// How many cells are to be kept for the misses that are remembered.
     pub fn cells(self, now: Tick) -> u32 {
         let level = self.level(now);
         if level < MISSES_MIN { 0 } else { (level / MISSES_PER_CELL).ceil() as u32 }

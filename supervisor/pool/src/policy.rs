@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::rate::Rate;
 
-/// Of the host.
+/// The limits of the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HostPolicy {
     /// Workers and cells in any state.
@@ -19,7 +19,7 @@ pub struct HostPolicy {
     pub cells_memory_max: u64,
 }
 
-/// Of one tenant.
+/// The limits of one tenant, and its share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TenantPolicy {
     /// Workers and cells in any state.
@@ -34,7 +34,7 @@ pub struct TenantPolicy {
     pub sub_tenant: SubTenantPolicy,
 }
 
-/// Of one sub-tenant, over all its functions.
+/// The limits of one sub-tenant, and its share, over all its functions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SubTenantPolicy {
     /// Workers in any state.
@@ -49,7 +49,7 @@ pub struct SubTenantPolicy {
     pub queue_max: Option<u32>,
 }
 
-/// Of one function.
+/// The limits of one revision of a function, and how its workers are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FunctionPolicy {
     /// Workers and cells in any state, over all sub-tenants.

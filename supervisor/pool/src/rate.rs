@@ -31,7 +31,10 @@ impl Bucket {
         u64::try_from(u128::from(self.taken).saturating_sub(refilled)).unwrap_or(0)
     }
 
-    /// Whether a call may pass now; if not, when one may.
+    /// Checks whether a call may pass now.
+    ///
+    /// # Errors
+    /// How long it is until one may.
     pub fn check(self, now: Tick, rate: Rate) -> Result<(), Duration> {
         let room = (u64::from(rate.burst) - 1) * TOKEN;
         let over = self.taken_at(now, rate).saturating_sub(room);

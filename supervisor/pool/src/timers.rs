@@ -32,7 +32,7 @@ pub enum Timer {
     SubTenant(SubTenantSlot),
 }
 
-/// All of them.
+/// All wake-ups that are set.
 #[derive(Clone, Debug, Default)]
 pub struct Timers {
     heap: BinaryHeap<Reverse<(Tick, Timer)>>,
@@ -41,7 +41,7 @@ pub struct Timers {
 }
 
 impl Timers {
-    /// Wakes at `at`.
+    /// Sets a wake-up at `at`.
     pub fn set(&mut self, at: Tick, timer: Timer) {
         if self.heap.len() == self.heap.capacity() {
             self.heap.reserve_exact(self.heap.len() / 8 + 16);
@@ -49,12 +49,12 @@ impl Timers {
         self.heap.push(Reverse((at, timer)));
     }
 
-    /// The next wake-up.
+    /// When the next wake-up is due.
     pub fn next(&self) -> Option<Tick> {
         self.heap.peek().map(|Reverse((at, _))| *at)
     }
 
-    /// Takes one that is due.
+    /// Takes out a wake-up that is due at `now`; none: none is.
     pub fn pop(&mut self, now: Tick) -> Option<Timer> {
         let due = self.next()? <= now;
         if due { self.heap.pop().map(|Reverse((_, timer))| timer) } else { None }

@@ -18,38 +18,38 @@ pub enum StateName {
     Starting,
     /// A sandbox for nobody yet.
     Cell,
-    /// Ready.
+    /// Its function is ready for a call.
     Idle,
-    /// With a call.
+    /// It has a call.
     Leased,
-    /// With its last call.
+    /// It has its last call, and is ended after it.
     Draining,
-    /// Being removed.
+    /// It is being removed.
     Reaping,
 }
 
 /// What one worker is, to those who list them.
 #[derive(Clone, Copy, Debug)]
 pub struct WorkerView<'a> {
-    /// Its id.
+    /// The id of the worker or cell.
     pub id: WorkerId,
-    /// Its function.
+    /// The function it is made for.
     pub function: FunctionId,
-    /// Whose it is; none: a cell.
+    /// The label of its owner; none: it is a cell.
     pub sub_tenant: Option<&'a SubTenant>,
-    /// Its state.
+    /// The state it is in.
     pub state: StateName,
-    /// Since when it is.
+    /// When its making began.
     pub created: Tick,
-    /// Since when it is idle.
+    /// Since when it is idle; none: it is not.
     pub idle_since: Option<Tick>,
-    /// Calls given to it.
+    /// How many calls it has been given.
     pub calls: u64,
     /// Whether it is frozen.
     pub frozen: bool,
 }
 
-/// Sums.
+/// How many workers, cells and calls there are, of all tenants together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Workers in any state, cells left out.
@@ -58,9 +58,9 @@ pub struct Counts {
     pub starting: u64,
     /// Cells, ready or in the making.
     pub cells: u64,
-    /// Calls with a worker.
+    /// Calls that a worker has.
     pub calls_leased: u64,
-    /// Calls waiting.
+    /// Calls that have no worker yet.
     pub calls_waiting: u64,
     /// Sub-tenants of which anything is remembered.
     pub sub_tenants: u64,
@@ -115,7 +115,7 @@ impl Pool {
         self.ids.get(&id).map(|w| self.view(&self.workers[*w]))
     }
 
-    /// Sums.
+    /// How many workers, cells and calls there are, of all tenants together.
     pub fn counts(&self) -> Counts {
         let cells = self.functions.iter().map(|f| u64::from(f.cells_making) + f.cells_ready.len() as u64).sum();
         Counts {
@@ -126,11 +126,6 @@ impl Pool {
             calls_waiting: self.host.waiting.into(),
             sub_tenants: self.subs.len() as u64,
         }
-    }
-
-    /// Workers that hold memory now: all but those being removed.
-    pub fn workers_of(&self, function: FunctionId) -> u32 {
-        self.functions.get(function.0 as usize).map_or(0, |function| function.workers)
     }
 
     /// Calls of a key that wait.

@@ -19,7 +19,7 @@ pub const CALL: u64 = 1 << 22;
 /// Entries that one step takes off [`VirtualClock::ahead`] at the most: what is left then slows the clock until the next.
 const LOOKED_AT: usize = 64;
 
-/// See above.
+/// The clock of one tenant.
 #[derive(Clone, Debug, Default)]
 pub struct VirtualClock {
     now: u64,
@@ -27,8 +27,9 @@ pub struct VirtualClock {
     owed: u64,
     /// What the last division left over.
     rest: u64,
-    /// Of those who wait; of those who are ahead.
+    /// The weights of those who wait, added up.
     weight_waiting: u64,
+    /// The weights of those in `ahead`, added up.
     weight_ahead: u64,
     /// Who does not wait and whose own time is still to come, by that time; with its weight.
     ahead: BTreeMap<(u64, SubTenantSlot), u64>,

@@ -10,7 +10,7 @@ use std::{
 use sublet_pool::{FunctionId, SubTenant, TenantId};
 use sublet_proto::link::{
     group::{SUB_TENANT_PREFIX, TENANT_PREFIX, WORKER_PREFIX},
-    sandbox::{InnerLimits, Layer, SandboxSpec, ShownLimits},
+    sandbox::{InnerLimits, SandboxSpec, ShownLimits},
     token::{TOKEN_FD, TOKEN_FILE},
 };
 use sublet_shim::plan::{self, HostFacts, Plan};
@@ -45,7 +45,7 @@ impl Entry {
     }
 
     /// The sandbox of one worker.
-    pub fn sandbox(&self, slot: u32, cgroup: String, missing_layers: &[Layer]) -> SandboxSpec {
+    pub fn sandbox(&self, slot: u32, cgroup: String) -> SandboxSpec {
         let settings = &self.settings;
         SandboxSpec {
             slot,
@@ -53,7 +53,6 @@ impl Entry {
             root: settings.layout.to_sandbox_root(),
             function_dir: settings.dir.as_str().to_owned(),
             command: settings.command.clone(),
-            env: Vec::new(),
             shown: self.shown_limits(),
             protocol: settings.runtime.protocol(),
             on_refused: settings.on_refused_syscall,
@@ -69,7 +68,6 @@ impl Entry {
             token: settings.token.is_some(),
             answer_max_bytes: settings.answer_max_bytes,
             payload_max_bytes: settings.payload_max_bytes,
-            layers: Layer::ALL.into_iter().filter(|layer| !missing_layers.contains(layer)).collect(),
         }
     }
 
@@ -83,7 +81,7 @@ impl Entry {
     pub fn plan(&self, host: &HostFacts<'_>) -> Plan {
         let cgroup =
             format!("{TENANT_PREFIX}{}/{SUB_TENANT_PREFIX}<hash of sub-tenant>/{WORKER_PREFIX}<worker>", self.tenant);
-        plan::plan(&self.sandbox(0, cgroup, host.missing_layers), host)
+        plan::plan(&self.sandbox(0, cgroup), host)
     }
 
     /// The function's whole environment. Its values are handed over with START and are in no cgroup, path or log.

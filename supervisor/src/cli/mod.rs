@@ -259,14 +259,25 @@ struct InvokeArgs {
     socket: String,
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
-    config::parse_duration(text).map_err(|error| format!("{}; {}", error.what(), error.remedy()))
+/// An argument that is not of the form it must have, in words that say which.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+struct WrongArgument(String);
+
+impl WrongArgument {
+    fn new(what: impl Into<String>) -> Self {
+        Self(what.into())
+    }
 }
 
-fn tenant_and_function(text: &str) -> Result<(String, String), String> {
+fn duration(text: &str) -> Result<Duration, WrongArgument> {
+    config::parse_duration(text).map_err(|error| WrongArgument(format!("{}; {}", error.what(), error.remedy())))
+}
+
+fn tenant_and_function(text: &str) -> Result<(String, String), WrongArgument> {
     match text.split_once('/') {
         Some((tenant, function)) if !tenant.is_empty() && !function.is_empty() => Ok((tenant.into(), function.into())),
-        _ => Err("write TENANT/FUNCTION, for example acme/resize".into()),
+        _ => Err(WrongArgument::new("write TENANT/FUNCTION, for example acme/resize")),
     }
 }
 
@@ -293,19 +304,9 @@ impl Failed {
     }
 }
 
-impl<E: std::error::Error> From<E> for Failed {
+impl<E: std::error::Error + 'static> From<E> for Failed {
     fn from(error: E) -> Self {
-        let mut message = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            let text = cause.to_string();
-            // Some libraries print the cause already.
-            if !message.contains(&text) {
-                message = format!("{message}: {text}");
-            }
-            source = cause.source();
-        }
-        Self::new(message)
+        Self::new(sublet_shim::chain::chain(&error))
     }
 }
 

@@ -13,7 +13,7 @@ use sublet_proto::v1::{
     UnsetRequest,
 };
 
-use super::{AdminSocket, Failed, client, output};
+use super::{AdminSocket, Failed, WrongArgument, client, output};
 use crate::{config::Source, printable};
 
 #[derive(Debug, Args)]
@@ -85,12 +85,12 @@ pub struct LimitsArgs {
     socket: AdminSocket,
 }
 
-fn assignment(text: &str) -> Result<(String, String), String> {
+fn assignment(text: &str) -> Result<(String, String), WrongArgument> {
     match text.split_once('=') {
         Some((key, value)) if !key.trim().is_empty() && !value.trim().is_empty() => {
             Ok((key.trim().to_owned(), value.trim().to_owned()))
         }
-        _ => Err("write KEY=VALUE, for example memory_max=512MiB".into()),
+        _ => Err(WrongArgument::new("write KEY=VALUE, for example memory_max=512MiB")),
     }
 }
 

@@ -12,7 +12,7 @@ use clap::Args;
 use serde_json::json;
 use sublet_what_if::{Change, Comparison, Function, Reader, Setup, Shape, Tenant, Times, Token, Writer, generate, run};
 
-use super::{Failed, output};
+use super::{Failed, WrongArgument, output};
 use crate::{
     config::{self, ByteSize, Config},
     driver::policy,
@@ -43,8 +43,8 @@ pub struct WhatIfArgs {
     worker_memory: u64,
 }
 
-fn size(text: &str) -> Result<u64, String> {
-    ByteSize::try_from(text).map(ByteSize::bytes).map_err(|error| error.to_string())
+fn size(text: &str) -> Result<u64, WrongArgument> {
+    ByteSize::try_from(text).map(ByteSize::bytes).map_err(|error| WrongArgument(error.to_string()))
 }
 
 /// Options of `sublet make-trace`.

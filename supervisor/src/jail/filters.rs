@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, io};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
 };
-use sublet_shim::seccomp::names;
+use sublet_shim::{install_filter_for_all_threads, seccomp::names};
 
 use super::policy::{ABSENT, ALLOWED, BY_ARGUMENT, FORBIDDEN, Must};
 
@@ -47,9 +47,9 @@ pub fn compile(pid: u32) -> Result<[BpfProgram; 3], FilterError> {
 /// What seccomp(2) says.
 pub fn install([absent, forbidden, allowed]: &[BpfProgram; 3]) -> io::Result<()> {
     // The C library asks for what is absent with each thread that it starts: that is no news.
-    crate::sys::install_filter(absent, false)?;
-    crate::sys::install_filter(forbidden, true)?;
-    crate::sys::install_filter(allowed, true)
+    install_filter_for_all_threads(absent, false)?;
+    install_filter_for_all_threads(forbidden, true)?;
+    install_filter_for_all_threads(allowed, true)
 }
 
 fn number(name: &'static str) -> Result<i64, FilterError> {

@@ -24,6 +24,7 @@ use sublet_proto::{
     link::sandbox::{Announcement, Layer, NurseryConfig, SocketPlace},
     v1::Fact,
 };
+use sublet_shim::chain::chain;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
@@ -222,7 +223,7 @@ fn prepare(source: Source, config: Config, path: &Path, record: Option<&Path>) -
     // supervisor's own id in.
     umask(Mode::from_bits_truncate(0o022));
     let report = Report::of_host();
-    report.refuse(&config.host.accept_degraded).map_err(ServeError::Host)?;
+    report.refuse(&config.host.accept_degraded).map_err(|unfit| ServeError::Host(unfit.to_string()))?;
     let mut problems = report.unenforced(&config);
     problems.extend(config::check_host(&config));
     // As root, which may read what the supervisor may not.
@@ -235,7 +236,7 @@ fn prepare(source: Source, config: Config, path: &Path, record: Option<&Path>) -
     }
     let host = &config.host;
     limits::take_off()?;
-    descriptors::allow(descriptors::needed(host)).map_err(ServeError::Host)?;
+    descriptors::allow(descriptors::needed(host)).map_err(|error| ServeError::Host(chain(&error)))?;
     reserve::keep_reserve();
     let state = State::lock(host.state_dir.as_path())?;
     let found = HostCgroups::discover()?;

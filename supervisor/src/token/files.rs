@@ -5,10 +5,10 @@ use std::{
     fs::OpenOptions,
     io::{self, Read as _},
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
-use sublet_proto::link::token::{TOKEN_MAX_BYTES, Token};
+use sublet_proto::link::token::{NoToken, TOKEN_MAX_BYTES, Token};
 use zeroize::Zeroizing;
 
 use crate::reserve::with_reserve;
@@ -34,49 +34,108 @@ pub fn name(label: &str) -> String {
     name
 }
 
-/// The token in the label's file.
+/// Why there is no token in a label's file.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenFileError {
+    /// The label is too long for the name of a file.
+    #[error("a file in {} would have a name of {bytes} bytes, and {NAME_MAX_BYTES} are the most", dir.display())]
+    NameTooLong {
+        /// The directory of all labels' files.
+        dir: PathBuf,
+        /// Length of the name in bytes.
+        bytes: usize,
+    },
+    /// There is no such file.
+    #[error("{} does not exist", path.display())]
+    Absent {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It could lead elsewhere the next time.
+    #[error("{} is a symbolic link", path.display())]
+    Link {
+        /// The link.
+        path: PathBuf,
+    },
+    /// It is a directory, a pipe or a device.
+    #[error("{} is not a plain file", path.display())]
+    NotPlain {
+        /// What is there.
+        path: PathBuf,
+    },
+    /// Its modes, or landlock, keep the supervisor from it.
+    #[error(
+        "the supervisor's uid {uid} may not read {}; if its modes let it, the directory was replaced since the start, and \
+         sublet must be restarted",
+        path.display()
+    )]
+    Forbidden {
+        /// The file.
+        path: PathBuf,
+        /// The supervisor's effective uid.
+        uid: nix::unistd::Uid,
+    },
+    /// Users other than its owner and group may read or write it.
+    #[error("everybody on this host may use {}; run: chmod o= on it", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The kernel refuses something else.
+    #[error("{action} {}", path.display())]
+    File {
+        /// What was tried: "open", "look at" or "read".
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// There is something else in it.
+    #[error("what is in {} is no token", path.display())]
+    NotAToken {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: NoToken,
+    },
+}
+
+/// Reads the token in the label's file.
 ///
 /// # Errors
-/// Why there is none, in words that name the file.
-pub fn read(dir: &Path, label: &str) -> Result<Token, String> {
+/// [`TokenFileError`], when there is no such file, it may not be read, or there is no token in it.
+pub fn read(dir: &Path, label: &str) -> Result<Token, TokenFileError> {
     let name = name(label);
     let path = dir.join(&name);
-    let at = path.display();
+    let failed = |action, source| TokenFileError::File { action, path: path.clone(), source };
     if name.len() > NAME_MAX_BYTES {
-        return Err(format!(
-            "a file in {} would have a name of {} bytes, and {NAME_MAX_BYTES} are the most",
-            dir.display(),
-            name.len()
-        ));
+        return Err(TokenFileError::NameTooLong { dir: dir.to_owned(), bytes: name.len() });
     }
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     let file = match with_reserve(|| OpenOptions::new().read(true).custom_flags(flags).open(&path)) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(format!("{at} does not exist")),
-        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => return Err(format!("{at} is a symbolic link")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(TokenFileError::Absent { path }),
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => return Err(TokenFileError::Link { path }),
         // Landlock lets a running supervisor open the files of the directory, and no directory in it.
         Err(_) if path.symlink_metadata().is_ok_and(|found| found.is_dir()) => {
-            return Err(format!("{at} is not a plain file"));
+            return Err(TokenFileError::NotPlain { path });
         }
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            return Err(format!(
-                "the supervisor's uid {} may not read {at}; if its modes let it, the directory was replaced since the start, and \
-                 sublet must be restarted",
-                nix::unistd::geteuid()
-            ));
+            return Err(TokenFileError::Forbidden { path, uid: nix::unistd::geteuid() });
         }
-        Err(error) => return Err(format!("open {at}: {error}")),
+        Err(error) => return Err(failed("open", error)),
     };
-    let metadata = file.metadata().map_err(|error| format!("look at {at}: {error}"))?;
+    let metadata = file.metadata().map_err(|error| failed("look at", error))?;
     if !metadata.is_file() {
-        return Err(format!("{at} is not a plain file"));
+        return Err(TokenFileError::NotPlain { path });
     }
     if metadata.permissions().mode() & 0o007 != 0 {
-        return Err(format!("everybody on this host may use {at}; run: chmod o= on it"));
+        return Err(TokenFileError::Open { path });
     }
     let mut bytes = Zeroizing::new(Vec::new());
-    file.take(FILE_MAX_BYTES + 1).read_to_end(&mut bytes).map_err(|error| format!("read {at}: {error}"))?;
-    Token::try_from(std::mem::take(&mut *bytes)).map_err(|error| format!("what is in {at} is no token: {error}"))
+    file.take(FILE_MAX_BYTES + 1).read_to_end(&mut bytes).map_err(|error| failed("read", error))?;
+    Token::try_from(std::mem::take(&mut *bytes)).map_err(|source| TokenFileError::NotAToken { path, source })
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde::Serialize;
-use sublet_proto::link::token::Token;
+use sublet_proto::link::token::{NoToken, Token};
 
 use super::whose::Whose;
 use crate::hex::hex;
@@ -45,6 +45,20 @@ pub struct Terms<'a> {
     pub ttl: Duration,
 }
 
+/// Why no token was signed.
+#[derive(Debug, thiserror::Error)]
+pub enum IssueError {
+    /// The kernel has none for the token's number.
+    #[error("get random bytes")]
+    Random(#[source] getrandom::Error),
+    /// The key does not sign.
+    #[error("sign")]
+    Sign(#[source] jsonwebtoken::errors::Error),
+    /// The claims are longer than a token may be.
+    #[error(transparent)]
+    NotAToken(#[from] NoToken),
+}
+
 impl Signer {
     /// The key in a PEM text; none when it is no private key of a kind that is taken, or is not whole.
     pub fn from_pem(pem: &[u8]) -> Option<Self> {
@@ -64,14 +78,14 @@ impl Signer {
         encode(&header, claims, &self.key)
     }
 
-    /// A token for this sub-tenant, from now on.
+    /// A token for this sub-tenant, which holds from now on.
     ///
     /// # Errors
-    /// Why there is none, in words.
-    pub fn issue(&self, terms: &Terms<'_>, whose: &Whose) -> Result<Token, String> {
+    /// [`IssueError`], when there are no random bytes, or the claims cannot be signed.
+    pub fn issue(&self, terms: &Terms<'_>, whose: &Whose) -> Result<Token, IssueError> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let mut id = [0; 16];
-        getrandom::fill(&mut id).map_err(|error| format!("get random bytes: {error}"))?;
+        getrandom::fill(&mut id).map_err(IssueError::Random)?;
         let claims = Claims {
             iss: terms.issuer,
             aud: terms.audience,
@@ -83,8 +97,8 @@ impl Signer {
             exp: now + terms.ttl.as_secs(),
             jti: &hex(&id),
         };
-        let token = self.sign(terms.key_id, &claims).map_err(|error| format!("sign: {error}"))?;
-        Token::try_from(token.into_bytes()).map_err(|error| error.to_string())
+        let token = self.sign(terms.key_id, &claims).map_err(IssueError::Sign)?;
+        Ok(Token::try_from(token.into_bytes())?)
     }
 }
 

@@ -11,6 +11,7 @@ use sublet_proto::link::{
     runner::{AT_ONCE_MAX, TokenOwner},
     token::Token,
 };
+use sublet_shim::chain::chain;
 use tokio::sync::Semaphore;
 
 use super::{
@@ -42,6 +43,17 @@ pub struct ProviderError {
     pub what: String,
     /// The key of its function's settings to look at.
     pub setting: &'static str,
+}
+
+impl ProviderError {
+    fn new(setting: &'static str, what: impl Into<String>) -> Self {
+        Self { what: what.into(), setting }
+    }
+
+    /// In words, because what is told of it outlives the error: to each call that comes before the next attempt.
+    fn because(setting: &'static str, error: &(dyn std::error::Error + 'static)) -> Self {
+        Self::new(setting, chain(error))
+    }
 }
 
 /// One function's provider.
@@ -88,18 +100,26 @@ impl Provider {
     /// # Errors
     /// Why there is none.
     pub async fn ask(&self, whose: &Whose) -> Result<Issued, ProviderError> {
-        let error = |setting| move |what| ProviderError { what, setting };
         match self {
             Self::Static { dir, ttl } => {
                 let (dir, label) = (dir.clone(), whose.sub_tenant.clone());
                 let read = move || files::read(dir.as_path(), label.as_str());
-                let token = elsewhere(read).await.map_err(error("token.dir"))?;
+                // A thread of its own, because a file system may block.
+                let token = match tokio::task::spawn_blocking(read).await {
+                    Ok(token) => token.map_err(|error| ProviderError::because("token.dir", &error))?,
+                    Err(error) => {
+                        return Err(ProviderError::new(
+                            "token.dir",
+                            format!("the provider's thread ended early: {error}"),
+                        ));
+                    }
+                };
                 Ok(Issued { token, lifetime: *ttl })
             }
             Self::Command { argv, timeout, ttl, room, runner } => {
-                let error = error("token.command");
                 let Some(runner) = runner.clone() else {
-                    return Err(error("no program runs here that could start it; restart sublet".into()));
+                    let what = "no program runs here that could start it; restart sublet";
+                    return Err(ProviderError::new("token.command", what));
                 };
                 // It is closed by nobody.
                 let room = room.clone().acquire_owned().await.ok();
@@ -115,25 +135,25 @@ impl Provider {
                     drop(room);
                     token
                 });
-                let token = run.await.unwrap_or_else(|error| Err(format!("the provider's task ended early: {error}")));
-                let token = token.map_err(error)?;
+                let token = match run.await {
+                    Ok(token) => token.map_err(|error| ProviderError::because("token.command", &error))?,
+                    Err(error) => {
+                        return Err(ProviderError::new(
+                            "token.command",
+                            format!("the provider's task ended early: {error}"),
+                        ));
+                    }
+                };
                 Ok(Issued { token, lifetime: Some(*ttl) })
             }
             Self::Jwt { signer, key_id, issuer, audience, ttl } => {
                 // 30 us, which is not worth a thread.
                 let terms = Terms { issuer, audience, key_id: key_id.as_deref(), ttl: *ttl };
-                let token = signer.issue(&terms, whose).map_err(error("token.key"))?;
+                let token = signer.issue(&terms, whose).map_err(|error| ProviderError::because("token.key", &error))?;
                 Ok(Issued { token, lifetime: Some(*ttl) })
             }
         }
     }
-}
-
-/// Runs what blocks on a thread for that.
-async fn elsewhere<T: Send + 'static>(run: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, String> {
-    tokio::task::spawn_blocking(run)
-        .await
-        .unwrap_or_else(|error| Err(format!("the provider's thread ended early: {error}")))
 }
 
 /// The providers of all functions, by revision. A key that was read again counts for the workers that are there as well.

@@ -152,7 +152,7 @@ async fn birth(shop: &Arc<Workshop>, worker: &Arc<Worker>, slot: u32) -> Result<
         own.quotas.make(&of.name(), &of.entry.owner(of.owner().map(|owner| &owner.sub_tenant)), &group)
     });
     let leaf = made.await.map_err(ours)?.map_err(ours)?;
-    let mut spec = worker.entry.sandbox(slot, leaf.name().to_string(), &shop.missing_layers);
+    let mut spec = worker.entry.sandbox(slot, leaf.name().to_string());
     if let Some(group) = shop.quotas.tree().group(leaf.name()) {
         spec.shown = worker.shown.begin(group.live().clone());
     }
@@ -284,7 +284,7 @@ async fn confine(shop: &Workshop, worker: &Worker, slot: u32, channel: OwnedFd) 
     worker.seen().start_stage = Stage::Checking;
     let posture = shop.nursery.inspect(worker.id.0).await.map_err(StartError::Nursery)?;
     let cgroup = worker.leaf().map_or("", |leaf| leaf.name().as_str());
-    let spec = worker.entry.sandbox(slot, cgroup.to_owned(), &shop.missing_layers);
+    let spec = worker.entry.sandbox(slot, cgroup.to_owned());
     let expected = Expected {
         init_uid: shop.uid_base + 2 * slot,
         cgroup,

@@ -109,7 +109,7 @@ impl Again {
         let mut facts = Vec::new();
         match sublet_shim::nursery::status(self.launcher) {
             Ok(seen) => status(FUNCTION, &seen, (self.uid, self.filters), &mut facts),
-            Err(error) => push(&mut facts, FUNCTION, error, false),
+            Err(error) => push(&mut facts, FUNCTION, sublet_shim::chain::chain(&error), false),
         }
         let mut due = [self.init, self.launcher];
         due.sort_unstable();

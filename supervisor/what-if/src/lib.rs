@@ -35,6 +35,7 @@
 
 mod change;
 mod generate;
+pub mod random;
 mod report;
 #[cfg(test)]
 mod sample;

@@ -30,7 +30,7 @@ fn status_has_all_that_is_judged_or_is_refused() {
                 let has_one = text.lines().any(|line| line.starts_with("NoNewPrivs:") && line.contains('1'));
                 assert!(!seen.no_new_privs || has_one, "{text:?}");
             }
-            Err(told) => assert!(!told.is_empty()),
+            Err(told) => assert!(!told.to_string().is_empty()),
         }
     });
 }

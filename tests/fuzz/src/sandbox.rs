@@ -117,12 +117,11 @@ fn refused_or_complete(spec: &SandboxSpec, config: &NurseryConfig) {
     let limits = &spec.limits;
     let must_be_refused = first + 1 >= u64::from(config.uid_base) + u64::from(config.uid_count)
         || IN_USE.contains(&spec.slot)
-        || Layer::ALL.iter().any(|layer| !spec.layers.contains(layer) && !config.missing_layers.contains(layer))
         || !is_group_of_a_worker(&spec.cgroup)
         || !is_allowed(config, &spec.function_dir)
         || matches!(&spec.root, Root::Dir { path } if !is_allowed(config, path))
         || spec.command.is_empty()
-        || spec.command.iter().chain(&spec.env).any(|text| text.contains('\0'))
+        || spec.command.iter().any(|text| text.contains('\0'))
         || [limits.nofile, limits.tmp_bytes, limits.file_bytes, limits.tmp_inodes, limits.stack_bytes].contains(&0)
         || spec.shown.memory_bytes == 0
         || spec.shown.cpu_millis == Some(0);
@@ -228,14 +227,11 @@ struct Hijacked {
     root: Option<Option<Text>>,
     dir: Text,
     command: Option<Vec<Text>>,
-    env: Vec<Text>,
     protocol: u8,
     kill: bool,
     zeros: u8,
     numbers: [u64; 5],
     token: bool,
-    layers: Result<u8, u16>,
-    repeated: u8,
 }
 
 impl Hijacked {
@@ -244,19 +240,6 @@ impl Hijacked {
             let is_zero = self.zeros & (1 << at) != 0 && self.zeros & 0x80 != 0;
             if is_zero { 0 } else { self.numbers[at].max(1) }
         };
-        let mut layers: Vec<Layer> = match self.layers {
-            // All but one, or all.
-            Ok(without) => Layer::ALL
-                .into_iter()
-                .enumerate()
-                .filter(|(at, _)| *at != usize::from(without))
-                .map(|(_, l)| l)
-                .collect(),
-            Err(bits) => {
-                Layer::ALL.into_iter().enumerate().filter(|(at, _)| bits & (1 << at) != 0).map(|(_, l)| l).collect()
-            }
-        };
-        layers.extend(vec![Layer::User; usize::from(self.repeated % 4)]);
         SandboxSpec {
             slot: match self.slot {
                 Ok(near) => near.into(),
@@ -273,7 +256,6 @@ impl Hijacked {
                 None => vec!["/function/resize".into()],
                 Some(words) => words.iter().take(4).map(|word| word.of("/function/x")).collect(),
             },
-            env: self.env.iter().take(4).map(|entry| entry.of("A=1")).collect(),
             protocol: [Protocol::Stream, Protocol::Exec, Protocol::Lambda][usize::from(self.protocol % 3)],
             on_refused: if self.kill { OnRefused::Kill } else { OnRefused::Errno },
             limits: InnerLimits {
@@ -287,7 +269,6 @@ impl Hijacked {
             token: self.token,
             answer_max_bytes: 1,
             payload_max_bytes: 1,
-            layers,
         }
     }
 }
@@ -310,14 +291,11 @@ fn request_of_nobody_hijacked_is_accepted() {
         root: None,
         dir: Text::Right,
         command: None,
-        env: vec![],
         protocol: 0,
         kill: false,
         zeros: 0,
         numbers: [1; 5],
         token: true,
-        layers: Ok(u8::MAX),
-        repeated: 0,
     };
     for config in bounds() {
         assert_eq!(check(&config, &right.spec(), &BTreeSet::from(IN_USE)), Ok(()));

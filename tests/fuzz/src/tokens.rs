@@ -39,7 +39,7 @@ fn whose() -> Whose {
 
 #[test]
 fn key_signs_or_is_refused() {
-    assert_eq!(signs(&pem(&[]), &whose()), Ok(true), "the harness has one that signs");
+    assert!(signs(&pem(&[]), &whose()).is_ok_and(|signs| signs), "the harness has one that signs");
     target!(4096).for_each(|input: &[u8]| {
         assert!(signs(input, &whose()).is_ok());
     });

@@ -1,39 +1,27 @@
-//! Chance that can be repeated: xoshiro256++ (Blackman, Vigna 2019), seeded by splitmix64 as its authors advise.
+//! Chance that can be repeated: the generator of the traces of what-if, and choices that histories are made of.
+
+use sublet_what_if::random::{Random, splitmix};
 
 /// A stream of numbers that follows from its seed alone.
 #[derive(Clone, Debug)]
-pub struct Rng([u64; 4]);
+pub struct Rng(Random);
 
 /// One step of splitmix64; also used to make seeds of seeds.
-pub fn mix(seed: u64) -> u64 {
-    let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
+pub fn mix(mut seed: u64) -> u64 {
+    splitmix(&mut seed)
 }
 
 impl Rng {
     /// The stream of a seed.
-    pub fn new(seed: u64) -> Self {
-        let mut state = seed;
-        Self(std::array::from_fn(|_| {
-            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            mix(state)
-        }))
+    pub fn new(mut seed: u64) -> Self {
+        // The seeds of histories that once failed are those of a generator that began one step later.
+        splitmix(&mut seed);
+        Self(Random::new(seed))
     }
 
     /// The next 64 bits.
     pub fn bits(&mut self) -> u64 {
-        let s = &mut self.0;
-        let result = s[0].wrapping_add(s[3]).rotate_left(23).wrapping_add(s[0]);
-        let t = s[1] << 17;
-        s[2] ^= s[0];
-        s[3] ^= s[1];
-        s[1] ^= s[2];
-        s[0] ^= s[3];
-        s[2] ^= t;
-        s[3] = s[3].rotate_left(45);
-        result
+        self.0.bits()
     }
 
     /// Less than `n`, which is not 0.
@@ -42,27 +30,27 @@ impl Rng {
         ((u128::from(self.bits()) * u128::from(n)) >> 64) as u64
     }
 
-    /// Between both, both included.
+    /// A number from `from` to `to`, both included.
     pub fn range(&mut self, from: u64, to: u64) -> u64 {
         from + self.below(to - from + 1)
     }
 
-    /// True once in `n`.
+    /// True once in `n` times, by chance.
     pub fn one_in(&mut self, n: u64) -> bool {
         self.below(n) == 0
     }
 
-    /// Between 0 and 1.
+    /// A number from 0 on, below 1.
     pub fn unit(&mut self) -> f64 {
-        (self.bits() >> 11) as f64 / (1_u64 << 53) as f64
+        self.0.unit()
     }
 
-    /// One of these.
+    /// One of the values in `from`, which is not empty.
     pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.below(from.len() as u64) as usize]
     }
 
-    /// Mostly short, seldom long: every magnitude below `max` is equally likely.
+    /// A number up to `max` that is mostly small and seldom large: every magnitude below `max` is equally likely.
     pub fn skewed(&mut self, max: u64) -> u64 {
         let bits = 64 - max.leading_zeros();
         let top = 1 << self.below(u64::from(bits) + 1).min(63);

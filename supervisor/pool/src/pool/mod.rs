@@ -433,7 +433,7 @@ impl Pool {
         self.tidy_sub(s);
     }
 
-    pub(crate) fn tidy_sub(&mut self, s: SubTenantSlot) {
+    fn tidy_sub(&mut self, s: SubTenantSlot) {
         let Some(sub) = self.subs.get(s) else { return };
         if !sub.keys.is_empty() || sub.in_flight > 0 || sub.workers > 0 {
             return;

@@ -44,7 +44,7 @@ impl Pool {
     }
 
     /// Workers of a key that are to be kept or made ahead, and are not there.
-    pub(crate) fn missing_warm(&self, k: KeySlot) -> u32 {
+    fn missing_warm(&self, k: KeySlot) -> u32 {
         let key = &self.keys[k];
         if self.drain.is_some() {
             return 0;
@@ -84,7 +84,7 @@ impl Pool {
         self.refresh_function(f);
     }
 
-    pub(crate) fn leave_turns(&mut self, k: KeySlot) {
+    fn leave_turns(&mut self, k: KeySlot) {
         if let Some((time, order)) = self.keys[k].turn.take() {
             let (f, s) = (self.keys[k].function, self.keys[k].sub_tenant);
             self.function_mut(f).turns.remove(&(time, order, k));

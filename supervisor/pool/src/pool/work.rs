@@ -88,7 +88,7 @@ impl Pool {
         self.functions[f.0 as usize].hot.push(&mut self.workers, IdleList::Function, w);
     }
 
-    pub(super) fn leave_lists(&mut self, w: WorkerSlot, f: FunctionId, frozen: bool) {
+    fn leave_lists(&mut self, w: WorkerSlot, f: FunctionId, frozen: bool) {
         let t = self.function(f).tenant;
         self.host.idle.remove(&mut self.workers, IdleList::Host, w);
         self.tenants[t.0 as usize].idle.remove(&mut self.workers, IdleList::Tenant, w);

@@ -54,7 +54,7 @@ pub fn run(args: RunLocalArgs, json: bool) -> Result<(), Failed> {
     // What it lacks of the hard requirements is told as `serve` would tell it.
     report
         .refuse(&report.degraded().collect())
-        .map_err(|lines| Failed::new(format!("no function can be run here:\n{lines}")))?;
+        .map_err(|unfit| Failed::new(format!("no function can be run here:\n{unfit}")))?;
     let degraded: Vec<String> = report.degraded().map(|degradation| degradation.to_string()).collect();
     if !degraded.is_empty() {
         output::tell(format_args!("{PREFIX}not enforced on this host: {}", degraded.join(", ")));

@@ -31,7 +31,7 @@ pub fn run(json: bool) -> Result<(), Failed> {
     // What it lacks of the hard requirements is told as `serve` would tell it.
     report
         .refuse(&report.degraded().collect())
-        .map_err(|lines| Failed::new(format!("the demo cannot run here:\n{lines}")))?;
+        .map_err(|unfit| Failed::new(format!("the demo cannot run here:\n{unfit}")))?;
     let teller = Teller { json };
     teller.host(&report);
     let (took, left) = client::block_on(async {

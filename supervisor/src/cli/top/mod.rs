@@ -34,7 +34,7 @@ use self::{
     sort::SortKey,
     terminal::{Signals, Terminal},
 };
-use super::{AdminSocket, Failed, client};
+use super::{AdminSocket, Failed, WrongArgument, client};
 
 /// Shortest time between samples: less would show more of the asking than of the work.
 const EVERY_MIN: Duration = Duration::from_millis(100);
@@ -61,10 +61,10 @@ pub struct TopArgs {
     socket: AdminSocket,
 }
 
-fn every(text: &str) -> Result<Duration, String> {
+fn every(text: &str) -> Result<Duration, WrongArgument> {
     let every = super::duration(text)?;
     if every < EVERY_MIN {
-        return Err(format!("less than {} ms is too often", EVERY_MIN.as_millis()));
+        return Err(WrongArgument(format!("less than {} ms is too often", EVERY_MIN.as_millis())));
     }
     Ok(every)
 }

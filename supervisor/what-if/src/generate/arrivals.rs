@@ -1,10 +1,8 @@
 //! Rows one after the other: the earlier of the next single call and the next burst.
 
-use super::{
-    Shape, name,
-    random::{Random, Zipf, splitmix},
-};
+use super::{Shape, name};
 use crate::{
+    random::{Random, Zipf, splitmix},
     token::Token,
     trace::{Outcome, Row, TIME_MAX_US},
 };

@@ -10,7 +10,6 @@
 //! The same shape and seed give the same rows, on one kind of machine: logarithms are the platform's. Constant memory.
 
 mod arrivals;
-mod random;
 
 #[cfg(test)]
 mod tests;

@@ -1,10 +1,10 @@
 use std::{collections::HashMap, time::Duration};
 
-use super::{
+use super::*;
+use crate::{
+    Outcome, Row,
     random::{Random, Zipf},
-    *,
 };
-use crate::{Outcome, Row};
 
 fn rows(shape: &Shape, seed: u64) -> Vec<Row> {
     generate(shape, seed).expect("the shape is right").collect()

@@ -1,6 +1,6 @@
 //! Random numbers that are the same everywhere, and the distributions made of them.
 
-/// splitmix64 (Steele, Lea, Flood 2014): spreads a seed, and hashes a number.
+/// One step of splitmix64 (Steele, Lea, Flood 2014), by which seeds are made of a seed, and numbers are hashed.
 pub fn splitmix(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let z = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -8,16 +8,18 @@ pub fn splitmix(state: &mut u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// xoshiro256++ (Blackman, Vigna 2019). Not for secrets.
+/// The generator xoshiro256++ (Blackman, Vigna 2019), seeded by splitmix64 as its authors advise. Not for secrets.
 #[derive(Clone, Debug)]
 pub struct Random([u64; 4]);
 
 impl Random {
+    /// The sequence that follows from a seed alone.
     pub fn new(mut seed: u64) -> Self {
         Self(std::array::from_fn(|_| splitmix(&mut seed)))
     }
 
-    pub fn next(&mut self) -> u64 {
+    /// The next 64 bits.
+    pub fn bits(&mut self) -> u64 {
         let s = &mut self.0;
         let result = s[0].wrapping_add(s[3]).rotate_left(23).wrapping_add(s[0]);
         let t = s[1] << 17;
@@ -30,35 +32,35 @@ impl Random {
         result
     }
 
-    /// From 0, below 1.
+    /// A number from 0 on, below 1.
     pub fn unit(&mut self) -> f64 {
-        (self.next() >> 11) as f64 * (1.0 / (1_u64 << 53) as f64)
+        (self.bits() >> 11) as f64 * (1.0 / (1_u64 << 53) as f64)
     }
 
-    /// From 0, below `end`.
+    /// A number from 0 on, below `end`.
     pub fn below(&mut self, end: u32) -> u32 {
         // 64 bits against at most 32: the bias is below one in 2^32.
-        ((u128::from(self.next()) * u128::from(end)) >> 64) as u32
+        ((u128::from(self.bits()) * u128::from(end)) >> 64) as u32
     }
 
-    /// Exponential with mean 1.
+    /// A number of the exponential distribution with mean 1.
     pub fn exponential(&mut self) -> f64 {
         -(1.0 - self.unit()).ln()
     }
 
-    /// Standard normal (Box, Muller 1958). The second of the pair is dropped: less to keep.
+    /// A number of the standard normal distribution (Box, Muller 1958). The second of the pair is dropped: less to keep.
     pub fn normal(&mut self) -> f64 {
         let radius = (2.0 * self.exponential()).sqrt();
         radius * (std::f64::consts::TAU * self.unit()).cos()
     }
 
-    /// Pareto from `least` on.
+    /// A number of the Pareto distribution that begins at `least`.
     pub fn pareto(&mut self, least: f64, exponent: f64) -> f64 {
         least * (self.exponential() / exponent).exp()
     }
 }
 
-/// Zipf by rejection-inversion (Hörmann, Derflinger 1996): no table, whatever the number of ranks.
+/// The Zipf distribution by rejection-inversion (Hörmann, Derflinger 1996): no table, whatever the number of ranks.
 #[derive(Clone, Copy, Debug)]
 pub struct Zipf {
     ranks: f64,
@@ -80,6 +82,7 @@ fn ln_1p_over(x: f64) -> f64 {
 }
 
 impl Zipf {
+    /// The distribution over ranks 1 to `ranks`, in which rank r has a weight of r to the power of minus `exponent`.
     pub fn new(ranks: u32, exponent: f64) -> Self {
         let mut zipf = Self { ranks: ranks.into(), exponent, area_first: 0.0, area_all: 0.0, near: 0.0 };
         zipf.area_first = zipf.area(1.5) - 1.0;
@@ -103,7 +106,7 @@ impl Zipf {
         (ln_1p_over(t) * area).exp()
     }
 
-    /// A rank, from 1.
+    /// A rank, counted from 1.
     pub fn sample(&self, random: &mut Random) -> u32 {
         loop {
             let area = self.area_all + random.unit() * (self.area_first - self.area_all);
