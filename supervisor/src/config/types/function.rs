@@ -82,7 +82,7 @@ settings! {
             "The tree that becomes the root.";
         dir [Text { name: "path", values: "a directory of the host", pattern: "." }] ("required") NewWorkers, NoLimit,
             "The function's directory: `/function` inside, read-only.";
-        command as {Option<Vec<Scalar>>} [Texts("with `env` at most 32 KiB")] ("required with \"stream\" and \"exec\"") NewWorkers, NoLimit,
+        command as {Option<Vec<Scalar>>} [Texts { name: "list of texts", values: "with `env` at most 32 KiB" }] ("required with \"stream\" and \"exec\"") NewWorkers, NoLimit,
             "Program, by its path inside the worker, and its arguments.";
         env as {BTreeMap<String, Scalar>} [TextTable("no name that begins with `SUBLET_`")] ("none") NewWorkers, NoLimit,
             "Environment beside what every function has.";
