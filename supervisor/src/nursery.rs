@@ -204,6 +204,7 @@ struct Waiting {
     spawns: HashMap<u64, Answer<Sandbox>>,
     postures: HashMap<u64, Answer<Posture>>,
     lefts: HashMap<u64, oneshot::Sender<Option<Left>>>,
+    asked_to_end: HashMap<u64, oneshot::Sender<u32>>,
     reaps: HashMap<u64, watch::Sender<Option<InitEnd>>>,
     look: Option<oneshot::Sender<Places>>,
     /// Sockets that were made anew and for which there was no room.
@@ -304,6 +305,11 @@ impl Nursery {
                     answer.send(left).ok();
                 }
             }
+            Event::AskedToEnd { worker, processes } => {
+                if let Some(answer) = waiting.asked_to_end.remove(&worker) {
+                    answer.send(processes).ok();
+                }
+            }
             Event::Reaped { worker, code, signal } => {
                 if let Some(sender) = waiting.reaps.remove(&worker) {
                     sender.send_replace(Some(InitEnd { code, signal }));
@@ -381,6 +387,12 @@ impl Nursery {
     /// What is left for a sandbox's processes; none when it cannot be asked.
     pub async fn left(&self, worker: u64) -> Option<Left> {
         self.ask_about(worker, &Request::AskLeft { worker }, |waiting| &mut waiting.lefts).await.ok().flatten()
+    }
+
+    /// Asks the function of a sandbox to end by itself. Returns how many processes of it were asked.
+    pub async fn ask_to_end(&self, worker: u64) -> u32 {
+        let request = Request::AskToEnd { worker };
+        self.ask_about(worker, &request, |waiting| &mut waiting.asked_to_end).await.unwrap_or(0)
     }
 
     /// Has it look at the files of the supervisor, and make anew what is gone. One look at a time.

@@ -40,6 +40,11 @@ pub enum Request {
         /// Which.
         worker: u64,
     },
+    /// Ask the function of a sandbox to end by itself, by SIGTERM. Answered by [`Event::AskedToEnd`].
+    AskToEnd {
+        /// Which.
+        worker: u64,
+    },
     /// See whether the files that the supervisor lives by are still there, and make anew what is gone. Answered by
     /// [`Event::Places`].
     LookAtPlaces {
@@ -95,6 +100,13 @@ pub enum Event {
         worker: u64,
         /// What is left.
         left: Option<Left>,
+    },
+    /// Processes of the function were asked to end.
+    AskedToEnd {
+        /// Which.
+        worker: u64,
+        /// How many; 0 when there is none, or none that can be asked.
+        processes: u32,
     },
     /// The sandbox's init is dead and reaped.
     Reaped {

@@ -5,6 +5,7 @@
 //! the nursery kills what is left, removes the cgroups and ends too. It holds the locks of the state directory (descriptor 4)
 //! and of the cgroups until that is done.
 
+mod ask;
 mod born;
 mod early;
 mod places;
@@ -32,7 +33,7 @@ use nix::{
 };
 use sublet_proto::link::{
     nursery::{Event, Left, Posture, Request},
-    sandbox::{CGROUP_POOL, Layer, NurseryConfig, SandboxSpec},
+    sandbox::{CGROUP_POOL, Layer, NurseryConfig, Protocol, SandboxSpec},
 };
 
 pub use self::posture::{PostureError, status};
@@ -143,6 +144,10 @@ struct Sandbox {
     pid: nix::unistd::Pid,
     cgroup: String,
     nofile: u64,
+    /// Whether its launcher stays, so that it must not be asked to end with its function.
+    keeps_launcher: bool,
+    /// Host pid of its launcher, once somebody has looked.
+    launcher: Option<i32>,
 }
 
 /// Runs the nursery until its supervisor ends or asks it to.
@@ -288,6 +293,10 @@ impl Nursery {
                         let left = self.sandboxes.get(&worker).and_then(|sandbox| self.left(sandbox));
                         send(socket, &Event::Left { worker, left }, &[])?;
                     }
+                    Ok(link::Received::Message(Request::AskToEnd { worker }, _)) => {
+                        let processes = self.sandboxes.get(&worker).map_or(0, |sandbox| self.ask_to_end(sandbox));
+                        send(socket, &Event::AskedToEnd { worker, processes }, &[])?;
+                    }
                     Ok(link::Received::Message(Request::LookAtPlaces { lost }, _)) => {
                         places.lose(&lost);
                         self.look(socket, places)?;
@@ -309,10 +318,15 @@ impl Nursery {
         match self.make(worker, spec) {
             Ok(born) => {
                 let descriptors = [born.channel.as_fd(), born.control.as_fd(), born.log.as_fd()];
-                self.sandboxes.insert(
-                    worker,
-                    Sandbox { slot: spec.slot, pid: born.pid, cgroup: spec.cgroup.clone(), nofile: spec.limits.nofile },
-                );
+                let sandbox = Sandbox {
+                    slot: spec.slot,
+                    pid: born.pid,
+                    cgroup: spec.cgroup.clone(),
+                    nofile: spec.limits.nofile,
+                    keeps_launcher: spec.protocol != Protocol::Stream || self.relays_streams,
+                    launcher: None,
+                };
+                self.sandboxes.insert(worker, sandbox);
                 send(socket, &Event::Spawned { worker, pid: born.pid.as_raw() }, &descriptors)
             }
             Err(error) => send(socket, &Event::Refused { worker, error: chain(&error) }, &[]),
@@ -369,9 +383,25 @@ impl Nursery {
         Some(Left { tmp, is_out_of_descriptors: posture::is_out_of_descriptors(&self.group(sandbox), sandbox.nofile) })
     }
 
-    fn inspect(&self, worker: u64) -> Result<Posture, PostureError> {
+    fn inspect(&mut self, worker: u64) -> Result<Posture, PostureError> {
         let sandbox = self.sandboxes.get(&worker).ok_or(PostureError::NotAlive { worker })?;
-        posture::inspect(sandbox.pid, self.group(sandbox))
+        let posture = posture::inspect(sandbox.pid, self.group(sandbox))?;
+        if let Some(sandbox) = self.sandboxes.get_mut(&worker) {
+            sandbox.launcher = Some(posture.function.pid);
+        }
+        Ok(posture)
+    }
+
+    /// Returns how many processes were asked.
+    fn ask_to_end(&self, sandbox: &Sandbox) -> u32 {
+        let mut ours = vec![sandbox.pid.as_raw()];
+        match (sandbox.keeps_launcher, sandbox.launcher) {
+            (true, Some(launcher)) => ours.push(launcher),
+            // Which is the launcher is not known, so that nobody can be asked.
+            (true, None) => return 0,
+            (false, _) => {}
+        }
+        ask::ask_to_end(&self.group(sandbox), &ours)
     }
 
     fn reap(&mut self, socket: BorrowedFd<'_>) -> io::Result<()> {

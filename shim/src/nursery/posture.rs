@@ -116,7 +116,7 @@ pub fn is_out_of_descriptors(cgroup: &Path, nofile: u64) -> bool {
 }
 
 /// Processes of a group that are looked at: the nursery has others to serve.
-const PROCESSES_MAX: usize = 256;
+pub const PROCESSES_MAX: usize = 256;
 
 fn read(path: &str) -> Result<String, PostureError> {
     fs::read_to_string(path).map_err(|error| file("read", path, error))

@@ -15,7 +15,10 @@ use std::{
     process::Command,
 };
 
-use nix::unistd::{Gid, Pid, Uid, geteuid, setfsgid, setfsuid, setresuid};
+use nix::{
+    sys::signal::Signal,
+    unistd::{Gid, Pid, Uid, geteuid, setfsgid, setfsuid, setresuid},
+};
 
 pub use self::descriptors::{close_inherited, inherited_fd, keep_only, receive, watch, watch_lasting};
 
@@ -237,6 +240,19 @@ pub fn open_pidfd(pid: Pid) -> io::Result<OwnedFd> {
     // WHY UNSAFE: the kernel hands the descriptor over as a number.
     // SAFETY: pidfd_open succeeded, so it is open and ours alone.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// Sends a signal to the process that a descriptor stands for, whoever has its number now.
+///
+/// # Errors
+/// What pidfd_send_signal says; `ESRCH` when it has ended.
+pub fn signal_process(process: &OwnedFd, signal: Signal) -> io::Result<()> {
+    let no_info = std::ptr::null::<libc::siginfo_t>();
+    // WHY UNSAFE: nix does not wrap pidfd_send_signal.
+    // SAFETY: a null siginfo is what kill(2) sends; no other pointers.
+    let sent =
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), signal as libc::c_int, no_info, 0) };
+    check(sent).map(drop)
 }
 
 /// Whether a UNIX socket takes descriptors that others attach (SO_PASSRIGHTS, unix(7)).

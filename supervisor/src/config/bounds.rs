@@ -240,6 +240,13 @@ pub const AGE: Bounds<Duration> = Bounds {
     max: Duration::from_secs(365 * DAY_SECS),
     why_max: PLAUSIBLE,
 };
+/// `stop_grace`.
+pub const STOP_GRACE: Bounds<Duration> = Bounds {
+    min: Duration::ZERO,
+    why_min: "",
+    max: Duration::from_secs(60),
+    why_max: "the worker takes a place until it has ended, and a drain waits for it",
+};
 /// `freeze_after`.
 pub const FREEZE: Bounds<Duration> = Bounds {
     min: Duration::ZERO,

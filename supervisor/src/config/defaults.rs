@@ -101,6 +101,8 @@ pub const TIMEOUT: Duration = Duration::from_secs(30);
 pub const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// Callers who return within minutes find their worker; a frozen one costs only memory until then.
 pub const IDLE_TTL: Duration = Duration::from_secs(10 * 60);
+/// A worker keeps nothing that outlives it, and its place is free at once.
+pub const STOP_GRACE: Duration = Duration::ZERO;
 /// Freezing and thawing cost about 15 us per call, so that back-to-back calls should find the worker running; a tenth
 /// of a second after the last call nobody is in a hurry, and what the function left running stops using CPU.
 pub const FREEZE_AFTER: Duration = Duration::from_millis(100);

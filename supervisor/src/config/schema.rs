@@ -112,7 +112,7 @@ fn values(kind: Kind) -> Value {
         Kind::Choice(words) => json!({ "type": "string", "enum": words }),
         Kind::Text { pattern, .. } => text(pattern),
         Kind::Words { all, .. } => json!({ "type": "array", "items": { "enum": all() } }),
-        Kind::Texts(_) => json!({ "type": "array", "items": { "type": "string" }, "minItems": 1 }),
+        Kind::Texts { .. } => json!({ "type": "array", "items": { "type": "string" } }),
         Kind::TextTable(_) => json!({
             "type": "object",
             "propertyNames": { "not": { "pattern": "^SUBLET_" } },

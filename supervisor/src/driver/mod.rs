@@ -58,6 +58,7 @@ use crate::{
     token::Keys,
     worker::{
         Owner, Worker,
+        farewell::Ending,
         keeper::{self, Workshop},
     },
 };
@@ -454,7 +455,11 @@ impl Driver {
                     if worker.owner().is_none() && matches!(why, KillReason::Surplus | KillReason::MakeRoom) {
                         self.counters.cells_wasted.fetch_add(1, Ordering::Relaxed);
                     }
-                    worker.kill(why);
+                    // As it is now: running workers get it as well.
+                    let Entry { tenant, name, settings, .. } = &*worker.entry;
+                    let catalogue = self.catalogue();
+                    let settings = catalogue.function(tenant, name).map_or(settings, |now| &now.settings);
+                    worker.kill(Ending { why, grace: settings.stop_grace });
                 }
             }
             Action::Retired { function } => {

@@ -16,7 +16,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use sublet_pool::{Event, KillReason, WorkerId};
+use sublet_pool::{Event, WorkerId};
 use sublet_proto::{
     level::Level,
     link::{
@@ -32,6 +32,7 @@ use super::{
     busy_poll::BusyPoll,
     channel::{Channel, ChannelError},
     exchange,
+    farewell::{self, Ending},
     groups::Groups,
     posture::{self, Expected},
     share::{Share, Shares},
@@ -203,7 +204,7 @@ async fn live(shop: &Workshop, worker: &Worker, slot: u32, channel: OwnedFd, con
         Err(error) => return start_failed(shop, worker, error, &mut ended, tell).await,
     }
     tokio::select! {
-        _ = killed(&mut kill) => return,
+        _ = killed(&mut kill) => return farewell::say(&shop.nursery, worker, ended).await,
         () = &mut ended => {}
         () = keep_token(shop, worker) => {}
     }
@@ -236,7 +237,7 @@ async fn start_failed(
     fail(shop, worker, failure, tell);
 }
 
-async fn killed(kill: &mut watch::Receiver<Option<KillReason>>) {
+async fn killed(kill: &mut watch::Receiver<Option<Ending>>) {
     // The sender is in the worker, which the keeper holds.
     drop(kill.wait_for(Option::is_some).await);
 }

@@ -5,6 +5,7 @@ pub mod alarm;
 pub mod busy_poll;
 pub mod channel;
 pub mod exchange;
+pub mod farewell;
 pub mod groups;
 pub mod keeper;
 pub mod log;
@@ -44,6 +45,7 @@ use self::{
     alarm::Alarm,
     busy_poll::{BusyPoll, Pace},
     channel::Channel,
+    farewell::Ending,
     log::Log,
     posture::Fact,
     reports::Reports,
@@ -282,7 +284,7 @@ pub struct Worker {
     meddled: Mutex<Option<(Instant, String)>>,
     /// Why it is not what it was made: somebody else has removed its group.
     lost: OnceLock<String>,
-    kill: watch::Sender<Option<KillReason>>,
+    kill: watch::Sender<Option<Ending>>,
     end: watch::Sender<Option<Arc<PostMortem>>>,
 }
 
@@ -564,18 +566,23 @@ impl Worker {
         above.iter().map(|(level, counters)| (*level, counters.throttled())).collect()
     }
 
-    /// Asks its keeper to end it.
-    pub fn kill(&self, why: KillReason) {
+    /// Asks its keeper to end it. Only the first time counts.
+    pub fn kill(&self, ending: Ending) {
         self.kill.send_if_modified(|current| {
             let first = current.is_none();
-            current.get_or_insert(why);
+            current.get_or_insert(ending);
             first
         });
     }
 
+    /// That it is to end, when somebody wants it.
+    pub fn ending(&self) -> Option<Ending> {
+        *self.kill.borrow()
+    }
+
     /// Why it was ended, when somebody did.
     pub fn kill_reason(&self) -> Option<KillReason> {
-        *self.kill.borrow()
+        self.ending().map(|ending| ending.why)
     }
 
     /// Wants it frozen, or not. [`Self::apply_freeze`] does it.

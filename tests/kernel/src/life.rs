@@ -28,6 +28,7 @@ pub const CASES: &[Case] = &[
     case("life::idle_worker_is_frozen_and_thawed", frozen),
     case("life::idle_worker_is_ended_after_its_ttl", ttl),
     case("life::worker_is_ended_after_its_calls", calls_max),
+    case("life::idle_worker_has_its_grace_to_end_by_itself_and_no_other_has", stop_grace),
     case("life::what_a_function_leaves_running_ends_with_its_worker", daemon),
     case("life::killed_init_is_noticed_and_replaced", init_killed),
     case("life::stop_leaves_nothing", stop),
@@ -104,6 +105,53 @@ fn calls_max() -> Outcome {
     let calls: Result<Vec<u64>, String> = (0..4).map(|_| Ok(client.probe("s1", "echo x")?.1.calls)).collect();
     ensure!(calls? == [1, 2, 1, 2], "workers live longer than two calls");
     supervisor.stop()
+}
+
+/// All that functions have written.
+fn said(supervisor: &Supervisor) -> Result<String, String> {
+    let mut logs = std::process::Command::new(supervisor::program());
+    let logs = logs.arg("logs").arg("--admin-socket").arg(supervisor.admin_socket());
+    let output = logs.output().map_err(|error| error.to_string())?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// What a function does when it gets SIGTERM, with the settings of one that does this.
+fn on_term(trap: &str, settings: &str) -> String {
+    let program = format!("trap '{trap}' TERM; /function/probe & wait; wait");
+    format!("command = [\"/bin/sh\", \"-c\", {program:?}]\n{settings}")
+}
+
+fn stop_grace() -> Outcome {
+    // (what it does at SIGTERM, settings, how it is ended, whether it can say goodbye)
+    let cases: [(&str, &str, &[&str], bool); 5] = [
+        ("echo goodbye; exit 0", "stop_grace = \"20s\"", &["evict", "--all"], true),
+        // Frozen, it would not hear of it.
+        ("echo goodbye; exit 0", "stop_grace = \"20s\"\nfreeze_after = \"0s\"\nidle_ttl = \"500ms\"", &[], true),
+        ("echo goodbye; exit 0", "", &["evict", "--all"], false),
+        // It goes on, and is killed.
+        ("", "stop_grace = \"300ms\"", &["evict", "--all"], false),
+        // A call that has run over is no reason for patience.
+        ("echo goodbye; exit 0", "stop_grace = \"20s\"\ntimeout = \"500ms\"", &["deadline"], false),
+    ];
+    for (trap, settings, how, says) in cases {
+        let supervisor = Supervisor::simple(&on_term(trap, settings))?;
+        let mut client = Client::new(&supervisor)?;
+        client.probe("s1", "echo here")?;
+        match how {
+            [] => {}
+            ["deadline"] => {
+                let answer = client.probe("s1", "sleep 60000");
+                ensure!(answer.is_err(), "it ran to its end");
+            }
+            command => drop(supervisor.admin(command)?),
+        }
+        no_workers(&supervisor)?;
+        let logs = said(&supervisor)?;
+        ensure!(logs.contains("goodbye") == says, "{trap:?} with {settings:?} and {how:?}: {logs}");
+        supervisor.stop()?;
+    }
+    Ok(())
 }
 
 fn daemon() -> Outcome {

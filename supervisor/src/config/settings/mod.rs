@@ -91,7 +91,12 @@ pub enum Kind {
         all: fn() -> Vec<&'static str>,
     },
     /// A list of texts.
-    Texts(&'static str),
+    Texts {
+        /// Name of the form.
+        name: &'static str,
+        /// Which, in words.
+        values: &'static str,
+    },
     /// A table of texts.
     TextTable(&'static str),
     /// A table of counts.

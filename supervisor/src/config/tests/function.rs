@@ -337,8 +337,8 @@ const OTHERS: [(&str, &str); 41] = [
 pub fn other(row: &Row) -> String {
     let of_hand = OTHERS.iter().find(|(key, _)| *key == row.key).map(|(_, value)| (*value).to_owned());
     of_hand.unwrap_or_else(|| {
-        let within = ends(row.kind).into_iter().filter(|end| end.told.is_none());
-        within.last().unwrap_or_else(|| panic!("OTHERS has no value for {}", row.key)).value
+        let mut within = ends(row.kind).into_iter().filter(|end| end.told.is_none());
+        within.next_back().unwrap_or_else(|| panic!("OTHERS has no value for {}", row.key)).value
     })
 }
 

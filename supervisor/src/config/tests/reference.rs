@@ -64,7 +64,7 @@ fn values(kind: Kind) -> (&'static str, String) {
         Kind::Choice(words) => ("choice", quoted(words)),
         Kind::Text { name, values, .. } => (name, values.to_owned()),
         Kind::Words { values, .. } => ("list", values.to_owned()),
-        Kind::Texts(values) => ("list of texts", values.to_owned()),
+        Kind::Texts { name, values } => (name, values.to_owned()),
         Kind::TextTable(values) => ("table of texts", values.to_owned()),
         Kind::CountTable(values, _) => ("table of counts", values.to_owned()),
         Kind::Table(values) => ("table", values.to_owned()),
@@ -110,7 +110,7 @@ pub fn ends(kind: Kind) -> Vec<End> {
         | Kind::Choice(_)
         | Kind::Text { .. }
         | Kind::Words { .. }
-        | Kind::Texts(_)
+        | Kind::Texts { .. }
         | Kind::TextTable(_)
         | Kind::Table(_) => Vec::new(),
     }
@@ -139,8 +139,11 @@ fn tables() -> [(&'static str, &'static str, &'static str, Vec<&'static Row>); 4
     ]
 }
 
-/// Every setting with its full name in the minimal configuration, and what else has to be written for it.
-pub fn all() -> Vec<(String, Vec<(String, String)>, Row)> {
+/// A setting's full name in the minimal configuration, what else has to be written for it, and its row.
+pub type Named = (String, Vec<(String, String)>, Row);
+
+/// Every setting.
+pub fn all() -> Vec<Named> {
     let plain = tables().into_iter().flat_map(|(_, prefix, _, rows)| {
         rows.into_iter().map(move |row| (format!("{prefix}.{}", row.key), Vec::new(), row.clone()))
     });

@@ -82,7 +82,7 @@ settings! {
             "The tree that becomes the root.";
         dir [Text { name: "path", values: "a directory of the host", pattern: "." }] ("required") NewWorkers, NoLimit,
             "The function's directory: `/function` inside, read-only.";
-        command as {Option<Vec<Scalar>>} [Texts("with `env` at most 32 KiB")] ("required with \"stream\" and \"exec\"") NewWorkers, NoLimit,
+        command as {Option<Vec<Scalar>>} [Texts { name: "list of texts", values: "with `env` at most 32 KiB" }] ("required with \"stream\" and \"exec\"") NewWorkers, NoLimit,
             "Program, by its path inside the worker, and its arguments.";
         env as {BTreeMap<String, Scalar>} [TextTable("no name that begins with `SUBLET_`")] ("none") NewWorkers, NoLimit,
             "Environment beside what every function has.";
@@ -116,6 +116,8 @@ settings! {
             "Longest time until a new worker is ready.";
         idle_ttl: Duration [bounds::AGE] (is defaults::IDLE_TTL) Set, SUBLET,
             "A worker without calls for so long is ended.";
+        stop_grace: Duration [bounds::STOP_GRACE] (is defaults::STOP_GRACE) Set, SUBLET,
+            "Time that an idle worker has to end by itself after SIGTERM, when it is evicted, drained, too old or idle for too long. With \"0s\" it is ended by SIGKILL at once.";
         age_max: Option<Duration> [bounds::AGE] ("none") Set, SUBLET,
             "A worker of this age gets no more calls.";
         calls_max: Option<u32> [bounds::CALLS] ("none") Set, SUBLET,

@@ -82,7 +82,7 @@ pub fn rows() -> Vec<(Option<&'static str>, Row)> {
         row(
             "command",
             "command",
-            Texts("an absolute path on the host, and arguments"),
+            Texts { name: "list of texts", values: "an absolute path on the host, and arguments" },
             required(),
             "The program that prints the token.",
         ),
