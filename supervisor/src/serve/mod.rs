@@ -37,7 +37,7 @@ use crate::{
         host::{HostCgroups, Place},
         tree::{Site, Tree, Wanted},
     },
-    config::{self, Config, ConfigError, Source},
+    config::{self, Config, ConfigError, Looked, Source},
     descriptors,
     doctor::Report,
     driver::Driver,
@@ -58,7 +58,7 @@ use crate::{
     pulse::{self, Pulse, notify::Notify},
     quota::{self, Quotas, table::Table},
     recorder::{self, Recorder},
-    reload::{self, Reloader},
+    reload::{self, Loaded, Reloader},
     reserve,
     runner::{self, Runner, RunnerError},
     token::{Keys, Providers},
@@ -174,6 +174,7 @@ struct Listeners {
 struct Prepared {
     source: Source,
     config: Config,
+    looked: Looked,
     keys: Keys,
     report: Report,
     tree: Tree,
@@ -217,14 +218,15 @@ pub fn serve(
     result
 }
 
-fn prepare(source: Source, config: Config, path: &Path, record: Option<&Path>) -> Result<Prepared, ServeError> {
+fn prepare(source: Source, mut config: Config, path: &Path, record: Option<&Path>) -> Result<Prepared, ServeError> {
     // Whoever starts us may have one that keeps all others out. The control groups that we make as root must let the
     // supervisor's own id in.
     umask(Mode::from_bits_truncate(0o022));
     let report = Report::of_host();
     report.refuse(&config.host.accept_degraded).map_err(ServeError::Host)?;
     let mut problems = report.unenforced(&config);
-    problems.extend(config::check_host(&config));
+    let (looked, told) = config::check_host(&mut config, None);
+    problems.extend(told);
     // As root, which may read what the supervisor may not.
     let keys = Keys::read(&config).unwrap_or_else(|told| {
         problems.extend(told);
@@ -292,6 +294,7 @@ fn prepare(source: Source, config: Config, path: &Path, record: Option<&Path>) -
     Ok(Prepared {
         source,
         config,
+        looked,
         keys,
         report,
         tree,
@@ -338,7 +341,7 @@ fn begin(
         uid_base: host.uid_base,
         uid_count: host.uid_count,
         supervisor_uid: host.supervisor_uid,
-        allowed_dirs: config.dirs().into_iter().map(|dir| dir.as_str().to_owned()).collect(),
+        allowed_dirs: config.bounds().into_iter().map(|dir| dir.as_str().to_owned()).collect(),
         scratch_dir: state.scratch().display().to_string(),
         cgroups: tree.dirs().clone(),
         missing_layers: missing_layers.to_vec(),
@@ -367,6 +370,7 @@ async fn run(
     let Prepared {
         source,
         config,
+        looked,
         keys,
         report,
         tree,
@@ -438,7 +442,8 @@ async fn run(
     });
     let facts: Vec<Fact> = facts.chain(jail.facts(own_memory)).collect();
     let descriptors = descriptors::allowed();
-    let reloader = Reloader::new(path.to_owned(), driver.clone(), report, (source, config.clone()), descriptors, jail);
+    let loaded = Loaded { source, looked, config: config.clone() };
+    let reloader = Reloader::new(path.to_owned(), driver.clone(), report, loaded, descriptors, jail);
     let reloader = Arc::new(reloader);
     tokio::spawn(reloader.clone().expire());
     tokio::spawn(tell_counts(driver.clone()));

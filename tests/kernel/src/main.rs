@@ -14,6 +14,7 @@ mod channel;
 mod client;
 mod configs;
 mod counters;
+mod deploy;
 mod faults;
 mod ground;
 mod groups;
@@ -109,6 +110,7 @@ fn all() -> Vec<Case> {
         cells::CASES,
         pool::CASES,
         reload::CASES,
+        deploy::CASES,
         quotas::CASES,
         usage::CASES,
         lambda::CASES,
