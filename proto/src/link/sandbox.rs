@@ -231,6 +231,8 @@ pub struct SocketPlace {
     pub mode: u32,
     /// Its group; none: root's.
     pub gid: Option<u32>,
+    /// Whether somebody else has made it and keeps it: then it is neither made anew nor removed.
+    pub is_handed_in: bool,
 }
 
 /// The cgroup directories of one supervisor. All were made by it, and all are removed when it ends.

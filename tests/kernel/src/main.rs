@@ -40,6 +40,7 @@ mod pulse;
 mod quotas;
 mod reach;
 mod reload;
+mod restart;
 mod streams;
 mod supervisor;
 mod text;
@@ -111,6 +112,7 @@ fn all() -> Vec<Case> {
         pool::CASES,
         reload::CASES,
         deploy::CASES,
+        restart::CASES,
         quotas::CASES,
         usage::CASES,
         lambda::CASES,
