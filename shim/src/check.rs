@@ -85,7 +85,7 @@ pub fn check(config: &NurseryConfig, spec: &SandboxSpec, slots_in_use: &BTreeSet
     if group.level() != Level::Worker {
         return Err(NoGroup(spec.cgroup.clone()).into());
     }
-    if let Root::Dir { path } = &spec.root {
+    if let Root::Dir { path, .. } = &spec.root {
         allowed_dir(config, path)?;
     }
     allowed_dir(config, &spec.function_dir)?;
@@ -127,7 +127,7 @@ fn allowed_dir(config: &NurseryConfig, path: &str) -> Result<(), Refusal> {
 
 #[cfg(test)]
 mod tests {
-    use sublet_proto::link::sandbox::{CgroupDirs, InnerLimits, OnRefused, Protocol, ShownLimits};
+    use sublet_proto::link::sandbox::{CgroupDirs, Identity, InnerLimits, OnRefused, Protocol, ShownLimits};
 
     use super::*;
 
@@ -151,6 +151,7 @@ mod tests {
             cgroup: "t-acme/s-00ff/w-1".into(),
             root: Root::Static,
             function_dir: "/srv/functions/resize".into(),
+            function_identity: Identity::default(),
             command: vec!["/function/resize".into()],
             protocol: Protocol::Stream,
             on_refused: OnRefused::Errno,
@@ -204,7 +205,10 @@ mod tests {
         for path in ["/srv/functionsx/a", "/srv/functions/../etc", "/etc", "srv/functions/a", "/srv/functions//a", "/"]
         {
             assert_eq!(refusal(|s| s.function_dir = path.into()), Refusal::Directory(path.into()));
-            assert_eq!(refusal(|s| s.root = Root::Dir { path: path.into() }), Refusal::Directory(path.into()));
+            assert_eq!(
+                refusal(|s| s.root = Root::Dir { path: path.into(), identity: Identity::default() }),
+                Refusal::Directory(path.into())
+            );
         }
     }
 

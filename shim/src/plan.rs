@@ -275,7 +275,7 @@ impl fmt::Display for InitStep {
                 CLOCK_AGE_MAX_SECONDS / 3600
             ),
             Self::PrivatePropagation => f.write_str("make all mounts private"),
-            Self::MountRoot { layout: Root::Dir { path } } => write!(f, "mount {path} as the root, read-only"),
+            Self::MountRoot { layout: Root::Dir { path, .. } } => write!(f, "mount {path} as the root, read-only"),
             Self::MountRoot { layout: Root::Host | Root::Static } => {
                 f.write_str("mount the prepared skeleton as the root, read-only")
             }

@@ -4,7 +4,7 @@
 
 use std::{
     io,
-    os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
     os::unix::process::CommandExt,
     process::Command,
 };
@@ -72,6 +72,21 @@ fn lift(fd: RawFd) -> io::Result<RawFd> {
     // SAFETY: duplicating a descriptor touches no memory.
     let lifted = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 10) };
     if lifted < 0 { Err(io::Error::last_os_error()) } else { Ok(lifted) }
+}
+
+/// Takes a descriptor over that this process was started with.
+///
+/// # Errors
+/// It is not open.
+pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    // WHY UNSAFE: a number says nothing of whose it is, nor whether it is open.
+    // SAFETY: asking for its flags touches no memory.
+    if unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // WHY UNSAFE: as above.
+    // SAFETY: it is open, and its caller takes each number once, before this process opens anything of its own.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// Lets a write to a pipe without readers end this process, as C programs have it.

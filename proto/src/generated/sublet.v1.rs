@@ -898,9 +898,12 @@ pub struct ReloadRequest {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReloadResponse {
-    /// What has changed, one line each, for example "tenant.acme.function.resize: new revision 1f3a9c20".
+    /// What has changed, one line each, for example "tenant.acme.function.resize.timeout: 30s -> 1m".
     #[prost(string, repeated, tag = "1")]
     pub changes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Files in the directories of all functions: their code is what was looked at.
+    #[prost(uint64, tag = "2")]
+    pub files: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DiffRequest {

@@ -81,6 +81,15 @@ impl Layer {
     }
 }
 
+/// A directory of the host, told from any other that is there at the same time, whatever its name is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Identity {
+    /// Number of its file system (`st_dev`).
+    pub device: u64,
+    /// Its number in there (`st_ino`).
+    pub inode: u64,
+}
+
 /// What the worker sees as `/`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "layout", rename_all = "kebab-case")]
@@ -93,6 +102,8 @@ pub enum Root {
     Dir {
         /// Absolute path on the host.
         path: String,
+        /// What must be there.
+        identity: Identity,
     },
 }
 
@@ -153,6 +164,8 @@ pub struct SandboxSpec {
     pub root: Root,
     /// Directory of the function on the host, seen as /function, read-only.
     pub function_dir: String,
+    /// What must be there: the directory that the revision's code was in when it was looked at.
+    pub function_identity: Identity,
     /// Program and arguments; the program is resolved inside the sandbox.
     pub command: Vec<String>,
     /// How the function is talked to.
@@ -189,7 +202,7 @@ pub struct NurseryConfig {
     pub uid_count: u32,
     /// Uid and gid the supervisor will run as after it dropped its rights.
     pub supervisor_uid: u32,
-    /// Directories on the host that may be a root or a function's directory.
+    /// Directories on the host that, with all below them, may be a root or a function's directory.
     pub allowed_dirs: Vec<String>,
     /// Where the nursery may mount its own tmpfs, seen by nobody else: an empty directory.
     pub scratch_dir: String,
@@ -214,6 +227,8 @@ pub struct SocketPlace {
     pub mode: u32,
     /// Its group; none: root's.
     pub gid: Option<u32>,
+    /// Whether somebody else has made it and keeps it: then it is neither made anew nor removed.
+    pub is_handed_in: bool,
 }
 
 /// The cgroup directories of one supervisor. All were made by it, and all are removed when it ends.

@@ -211,14 +211,15 @@ impl Init<'_> {
                 *new_root = Some(NewRoot::mount(birth.skeleton, layout, birth.spec.token)?);
                 Ok(())
             }
-            InitStep::MountUsr => with(new_root, |root| root.bind(birth.skeleton, Path::new("/usr"), "usr")),
+            InitStep::MountUsr => with(new_root, |root| root.bind_usr(birth.skeleton)),
             InitStep::MountDev => {
                 // From here on its own: an open file has flags, an owner and locks, which all who share it see.
                 birth.null = new_root.as_ref().ok_or_else(no_root)?.attach_dev(birth.dev.as_fd())?;
                 Ok(())
             }
             InitStep::MountFunction { dir } => {
-                with(new_root, |root| root.bind(birth.skeleton, Path::new(dir), "function"))
+                let identity = birth.spec.function_identity;
+                with(new_root, |root| root.bind_function(birth.skeleton, Path::new(dir), identity))
             }
             InitStep::MountTmp { bytes, inodes } => with(new_root, |root| root.mount_tmp(*bytes, *inodes)),
             InitStep::MountToken => {

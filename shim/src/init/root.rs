@@ -14,9 +14,10 @@ use std::{
 use nix::{
     fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2},
     mount::{MntFlags, MsFlags, mount, umount2},
+    sys::stat::fstat,
     unistd::{chdir, fchdir, pivot_root},
 };
-use sublet_proto::link::sandbox::{Root, ShownLimits};
+use sublet_proto::link::sandbox::{Identity, Root, ShownLimits};
 
 use super::picture::{self, Picture};
 use crate::{
@@ -64,8 +65,8 @@ impl NewRoot {
         let source = match layout {
             Root::Host => open_dir(&prepared.host)?,
             Root::Static => open_dir(&prepared.bare)?,
-            Root::Dir { path } => {
-                let root = open_dir(Path::new(path))?;
+            Root::Dir { path, identity } => {
+                let root = open_code(Path::new(path), *identity)?;
                 for name in MOUNT_POINTS {
                     plain_directory_below(root.as_fd(), name)?;
                 }
@@ -78,10 +79,18 @@ impl NewRoot {
         Ok(Self(tree))
     }
 
-    /// Mounts a directory of the host on `name`, read-only.
-    pub fn bind(&self, skeleton: &Skeleton, source: &Path, name: &str) -> io::Result<()> {
-        let source = open_dir(source)?;
-        self.attach(own_tree(skeleton, source.as_fd())?.as_fd(), name)
+    /// Mounts the host's /usr, read-only.
+    pub fn bind_usr(&self, skeleton: &Skeleton) -> io::Result<()> {
+        self.bind(skeleton, open_dir(Path::new("/usr"))?.as_fd(), "usr")
+    }
+
+    /// Mounts a function's directory on /function, read-only.
+    pub fn bind_function(&self, skeleton: &Skeleton, dir: &Path, identity: Identity) -> io::Result<()> {
+        self.bind(skeleton, open_code(dir, identity)?.as_fd(), "function")
+    }
+
+    fn bind(&self, skeleton: &Skeleton, source: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+        self.attach(own_tree(skeleton, source)?.as_fd(), name)
     }
 
     /// Mounts the device nodes that the nursery has made for this worker. Returns its /dev/null, opened.
@@ -235,6 +244,21 @@ fn open_dir(path: &Path) -> io::Result<OwnedFd> {
     openat2(AT_FDCWD, path, how).map_err(|error| named(error, &path.display().to_string()))
 }
 
+/// Opens a directory with code in it. It must be the one that its revision was made of: by now another may have its name, and
+/// a worker of that one would be called by the wrong revision.
+fn open_code(path: &Path, identity: Identity) -> io::Result<OwnedFd> {
+    let dir = open_dir(path)?;
+    let found = fstat(&dir)?;
+    if (Identity { device: found.st_dev, inode: found.st_ino }) == identity {
+        return Ok(dir);
+    }
+    Err(io::Error::other(format!(
+        "{} is another directory than the one that was there when the configuration was last read; run `sublet reload`, and its \
+         code serves as a new revision",
+        path.display()
+    )))
+}
+
 fn plain_directory_below(root: BorrowedFd<'_>, name: &str) -> io::Result<OwnedFd> {
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
@@ -250,4 +274,32 @@ fn named(error: nix::Error, what: &str) -> io::Error {
         return error;
     }
     io::Error::new(error.kind(), format!("{what}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::MetadataExt as _};
+
+    use super::*;
+
+    #[test]
+    fn directory_that_was_given_the_name_of_another_is_refused_with_the_remedy() {
+        let place = std::env::temp_dir().join(format!("sublet-code-{}", std::process::id()));
+        fs::create_dir(&place).unwrap();
+        let (dir, new) = (place.join("greet"), place.join("new"));
+        fs::create_dir(&dir).unwrap();
+        fs::create_dir(&new).unwrap();
+        let found = fs::metadata(&dir).unwrap();
+        let identity = Identity { device: found.dev(), inode: found.ino() };
+        open_code(&dir, identity).unwrap();
+        fs::rename(&dir, place.join("old")).unwrap();
+        fs::rename(&new, &dir).unwrap();
+        let told = open_code(&dir, identity).map(drop);
+        let old = open_code(&place.join("old"), identity).map(drop);
+        fs::remove_dir_all(&place).unwrap();
+        let error = told.unwrap_err();
+        assert!(error.to_string().contains("run `sublet reload`"), "{error}");
+        assert!(!is_shortage(&error), "the host is not to blame");
+        old.unwrap();
+    }
 }

@@ -100,6 +100,12 @@ enum PlaceError {
          it, and the socket is made anew"
     )]
     ForeignSocket { setting: String, path: String },
+    /// A socket that was handed in was removed. Only whoever handed it in can make it anew.
+    #[error(
+        "{setting} = {path:?} was handed in and is gone, so that nobody new can reach the socket; have whoever handed it in \
+         make it anew (systemctl restart of its socket unit), and restart sublet"
+    )]
+    HandedInSocket { setting: String, path: String },
     /// A socket was removed, and there cannot be another.
     #[error("{setting} = {path:?} is gone and cannot be made anew: {error}; is its directory there?")]
     MakeSocket { setting: String, path: String, error: io::Error },
@@ -190,6 +196,10 @@ impl Places {
         match fate(*ours, found) {
             Fate::Kept => Ok(()),
             Fate::Replaced => Err(PlaceError::ForeignSocket { setting: setting.clone(), path: path.clone() }),
+            // A new one would be ours alone, and the next supervisor would be handed the old one, which nobody can reach.
+            Fate::Gone if place.is_handed_in => {
+                Err(PlaceError::HandedInSocket { setting: setting.clone(), path: path.clone() })
+            }
             Fate::Gone => {
                 let (listener, identity) = new_socket(place).map_err(|error| PlaceError::MakeSocket {
                     setting: setting.clone(),
@@ -219,7 +229,8 @@ impl Places {
     pub(super) fn remove_sockets(&self) -> Vec<String> {
         let is_ours =
             |path: &Path, ours: Option<Identity>| identity(path).is_ok_and(|found| fate(ours, found) == Fate::Kept);
-        let ours = self.sockets.iter().filter(|(place, ours)| is_ours(Path::new(&place.path), *ours));
+        let own = self.sockets.iter().filter(|(place, _)| !place.is_handed_in);
+        let ours = own.filter(|(place, ours)| is_ours(Path::new(&place.path), *ours));
         ours.filter_map(|(SocketPlace { path, .. }, _)| Some(format!("{path}: {}", fs::remove_file(path).err()?)))
             .collect()
     }
@@ -305,8 +316,13 @@ mod tests {
             let (lock, _) = new_lock(&state.join("lock")).unwrap();
             let path = state.join("call.sock");
             let listener = UnixListener::bind(&path).unwrap();
-            let socket =
-                SocketPlace { setting: "host.socket".into(), path: path.display().to_string(), mode: 0o660, gid: None };
+            let socket = SocketPlace {
+                setting: "host.socket".into(),
+                path: path.display().to_string(),
+                mode: 0o660,
+                gid: None,
+                is_handed_in: false,
+            };
             let config = NurseryConfig {
                 uid_base: 1,
                 uid_count: 2,
@@ -384,6 +400,21 @@ mod tests {
         fs::remove_file(&lock).unwrap();
         fs::remove_file(&path).unwrap();
         assert_eq!(places.look().healed.len(), 2);
+    }
+
+    #[test]
+    fn socket_that_was_handed_in_is_neither_removed_nor_made_anew() {
+        let dir = Dir::new("handed");
+        let (mut places, path, _listener) = dir.places();
+        for (place, _) in &mut places.sockets {
+            place.is_handed_in = true;
+        }
+        assert!(places.remove_sockets().is_empty() && path.exists(), "the socket of another was removed");
+        fs::remove_file(&path).unwrap();
+        let look = places.look();
+        assert!(look.healed.is_empty() && look.sockets.is_empty() && !path.exists(), "{look:?}");
+        let [told] = <[_; 1]>::try_from(look.wrong).unwrap();
+        assert!(told.contains("host.socket") && told.contains("was handed in and is gone"), "{told}");
     }
 
     #[test]

@@ -1,3 +1,5 @@
+use sublet_proto::link::sandbox::Identity;
+
 use super::*;
 
 /// Every line a plan can have, in the order of all plans, with the condition under which it is there. Conditions are
@@ -111,9 +113,10 @@ fn planned(case: &Case) -> Vec<String> {
         root: match () {
             () if is("host") => Root::Host,
             () if is("static") => Root::Static,
-            () => Root::Dir { path: "/srv/root".into() },
+            () => Root::Dir { path: "/srv/root".into(), identity: Identity::default() },
         },
         function_dir: "/srv/fn".into(),
+        function_identity: Identity::default(),
         command: vec!["/function/main".into(), "--flag".into()],
         protocol: match () {
             () if is("stream") => Protocol::Stream,

@@ -10,14 +10,14 @@ use std::{
 use sublet_pool::{FunctionId, SubTenant, TenantId};
 use sublet_proto::link::{
     group::{SUB_TENANT_PREFIX, TENANT_PREFIX, WORKER_PREFIX},
-    sandbox::{InnerLimits, SandboxSpec, ShownLimits},
+    sandbox::{Identity, InnerLimits, SandboxSpec, ShownLimits},
     token::{TOKEN_FD, TOKEN_FILE},
 };
 use sublet_shim::plan::{self, HostFacts, Plan};
 
 use crate::{
     cgroups::owner::Owner,
-    config::{self, Client, Config, Function, Isolation, Name, Runtime},
+    config::{self, Client, Code, Config, Function, Isolation, Name, Runtime},
 };
 
 /// One function of one tenant.
@@ -50,8 +50,9 @@ impl Entry {
         SandboxSpec {
             slot,
             cgroup,
-            root: settings.layout.to_sandbox_root(),
+            root: settings.layout.to_sandbox_root(identity(settings.root_code)),
             function_dir: settings.dir.as_str().to_owned(),
+            function_identity: identity(settings.code),
             command: settings.command.clone(),
             shown: self.shown_limits(),
             protocol: settings.runtime.protocol(),
@@ -185,6 +186,11 @@ fn limit_variables(limits: &ShownLimits, on_v1: bool) -> Vec<(&'static str, Stri
         all.push(("JAVA_TOOL_OPTIONS", format!("-XX:MaxRAM={bytes}")));
     }
     all
+}
+
+/// Of a directory that nobody has looked at there is none, and no directory is it.
+fn identity(code: Option<Code>) -> Identity {
+    code.map_or_else(Identity::default, |code| code.identity)
 }
 
 /// One tenant.

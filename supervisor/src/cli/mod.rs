@@ -26,7 +26,7 @@ use crate::{
     config,
     own_log::{self, OwnLog},
     printable,
-    process::session,
+    process::{handed, session},
 };
 
 /// Configuration when none is named.
@@ -345,7 +345,8 @@ pub fn main() -> ExitCode {
 fn run(command: Command, json: bool) -> Result<(), Failed> {
     match command {
         Command::Serve { config, while_stdin_is_open, record } => {
-            serve(&config, crate::serve::Options { while_stdin_is_open, record }, json)
+            let options = crate::serve::Options { while_stdin_is_open, record, handed: Vec::new() };
+            serve(&config, options, json)
         }
         Command::WhatIf(args) => what_if::what_if(&args, json),
         Command::MakeTrace(args) => what_if::make_trace(&args, json),
@@ -395,14 +396,20 @@ fn run(command: Command, json: bool) -> Result<(), Failed> {
 /// How long the line that tells readiness waits for its reader. Longer would keep signals and operators waiting as well.
 const READY_PATIENCE: Duration = Duration::from_millis(100);
 
-fn serve(path: &std::path::Path, options: crate::serve::Options, json: bool) -> Result<(), Failed> {
+fn serve(path: &std::path::Path, mut options: crate::serve::Options, json: bool) -> Result<(), Failed> {
     if session::has_terminal() {
+        if handed::is_any() {
+            let why = "sockets that are handed in (LISTEN_FDS) are for a process without a terminal, and this one has one; \
+                       start it by a service manager, or in a session of its own with no terminal as its input and output";
+            return Err(Failed::new(why));
+        }
         let status = terminal::stay(options.while_stdin_is_open);
         let status = status.map_err(|error| Failed::new(format!("start the supervisor: {error}")))?;
         return if status == 0 { Ok(()) } else { Err(Failed { message: String::new(), status }) };
     }
-    // Before anything is opened: what is open now is not ours.
-    let inherited = session::leave(options.while_stdin_is_open);
+    // Before anything is opened: what is open now is not ours, but for what was handed in.
+    options.handed = handed::take()?;
+    let inherited = session::leave(options.while_stdin_is_open, &options.handed);
     let inherited =
         inherited.map_err(|error| Failed::new(format!("leave the session of whoever started us: {error}")))?;
     let log = OwnLog::start(json)?;

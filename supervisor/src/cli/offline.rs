@@ -17,7 +17,9 @@ use crate::{
 
 /// `sublet plan`: the steps on this host, as the running supervisor would take them.
 pub fn plan(path: &Path, function: &str, json: bool) -> Result<(), Failed> {
-    let config = config::load(path)?;
+    let mut config = config::load(path)?;
+    // What is wrong with its directories is told by those that would use them.
+    config::check_host(&mut config, None);
     // Nothing runs, so the pool's numbers mean nothing here.
     let catalogue = Catalogue::new(&config, |_, _| TenantId(0), |_, _, _| FunctionId(0));
     let entry = find(&catalogue, function)?;
@@ -59,14 +61,14 @@ fn find<'a>(catalogue: &'a Catalogue, wanted: &str) -> Result<&'a Entry, Failed>
 
 /// `sublet check-config`.
 pub fn check_config(path: &Path, text_only: bool, json: bool) -> Result<(), Failed> {
-    let (config, mut problems): (Option<Config>, Vec<Problem>) = match config::load(path) {
+    let (mut config, mut problems): (Option<Config>, Vec<Problem>) = match config::load(path) {
         Ok(config) => (Some(config), Vec::new()),
         Err(error) => (None, error.problems),
     };
-    if let Some(config) = &config
+    if let Some(config) = &mut config
         && !text_only
     {
-        problems.extend(config::check_host(config));
+        problems.extend(config::check_host(config, None).1);
         problems.extend(Keys::read(config).err().unwrap_or_default());
     }
     if json {

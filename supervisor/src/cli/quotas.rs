@@ -120,7 +120,13 @@ pub fn reload(args: &ReloadArgs, json: bool) -> Result<(), Failed> {
         let answer = client::admin(&args.socket.path).await?.reload(request).await;
         Ok(answer.map_err(|status| client::refused(&status))?.into_inner())
     })?;
-    Ok(tell(&answer.changes, Value::Null, json)?)
+    if answer.changes.is_empty() && !json {
+        let files = usize::try_from(answer.files).unwrap_or(usize::MAX);
+        let files = output::count(files, "file");
+        output::say(format_args!("nothing has changed, in the configuration and in {files} of functions"))?;
+        return Ok(());
+    }
+    Ok(tell(&answer.changes, json!({ "files": answer.files }), json)?)
 }
 
 /// `sublet diff`: tells, and changes nothing.

@@ -52,7 +52,7 @@ pub fn config(raw: &RawConfig, base: &Path) -> Result<Config, ConfigError> {
 /// The nursery is told all directories in one message.
 fn dirs_fit_a_message(config: &Config, top: &Reader<'_>) {
     // Two quotes and a comma for each, and every byte could be one that JSON escapes by another.
-    let bytes: usize = config.dirs().iter().map(|dir| dir.as_str().len() * 2 + 3).sum();
+    let bytes: usize = config.bounds().iter().map(|dir| dir.as_str().len() * 2 + 3).sum();
     if bytes > bounds::DIRS_MAX_BYTES {
         top.refuse(
             "tenant",

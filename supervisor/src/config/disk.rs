@@ -21,6 +21,7 @@ use super::{
     token_disk,
     types::{Config, FUNCTION_MOUNT, Function, Layout},
 };
+use crate::trust::Trusted;
 
 /// Directories over which every sandbox mounts something; a prepared root must have them.
 const MOUNT_POINTS: [&str; 4] = ["proc", "dev", "tmp", "function"];
@@ -33,6 +34,9 @@ const OTHERS_EXECUTE: u32 = 0o001;
 /// Everything that would keep a function of `config` from starting on this host. Empty means that none was found.
 pub fn check_disk(config: &Config) -> Vec<Problem> {
     let mut problems = Vec::new();
+    for tree in &config.host.function_dirs {
+        Disk { prefix: "host".to_owned(), problems: &mut problems }.tree(tree);
+    }
     for (tenant, name, function) in config.functions() {
         let mut disk = Disk { prefix: format!("tenant.{tenant}.function.{name}"), problems: &mut problems };
         let has_dir = disk.directory("dir", &function.dir);
@@ -63,9 +67,45 @@ impl Disk<'_> {
         self.problems.push(Problem::new(setting, Some(value), what.into(), remedy.into()));
     }
 
+    /// A tree that functions are in. Links in it are followed, so that nobody but root may put another in its place.
+    fn tree(&mut self, tree: &HostPath) {
+        const KEY: &str = "function_dirs";
+        match Trusted::root_and(&[]).directory(tree.as_path()) {
+            Ok(None) => {
+                self.plain_way(KEY, tree.as_path());
+            }
+            Ok(Some(missing)) => {
+                let what = format!("{} does not exist", missing.display());
+                self.refuse(KEY, tree.as_path(), what, "create it, or correct the path");
+            }
+            Err(error) => {
+                let remedy = "links in it are followed, and it must be trusted for that";
+                self.refuse(KEY, tree.as_path(), format!("others decide what is there: {error}"), remedy);
+            }
+        }
+    }
+
     /// A plain directory that workers may read and enter, with no link on the way to it.
     fn directory(&mut self, key: &str, dir: &HostPath) -> bool {
         let path = dir.as_path();
+        if !self.plain_way(key, path) {
+            return false;
+        }
+        match fs::symlink_metadata(path) {
+            Ok(metadata) if !has(&metadata, OTHERS_READ | OTHERS_EXECUTE) => {
+                self.closed(key, path, path, "o+rx");
+                false
+            }
+            Ok(_) => true,
+            Err(error) => {
+                self.refuse(key, path, cannot_look_at(path, &error), "create it, or correct the path");
+                false
+            }
+        }
+    }
+
+    /// A directory with no link on the way to it.
+    fn plain_way(&mut self, key: &str, path: &Path) -> bool {
         let mut ancestors: Vec<&Path> = path.ancestors().collect();
         ancestors.reverse();
         for ancestor in ancestors {
@@ -81,6 +121,11 @@ impl Disk<'_> {
                     Ok(real) => format!("write the path it leads to, {:?}", real.display().to_string()),
                     Err(_) => "write the path it leads to".to_owned(),
                 };
+                // The trees themselves have none.
+                let remedy = match key {
+                    "function_dirs" => remedy,
+                    _ => format!("{remedy}, or name a tree that both are in by host.function_dirs"),
+                };
                 let what = format!("{} is a symbolic link, and the nursery follows none", ancestor.display());
                 self.refuse(key, path, what, remedy);
                 return false;
@@ -95,17 +140,7 @@ impl Disk<'_> {
                 return false;
             }
         }
-        match fs::symlink_metadata(path) {
-            Ok(metadata) if !has(&metadata, OTHERS_READ | OTHERS_EXECUTE) => {
-                self.closed(key, path, path, "o+rx");
-                false
-            }
-            Ok(_) => true,
-            Err(error) => {
-                self.refuse(key, path, cannot_look_at(path, &error), "create it, or correct the path");
-                false
-            }
-        }
+        true
     }
 
     fn closed(&mut self, key: &str, path: &Path, closed: &Path, mode: &str) {

@@ -74,6 +74,8 @@ pub fn check(raw: &RawFunction, r: &Reader<'_>, above: &Above<'_>) -> Option<Fun
         isolation,
         layout,
         dir,
+        code: None,
+        root_code: None,
         handler,
         command,
         env,
@@ -145,6 +147,13 @@ fn required_dir(r: &Reader<'_>, key: &str, raw: &Maybe, above: &Above<'_>, missi
     }
     if let Some((name, ours)) = above.host.ours.iter().find(|(_, ours)| path.contains(ours)) {
         return refuse(format!("workers would see {name} = {:?}", ours.as_str()));
+    }
+    let trees = &above.host.function_dirs;
+    if !trees.is_empty() && !trees.iter().any(|tree| tree.contains(&path)) {
+        let shown: Vec<String> = trees.iter().map(|tree| format!("{:?}", tree.as_str())).collect();
+        let what = format!("not below host.function_dirs = [{}]", shown.join(", "));
+        let remedy = "move it below one of them, or write its tree there and restart";
+        r.refuse(key, Some(format!("{:?}", path.as_str())), what, remedy);
     }
     Some(path)
 }

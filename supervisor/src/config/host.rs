@@ -25,6 +25,8 @@ pub struct Above {
     pub pids_max: Option<Setting<u32>>,
     /// Our own paths, by setting: no worker may see them.
     pub ours: Vec<(&'static str, HostPath)>,
+    /// Trees that directories of functions are in; none for anywhere.
+    pub function_dirs: BTreeSet<HostPath>,
 }
 
 /// The host, and what of it those below are held against.
@@ -50,6 +52,15 @@ pub fn check(raw: &RawHost, r: &Reader<'_>) -> (Above, Option<Host>) {
     busy_poll(r, &read);
     ids(r, &read);
     let log = logs::check(raw, &read, r);
+    let log_dir = log.as_ref().and_then(|log| log.dir().cloned());
+    let ours = [
+        ("host.state_dir", state_dir.clone()),
+        ("host.socket", socket.clone()),
+        ("host.admin_socket", admin_socket.clone()),
+        ("host.log_dir", log_dir),
+    ];
+    let ours: Vec<_> = ours.into_iter().filter_map(|(name, path)| Some((name, path?))).collect();
+    let function_dirs = function_dirs(raw, r, &ours);
     let beside = || {
         Some(HostBeside {
             state_dir: state_dir.clone()?,
@@ -61,20 +72,43 @@ pub fn check(raw: &RawHost, r: &Reader<'_>) -> (Above, Option<Host>) {
             cgroup_parent: r.path("cgroup_parent", raw.cgroup_parent.as_ref(), "/sublet.slice"),
             calls_in_flight_max: calls_in_flight_max.value,
             log: log.clone()?,
+            function_dirs: function_dirs.clone(),
             accept_degraded: accept_degraded(raw, r),
         })
     };
     let host = beside().map(|beside| Host::new(&read, beside));
-    let log_dir = log.as_ref().and_then(|log| log.dir().cloned());
-    let ours = [
-        ("host.state_dir", state_dir),
-        ("host.socket", socket),
-        ("host.admin_socket", admin_socket),
-        ("host.log_dir", log_dir),
-    ];
-    let ours = ours.into_iter().filter_map(|(name, path)| Some((name, path?))).collect();
     let HostRead { workers_max, calls_waiting_max, memory_max, cpu_quota, pids_max, .. } = read;
-    (Above { workers_max, calls_in_flight_max, calls_waiting_max, memory_max, cpu_quota, pids_max, ours }, host)
+    let above = Above {
+        workers_max,
+        calls_in_flight_max,
+        calls_waiting_max,
+        memory_max,
+        cpu_quota,
+        pids_max,
+        ours,
+        function_dirs,
+    };
+    (above, host)
+}
+
+/// Trees whose content workers may see, as far as a function names it.
+fn function_dirs(raw: &RawHost, r: &Reader<'_>, ours: &[(&'static str, HostPath)]) -> BTreeSet<HostPath> {
+    if !raw.function_dirs.is_empty() {
+        r.note_written("function_dirs");
+    }
+    let tree = |raw: &Scalar| {
+        let tree = r.path("function_dirs", Some(raw), "/srv/functions")?;
+        let ours = ours.iter().find(|(_, ours)| tree.contains(ours));
+        let what = match ours {
+            _ if tree.is_root() => "it is the whole host".to_owned(),
+            Some((name, ours)) => format!("{name} = {:?} is in it", ours.as_str()),
+            None => return Some(tree),
+        };
+        let remedy = "write a directory that holds functions alone, such as \"/srv/functions\"";
+        r.refuse("function_dirs", Some(format!("{:?}", tree.as_str())), what, remedy);
+        None
+    };
+    raw.function_dirs.iter().filter_map(tree).collect()
 }
 
 /// With several threads, what one does between two looks wakes another, which costs what polling is to save.

@@ -10,11 +10,12 @@
 //!            duplicate: first one, by line  by full name with a remedy
 //! ```
 //!
-//! Nothing here touches the host but [`load`], which reads the file, and [`check_disk`], which looks at the directories
-//! the configuration names.
+//! Nothing here touches the host but [`load`], which reads the file, and [`check_host`], which looks at the directories
+//! the configuration names and puts what it finds into the configuration.
 
 mod bounds;
 mod check;
+mod code;
 mod defaults;
 mod degradation;
 mod disk;
@@ -56,6 +57,7 @@ use std::{
 };
 
 pub use bounds::{CELL_BYTES, CONFIG_MAX_BYTES};
+pub use code::Looked;
 pub use defaults::CPU_PERIOD;
 pub use degradation::Degradation;
 pub use disk::check_disk;
@@ -70,8 +72,8 @@ pub use raw::check_function_shape;
 pub use schema::schema;
 pub use settings::{Changes, Kept, Row};
 pub use types::{
-    CallLimits, Client, Config, FUNCTION_MOUNT, Freeze, Function, Host, Isolation, Layout, LevelLimits, LogTo, Rate,
-    Runtime, SubTenantLevel, Tenant, Token, TokenProvider,
+    CallLimits, Client, Code, Config, FUNCTION_MOUNT, Freeze, Function, Host, Isolation, Layout, LevelLimits, LogTo,
+    Rate, Runtime, SubTenantLevel, Tenant, Token, TokenProvider,
 };
 pub use units::{ByteSize, CallRate, CpuMillis, SocketMode, UnitError, format_duration, parse_duration};
 
@@ -119,13 +121,25 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
     Source::read(path)?.check(&[])
 }
 
-/// Everything that would keep a configuration from working on this host, beyond what the host cannot enforce.
-pub fn check_host(config: &Config) -> Vec<Problem> {
-    let mut problems = check_disk(config);
+/// Everything that would keep a configuration from working on this host, beyond what the host cannot enforce. What its
+/// directories are is looked at and put into it; or taken from what was `known` of them, when that is given.
+pub fn check_host(config: &mut Config, known: Option<&Looked>) -> (Looked, Vec<Problem>) {
+    let (looked, wrong) = known.map_or_else(|| code::look(config), |known| (known.clone(), code::Wrong::default()));
+    looked.put_into(config);
+    // A way that leads out is told as that, and not as a link that nobody follows.
+    let mut problems = wrong.ways;
+    add_untold(&mut problems, check_disk(config));
     if let Some(total) = memory_of_host() {
         problems.extend(check_memory(config, total));
     }
-    problems
+    add_untold(&mut problems, wrong.code);
+    (looked, problems)
+}
+
+/// Adds those that are about settings of which nothing has been told yet.
+pub fn add_untold(problems: &mut Vec<Problem>, more: Vec<Problem>) {
+    let told: std::collections::BTreeSet<String> = problems.iter().map(|problem| problem.setting.clone()).collect();
+    problems.extend(more.into_iter().filter(|problem| !told.contains(&problem.setting)));
 }
 
 /// Memory of this host in bytes, if it tells.

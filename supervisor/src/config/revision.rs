@@ -1,21 +1,34 @@
-//! The revision of a function: a number that changes with its settings.
+//! The revision of a function: a number that changes with its settings and with its code.
 
 use super::{path::HostPath, types::RawFunction, units::ByteSize};
 
 /// FNV-1a, 64 bit (RFC 9923): a dozen lines, the same on every machine, and nobody gains from a collision but the
 /// operator who writes the file.
-struct Fnv(u64);
+pub struct Fnv(u64);
 
 impl Fnv {
-    const fn new() -> Self {
+    /// Of nothing yet.
+    pub const fn new() -> Self {
         Self(0xcbf2_9ce4_8422_2325)
     }
 
-    fn write(&mut self, bytes: &[u8]) {
+    /// Takes more bytes in.
+    pub fn write(&mut self, bytes: &[u8]) {
         for byte in bytes {
             self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
         }
     }
+
+    /// The hash of all that was taken in.
+    pub const fn finish(self) -> u64 {
+        self.0
+    }
+}
+
+/// A hash as operators see it: eight hexadecimal digits.
+pub fn short(hash: u64) -> String {
+    // Both halves take part: FNV mixes its high bits better than its low ones.
+    format!("{:08x}", (hash >> 32) ^ (hash & 0xffff_ffff))
 }
 
 /// The revision. The `paths` it names come resolved as well: the same relative path below another base is another function.
@@ -33,7 +46,20 @@ pub fn revision(raw: &RawFunction, paths: [Option<&HostPath>; 3], tmp_size: Byte
         hash.write(b"\0");
         hash.write(path.as_str().as_bytes());
     }
-    Ok(hash.0)
+    Ok(hash.finish())
+}
+
+/// The revision of settings with the code that is in the directories they name: the real path of each, and the hash of what is
+/// in there.
+pub fn with_code(settings: u64, parts: &[(HostPath, u64)]) -> u64 {
+    let mut hash = Fnv::new();
+    hash.write(&settings.to_le_bytes());
+    for (place, manifest) in parts {
+        hash.write(place.as_str().as_bytes());
+        hash.write(b"\0");
+        hash.write(&manifest.to_le_bytes());
+    }
+    hash.finish()
 }
 
 #[cfg(test)]
@@ -47,7 +73,7 @@ mod tests {
         {
             let mut hash = Fnv::new();
             hash.write(text.as_bytes());
-            assert_eq!(hash.0, expected, "{text}");
+            assert_eq!(hash.finish(), expected, "{text}");
         }
     }
 }

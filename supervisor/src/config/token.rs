@@ -170,7 +170,8 @@ pub fn out_of_sight(config: &Config, top: &Reader<'_>) {
     let is_host_seen = config.functions().any(|(_, _, function)| function.layout == Layout::Host);
     for (tenant, name, function) in config.functions() {
         let Some((key, path)) = function.token.as_ref().and_then(|token| token.provider.secret()) else { continue };
-        let seen = config.dirs().into_iter().find(|dir| dir.contains(path) || path.contains(dir));
+        let seen = config.dirs().into_iter().chain(&config.host.function_dirs);
+        let seen = seen.into_iter().find(|dir| dir.contains(path) || path.contains(dir));
         let usr = HOST_LAYOUT_DIRS[0];
         let what = match seen {
             Some(dir) => format!("workers see {:?}", dir.as_str()),

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::{
     net::{TcpListener, UnixListener},
-    sync::{Semaphore, mpsc},
+    sync::{Semaphore, mpsc, watch},
 };
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -44,7 +44,8 @@ pub struct Renewed {
     pub next: mpsc::UnboundedReceiver<Listener>,
 }
 
-/// Accepts on both listeners, at most `most` connections at a time; further ones wait in the kernel's backlog.
+/// Accepts on both listeners, at most `most` connections at a time; further ones wait in the kernel's backlog. Ends once it is
+/// `closing`, after the last connection that was accepted: whoever was let in is served.
 ///
 /// # Errors
 /// When a listener cannot be watched.
@@ -53,6 +54,7 @@ pub fn incoming(
     tcp: Option<TcpListener>,
     most: u32,
     troubles: Arc<Troubles>,
+    mut closing: watch::Receiver<bool>,
 ) -> io::Result<ReceiverStream<Result<Connection, io::Error>>> {
     let places = Arc::new(Semaphore::new(most as usize));
     let (sender, receiver) = mpsc::channel(1);
@@ -63,7 +65,12 @@ pub fn incoming(
     let mut fails = false;
     tokio::spawn(async move {
         loop {
-            let Ok(place) = places.clone().acquire_owned().await else { return };
+            let place = tokio::select! {
+                place = places.clone().acquire_owned() => place,
+                // A sender that is gone closes as well.
+                _ = closing.wait_for(|closing| *closing) => return,
+            };
+            let Ok(place) = place else { return };
             let accepted = tokio::select! {
                 accepted = accept_unix(&unix) => accepted,
                 accepted = accept_former(former.as_ref()) => accepted,
@@ -76,6 +83,7 @@ pub fn incoming(
                     continue;
                 }
                 () = sender.closed() => return,
+                _ = closing.wait_for(|closing| *closing) => return,
             };
             match accepted.and_then(|socket| Connection::new(socket, place)) {
                 Ok(connection) => {

@@ -54,6 +54,8 @@ pub struct Front {
     pub pulse: Arc<Pulse>,
     /// Becomes true when the process is to end; set by Admin too.
     pub stop: watch::Sender<bool>,
+    /// Becomes true when callers are served no more, and every connection of theirs has ended.
+    pub callers_gone: watch::Sender<bool>,
 }
 
 /// Why the front ended early.
@@ -71,15 +73,21 @@ pub enum FrontError {
 }
 
 impl Front {
-    /// Serves until stopped. Calls that are under way are waited for.
+    /// Serves until callers and operators are let go of, each by a word of its own. Then nobody more is let in, connections
+    /// are told to come again (GOAWAY), and calls that are under way, or still come on them, are waited for.
     ///
     /// # Errors
     /// When a server cannot go on.
-    pub async fn serve(self, bound: Bound, closing: watch::Receiver<bool>) -> Result<(), FrontError> {
-        let health = |has_admin| {
+    pub async fn serve(
+        self,
+        bound: Bound,
+        callers_closing: watch::Receiver<bool>,
+        closing: watch::Receiver<bool>,
+    ) -> Result<(), FrontError> {
+        let health = |has_admin, closing: &watch::Receiver<bool>| {
             HealthServer::new(HealthService { driver: self.driver.clone(), has_admin, closing: closing.clone() })
         };
-        let (callers_health, operators_health) = (health(false), health(true));
+        let (callers_health, operators_health) = (health(false, &callers_closing), health(true, &closing));
         // Each server lists what it serves; v1alpha as well, which many clients still ask for.
         let reflection = |service: &str| {
             tonic_reflection::server::Builder::configure()
@@ -120,15 +128,24 @@ impl Front {
             .add_service(reflection(INVOKER_NAME).build_v1alpha()?)
             .add_service(invoker)
             .serve_with_incoming_shutdown(
-                incoming(call, tcp, self.connections_max, troubles.clone())?,
-                closed(closing.clone()),
+                incoming(call, tcp, self.connections_max, troubles.clone(), callers_closing)?,
+                by_their_end(),
             );
+        let callers_gone = self.callers_gone;
+        let callers = async move {
+            let ended = callers.await;
+            callers_gone.send_replace(true);
+            ended
+        };
         let operators = server()
             .add_service(operators_health)
             .add_service(reflection(ADMIN_NAME).build_v1()?)
             .add_service(reflection(ADMIN_NAME).build_v1alpha()?)
             .add_service(admin)
-            .serve_with_incoming_shutdown(incoming(admin_socket, None, OPERATORS_MAX, troubles)?, closed(closing));
+            .serve_with_incoming_shutdown(
+                incoming(admin_socket, None, OPERATORS_MAX, troubles, closing)?,
+                by_their_end(),
+            );
         tokio::try_join!(callers, operators)?;
         Ok(())
     }
@@ -137,7 +154,8 @@ impl Front {
 /// Connections of operators at a time.
 const OPERATORS_MAX: u32 = 32;
 
-async fn closed(mut closing: watch::Receiver<bool>) {
-    // A sender that is gone closes as well.
-    drop(closing.wait_for(|closing| *closing).await);
+/// Both servers end by the end of what comes in: a connection that was accepted a moment before is served then. Without this
+/// they would not wait for those that are open.
+async fn by_their_end() {
+    std::future::pending().await
 }

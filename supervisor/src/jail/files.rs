@@ -1,6 +1,7 @@
 //! Which files the supervisor may still reach, as data, and landlock that says so to the kernel.
 
 use std::{
+    collections::BTreeSet,
     io,
     path::{Path, PathBuf},
 };
@@ -25,6 +26,8 @@ pub enum May {
     ReadFiles,
     /// Read files below it and list directories.
     Read,
+    /// List directories below it.
+    List,
     /// Make and remove groups below it, read and write their files.
     ChangeGroups,
     /// Write this one file.
@@ -38,6 +41,7 @@ impl May {
         match self {
             Self::ReadFiles => AccessFs::ReadFile.into(),
             Self::Read => AccessFs::ReadFile | AccessFs::ReadDir,
+            Self::List => AccessFs::ReadDir.into(),
             Self::ChangeGroups => {
                 AccessFs::ReadFile
                     | AccessFs::ReadDir
@@ -70,8 +74,13 @@ pub fn places(config: &Config, config_dir: &Path, cgroups: &CgroupDirs) -> Vec<P
     for secret in secrets(config) {
         places.push(place(secret.dir, May::ReadFiles));
     }
-    for dir in config.dirs() {
+    for dir in config.bounds() {
         places.push(place(dir.as_path(), May::Read));
+    }
+    // A directory that is put in the place of another is a new one to landlock, and a reload has to look at it.
+    if config.host.function_dirs.is_empty() {
+        let parents: BTreeSet<&Path> = config.dirs().into_iter().filter_map(|dir| dir.as_path().parent()).collect();
+        places.extend(parents.into_iter().filter(|dir| *dir != Path::new("/")).map(|dir| place(dir, May::List)));
     }
     for root in cgroups.v1.iter().map(Path::new).chain([Path::new(&cgroups.unified)]) {
         places.push(place(root, May::Read));
@@ -217,6 +226,7 @@ mod tests {
             ("/etc/sublet", May::ReadFiles),
             ("/etc/keys", May::ReadFiles),
             ("/srv/f", May::Read),
+            ("/srv", May::List),
             ("/sys/fs/cgroup/pids/s", May::Read),
             ("/sys/fs/cgroup/pids/s/pool", May::ChangeGroups),
             ("/sys/fs/cgroup/s", May::Read),
@@ -227,11 +237,21 @@ mod tests {
     }
 
     #[test]
+    fn trees_of_functions_are_read_as_a_whole_and_nothing_beside_them() {
+        let config = config("function_dirs = [\"/srv\", \"/opt/roots\"]", "");
+        let places = places(&config, Path::new("/etc/sublet"), &cgroups());
+        let of = |may| places.iter().filter(move |place| place.may == may).map(|place| place.path.to_str().unwrap());
+        let read: Vec<&str> = of(May::Read).filter(|path| !path.starts_with("/sys")).collect();
+        assert_eq!(read, ["/opt/roots", "/srv"]);
+        assert_eq!(of(May::List).count(), 0);
+    }
+
+    #[test]
     fn nothing_that_is_read_can_be_written_and_no_file_is_ever_executed() {
-        for may in [May::ReadFiles, May::Read] {
+        for may in [May::ReadFiles, May::Read, May::List] {
             assert!((may.rights() & AccessFs::from_write(ABI::V7)).is_empty(), "{may:?}");
         }
-        for may in [May::ReadFiles, May::Read, May::ChangeGroups, May::WriteFile, May::KeepLogs] {
+        for may in [May::ReadFiles, May::Read, May::List, May::ChangeGroups, May::WriteFile, May::KeepLogs] {
             let never =
                 AccessFs::Execute | AccessFs::MakeSym | AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::Refer;
             assert!((may.rights() & never).is_empty(), "{may:?}");

@@ -1,5 +1,6 @@
 //! How a supervisor's process begins: rid of what whoever started it left to it.
 
+pub mod handed;
 pub mod limits;
 pub mod session;
 pub mod signals;

@@ -22,6 +22,8 @@ use nix::{
     unistd::{self, Pid},
 };
 
+use super::handed::Handed;
+
 /// The last of the three that every process has.
 const LAST_STANDARD: RawFd = 2;
 
@@ -58,13 +60,14 @@ impl fmt::Display for Inherited {
 }
 
 /// Begins a session, makes standard input /dev/null unless it is to be read, and closes every descriptor but the three
-/// standard ones. Returns those that were closed. To be called before this process opens anything: each is taken for one
-/// that came with it. (Sockets of socket activation, LISTEN_FDS, would have to be taken before.)
+/// standard ones and those that were `handed` in. Returns those that were closed. To be called before this process opens
+/// anything: each is taken for one that came with it.
 ///
 /// # Errors
 /// /proc or /dev/null is not there, or what the kernel says.
-pub fn leave(reads_stdin: bool) -> io::Result<Vec<Inherited>> {
-    let inherited = inherited()?;
+pub fn leave(reads_stdin: bool, handed: &[Handed]) -> io::Result<Vec<Inherited>> {
+    let mut inherited = inherited()?;
+    inherited.retain(|one| handed.iter().all(|handed| handed.number != one.number));
     for Inherited { number, .. } in &inherited {
         // Linux closes it whatever it says.
         unistd::close(*number).ok();

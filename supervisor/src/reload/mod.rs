@@ -7,7 +7,7 @@
 //!  set ---+      |               |                        |                     |
 //!                '---------------+----------- refused ----+---------------------'   the old one stays
 //! ```
-//! What workers are (a function's program and sandbox) is a revision: a changed one takes the calls from then on, and the
+//! What workers are (a function's code and sandbox) is a revision: a changed one takes the calls from then on, and the
 //! workers of the old one finish what they have. Everything else is changed under running workers.
 
 pub(crate) mod changes;
@@ -28,7 +28,7 @@ use tokio::sync::Notify;
 use self::{fixed::Fixed, temporary::Temporaries};
 use crate::{
     cgroups::{CgroupError, limits::Knob, owner::Owner},
-    config::{self, ByteSize, Config, ConfigError, LevelPath, Name, Overlay, Problem, Source},
+    config::{self, ByteSize, Config, ConfigError, LevelPath, Looked, Name, Overlay, Problem, Source},
     doctor::Report,
     driver::Driver,
     events::Happened,
@@ -64,14 +64,34 @@ pub enum ReloadError {
     NotSet(String),
 }
 
+/// A configuration that is in force, with what it was made of.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The text.
+    pub source: Source,
+    /// The directories that it names.
+    pub looked: Looked,
+    /// All of it, checked.
+    pub config: Config,
+}
+
 /// What holds now.
 #[derive(Debug)]
 struct State {
     source: Source,
+    /// The code that is in force. Only a reload looks again: a limit that is set, or expires, deploys nothing.
+    looked: Looked,
     temporaries: Temporaries,
     config: Config,
     /// When expired ones may be tried again.
     not_before: Option<SystemTime>,
+}
+
+/// What may take the place of what holds.
+struct Checked {
+    config: Config,
+    keys: Keys,
+    looked: Looked,
 }
 
 /// A group above a limit, in the words of the configuration.
@@ -116,12 +136,12 @@ impl Reloader {
         path: PathBuf,
         driver: Arc<Driver>,
         host: Report,
-        (source, config): (Source, Config),
+        Loaded { source, looked, config }: Loaded,
         descriptors: u64,
         jail: Jail,
     ) -> Self {
         let fixed = Fixed::new(&config, descriptors, jail);
-        let state = State { source, temporaries: Temporaries::default(), config, not_before: None };
+        let state = State { source, looked, temporaries: Temporaries::default(), config, not_before: None };
         Self { path, driver, host, fixed, state: Mutex::new(state), set: Notify::new() }
     }
 
@@ -158,7 +178,13 @@ impl Reloader {
     fn read_again(&self, state: &mut State, end: bool) -> Result<Vec<String>, ReloadError> {
         let source = read_source(&self.path)?;
         let temporaries = state.temporaries.clone();
-        self.put(state, source, temporaries, end)
+        let new = self.checked(&state.config, &source, &temporaries, None)?;
+        self.put(state, (source, temporaries), new, end)
+    }
+
+    /// Files in the directories of all functions, when they were last looked at.
+    pub fn files(&self) -> u64 {
+        self.state_at_last().looked.files()
     }
 
     /// Changes limits for a time. Returns what has changed.
@@ -174,8 +200,8 @@ impl Reloader {
         let until = SystemTime::now() + lasting;
         let changes = self.told("set", || {
             let mut state = self.state()?;
-            let (source, temporaries) = (state.source.clone(), state.temporaries.with(overlays, until));
-            self.put(&mut state, source, temporaries, end)
+            let temporaries = state.temporaries.with(overlays, until);
+            self.put_limits(&mut state, temporaries, end)
         })?;
         self.set.notify_one();
         Ok((changes, until))
@@ -199,8 +225,7 @@ impl Reloader {
                 );
                 return Err(ReloadError::NotSet(what));
             }
-            let source = state.source.clone();
-            self.put(&mut state, source, kept, end)
+            self.put_limits(&mut state, kept, end)
         })
     }
 
@@ -244,8 +269,7 @@ impl Reloader {
             if gone.is_empty() {
                 return Ok(Vec::new());
             }
-            let source = state.source.clone();
-            let outcome = self.put(&mut state, source, kept, false);
+            let outcome = self.put_limits(&mut state, kept, false);
             state.not_before = outcome.is_err().then(|| SystemTime::now() + EXPIRY_PAUSE);
             outcome
         });
@@ -272,30 +296,45 @@ impl Reloader {
         outcome
     }
 
+    /// Puts other limits in force, of the text and the code that are.
+    fn put_limits(&self, state: &mut State, temporaries: Temporaries, end: bool) -> Result<Vec<String>, ReloadError> {
+        let source = state.source.clone();
+        let new = self.checked(&state.config, &source, &temporaries, Some(&state.looked))?;
+        self.put(state, (source, temporaries), new, end)
+    }
+
     /// Puts a configuration in force, from whichever side it comes.
     fn put(
         &self,
         state: &mut State,
-        source: Source,
-        temporaries: Temporaries,
+        (source, temporaries): (Source, Temporaries),
+        Checked { config: new, keys, looked }: Checked,
         end: bool,
     ) -> Result<Vec<String>, ReloadError> {
-        let (new, keys) = self.checked(&state.config, &source, &temporaries)?;
         let changes = changes::changes(&state.config, &new);
         self.put_into_kernel(&new, end)?;
         self.driver.install(&new, &keys);
-        *state = State { source, temporaries, config: new, not_before: None };
+        *state = State { source, looked, temporaries, config: new, not_before: None };
         Ok(changes)
     }
 
-    fn checked(&self, old: &Config, source: &Source, temporaries: &Temporaries) -> Result<(Config, Keys), ConfigError> {
-        let new = source.check(&temporaries.overlays())?;
+    /// A configuration that can be put in force. Its directories are looked at, unless they are `known`.
+    fn checked(
+        &self,
+        old: &Config,
+        source: &Source,
+        temporaries: &Temporaries,
+        known: Option<&Looked>,
+    ) -> Result<Checked, ConfigError> {
+        let mut new = source.check(&temporaries.overlays())?;
+        let (looked, of_host) = config::check_host(&mut new, known);
         let mut problems: Vec<Problem> = self.fixed.problems(old, &new);
         problems.extend(self.host.unenforced(&new));
-        problems.extend(config::check_host(&new));
+        // That a directory is out of bounds says why nobody could look at it.
+        config::add_untold(&mut problems, of_host);
         // Again, and by whoever we are now: a key that was replaced is taken, and one that cannot be read is told.
         let keys = Keys::read(&new).map_err(|told| problems.extend(told)).unwrap_or_default();
-        if problems.is_empty() { Ok((new, keys)) } else { Err(ConfigError { problems }) }
+        if problems.is_empty() { Ok(Checked { config: new, keys, looked }) } else { Err(ConfigError { problems }) }
     }
 
     fn put_into_kernel(&self, new: &Config, end: bool) -> Result<(), ReloadError> {
@@ -370,7 +409,7 @@ impl Reloader {
             Some(source) => source,
             None => Source::read(&self.path)?,
         };
-        let (new, _) = self.checked(&state.config, &source, &state.temporaries)?;
+        let Checked { config: new, .. } = self.checked(&state.config, &source, &state.temporaries, None)?;
         let replaced = new.functions().filter(|(tenant, name, function)| {
             let old = state.config.function(tenant.as_str(), name.as_str());
             old.is_some_and(|old| old.revision != function.revision)

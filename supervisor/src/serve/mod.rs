@@ -8,6 +8,7 @@
 //! The nursery is told what will be made before any of it is. So it removes what there is, wherever a start ends: by a step
 //! that fails, or by kill -9. Signals that ask for the end wait until somebody listens to them, and then end it as ever.
 
+mod handed;
 mod places;
 mod rights;
 pub mod state;
@@ -16,7 +17,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::sys::stat::{Mode, umask};
@@ -30,7 +31,10 @@ use tokio::{
     sync::{mpsc, watch},
 };
 
-use self::state::State;
+use self::{
+    handed::{Listening, MisplacedError},
+    state::State,
+};
 use crate::{
     catalogue::labels::Labels,
     cgroups::{
@@ -38,7 +42,7 @@ use crate::{
         host::{HostCgroups, Place},
         tree::{Site, Tree, Wanted},
     },
-    config::{self, Config, ConfigError, Source},
+    config::{self, Config, ConfigError, Looked, Source},
     descriptors,
     doctor::Report,
     driver::Driver,
@@ -52,6 +56,7 @@ use crate::{
     },
     nursery::{Nursery, NurseryError, Started},
     process::{
+        handed::Handed,
         limits::{self, LimitError},
         session,
         signals::{self, Held},
@@ -59,7 +64,7 @@ use crate::{
     pulse::{self, Pulse, notify::Notify},
     quota::{self, Quotas, table::Table},
     recorder::{self, Recorder},
-    reload::{self, Reloader},
+    reload::{self, Loaded, Reloader},
     reserve,
     runner::{self, Runner, RunnerError},
     token::{Keys, Providers},
@@ -86,6 +91,9 @@ pub enum ServeError {
     /// The host lacks something.
     #[error("this host cannot run sublet as configured:\n{0}")]
     Host(String),
+    /// A socket that was handed in has no place.
+    #[error(transparent)]
+    Misplaced(#[from] MisplacedError),
     /// The state directory or a socket.
     #[error(transparent)]
     State(#[from] state::StateError),
@@ -155,12 +163,14 @@ fn os(what: &'static str) -> impl FnOnce(io::Error) -> ServeError {
 }
 
 /// How to serve, beside the configuration.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Options {
     /// Stop when standard input is closed.
     pub while_stdin_is_open: bool,
     /// Record every delivered call here.
     pub record: Option<PathBuf>,
+    /// Sockets that somebody else listens on already, for us.
+    pub handed: Vec<Handed>,
 }
 
 /// What was bound with root's rights.
@@ -169,12 +179,15 @@ struct Listeners {
     call: Listener,
     admin: Listener,
     tcp: Option<std::net::TcpListener>,
+    /// Whether callers can wait where somebody else keeps the socket.
+    callers_wait: bool,
 }
 
 /// Everything that was made with root's rights.
 struct Prepared {
     source: Source,
     config: Config,
+    looked: Looked,
     keys: Keys,
     report: Report,
     tree: Tree,
@@ -204,7 +217,8 @@ pub fn serve(
     ready: impl FnOnce(&Config),
 ) -> Result<(), ServeError> {
     let (source, config) = reload::read(path)?;
-    let prepared = prepare(source, config, path, options.record.as_deref())?;
+    let Options { while_stdin_is_open, record, handed } = options;
+    let prepared = prepare(source, config, path, record.as_deref(), handed)?;
     confined().map_err(os("start a thread for the log"))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(prepared.config.host.threads as usize)
@@ -212,20 +226,27 @@ pub fn serve(
         .thread_name("sublet")
         .build()
         .map_err(os("start tokio"))?;
-    let result = runtime.block_on(run(prepared, path, options.while_stdin_is_open, ready));
+    let result = runtime.block_on(run(prepared, path, while_stdin_is_open, ready));
     // Nothing that still runs has anything to do for anybody.
     runtime.shutdown_timeout(Duration::from_millis(100));
     result
 }
 
-fn prepare(source: Source, config: Config, path: &Path, record: Option<&Path>) -> Result<Prepared, ServeError> {
+fn prepare(
+    source: Source,
+    mut config: Config,
+    path: &Path,
+    record: Option<&Path>,
+    handed: Vec<Handed>,
+) -> Result<Prepared, ServeError> {
     // Whoever starts us may have one that keeps all others out. The control groups that we make as root must let the
     // supervisor's own id in.
     umask(Mode::from_bits_truncate(0o022));
     let report = Report::of_host();
     report.refuse(&config.host.accept_degraded).map_err(|unfit| ServeError::Host(unfit.to_string()))?;
     let mut problems = report.unenforced(&config);
-    problems.extend(config::check_host(&config));
+    let (looked, told) = config::check_host(&mut config, None);
+    problems.extend(told);
     // As root, which may read what the supervisor may not.
     let keys = Keys::read(&config).unwrap_or_else(|told| {
         problems.extend(told);
@@ -235,6 +256,7 @@ fn prepare(source: Source, config: Config, path: &Path, record: Option<&Path>) -
         return Err(ServeError::Disk(ConfigError { problems }));
     }
     let host = &config.host;
+    let listening = Listening::of(handed, host)?;
     limits::take_off()?;
     descriptors::allow(descriptors::needed(host)).map_err(|error| ServeError::Host(chain(&error)))?;
     reserve::keep_reserve();
@@ -252,14 +274,16 @@ fn prepare(source: Source, config: Config, path: &Path, record: Option<&Path>) -
     let missing_layers: Vec<Layer> = report.missing_layers();
     let held = signals::hold().map_err(os("hold signals back"))?;
     let site = Site::choose(&found, &wanted);
-    let sockets = state::sockets(host).map(|(_, path, ..)| path.as_str().to_owned());
-    let started =
-        Started::start(state.lock_fd(), Announcement { cgroups: site.dirs().clone(), sockets: sockets.into() })?;
-    let begun = begin(&config, &state, site, &wanted, &started, &missing_layers).and_then(|(tree, bound)| {
-        // Last of what can fail before there is anything to record: the next start wants the name.
-        let file = record.map(|path| recorder::create(path).map_err(record_failed(path))).transpose()?;
-        Ok((tree, bound, file))
-    });
+    // What somebody else made is not ours to remove.
+    let own = state::sockets(host).into_iter().zip(listening.has_unix()).filter(|(_, is_handed_in)| !is_handed_in);
+    let sockets = own.map(|((_, path, ..), _)| path.as_str().to_owned()).collect();
+    let started = Started::start(state.lock_fd(), Announcement { cgroups: site.dirs().clone(), sockets })?;
+    let begun =
+        begin(&config, &state, site, &wanted, &started, &missing_layers, listening).and_then(|(tree, bound)| {
+            // Last of what can fail before there is anything to record: the next start wants the name.
+            let file = record.map(|path| recorder::create(path).map_err(record_failed(path))).transpose()?;
+            Ok((tree, bound, file))
+        });
     let (tree, bound, record) = match begun {
         Ok(begun) => begun,
         Err(error) => {
@@ -293,6 +317,7 @@ fn prepare(source: Source, config: Config, path: &Path, record: Option<&Path>) -
     Ok(Prepared {
         source,
         config,
+        looked,
         keys,
         report,
         tree,
@@ -318,36 +343,46 @@ fn begin(
     wanted: &Wanted<'_>,
     nursery: &Started,
     missing_layers: &[Layer],
+    listening: Listening,
 ) -> Result<(Tree, Listeners), ServeError> {
     let host = &config.host;
     let mut tree = site.claim(wanted)?;
     nursery.claimed(tree.claim().locks())?;
     tree.build(wanted, nursery.pid())?;
-    let tcp = match host.listen {
-        Some(address) => Some(listen(address)?),
-        None => None,
+    let (callers_wait, is_handed_in) = (listening.has_callers(), listening.has_unix());
+    let tcp = match (listening.tcp, host.listen) {
+        (Some(handed), address) => Some(taken_over(handed, address)?),
+        (None, Some(address)) => Some(listen(address)?),
+        (None, None) => None,
     };
-    let (call, admin) = state::bind_unix(host)?;
+    let (call, admin) = state::bind_unix(host, listening.call, listening.admin)?;
     // In the order in which the listeners are renewed.
-    let sockets = state::sockets(host).map(|(setting, path, mode, gid)| SocketPlace {
-        setting: format!("host.{setting}"),
-        path: path.as_str().to_owned(),
-        mode,
-        gid,
-    });
+    let sockets =
+        state::sockets(host).into_iter().zip(is_handed_in).map(|((setting, path, mode, gid), is_handed_in)| {
+            SocketPlace { setting: format!("host.{setting}"), path: path.as_str().to_owned(), mode, gid, is_handed_in }
+        });
     let nursery_config = NurseryConfig {
         uid_base: host.uid_base,
         uid_count: host.uid_count,
         supervisor_uid: host.supervisor_uid,
-        allowed_dirs: config.dirs().into_iter().map(|dir| dir.as_str().to_owned()).collect(),
+        allowed_dirs: config.bounds().into_iter().map(|dir| dir.as_str().to_owned()).collect(),
         scratch_dir: state.scratch().display().to_string(),
         cgroups: tree.dirs().clone(),
         missing_layers: missing_layers.to_vec(),
         forbid_store_bypass: host.forbid_store_bypass,
-        sockets: sockets.into(),
+        sockets: sockets.collect(),
     };
     nursery.configure(nursery_config)?;
-    Ok((tree, Listeners { call, admin, tcp }))
+    Ok((tree, Listeners { call, admin, tcp, callers_wait }))
+}
+
+fn taken_over(
+    listener: std::net::TcpListener,
+    address: Option<std::net::SocketAddr>,
+) -> Result<std::net::TcpListener, ServeError> {
+    listener.set_nonblocking(true).map_err(os("use host.listen, which was handed in"))?;
+    tracing::info!(?address, "host.listen was handed in");
+    Ok(listener)
 }
 
 fn listen(address: std::net::SocketAddr) -> Result<std::net::TcpListener, ServeError> {
@@ -368,6 +403,7 @@ async fn run(
     let Prepared {
         source,
         config,
+        looked,
         keys,
         report,
         tree,
@@ -423,6 +459,7 @@ async fn run(
     let degraded = degraded.iter().map(|degradation| degradation.name().to_owned()).collect();
     let (renew_call, next_call) = mpsc::unbounded_channel();
     let (renew_admin, next_admin) = mpsc::unbounded_channel();
+    let callers_wait = bound.callers_wait;
     let bound = Bound {
         call: Renewed { listener: bound.call, next: next_call },
         admin: Renewed { listener: bound.admin, next: next_admin },
@@ -431,6 +468,8 @@ async fn run(
     tokio::spawn(places::watch(nursery.clone(), troubles.clone(), vec![renew_call, renew_admin]));
     let (stop, mut stopping) = watch::channel(false);
     let (close, closing) = watch::channel(false);
+    let (close_callers, callers_closing) = watch::channel(false);
+    let (callers_gone, mut no_callers) = watch::channel(false);
     // What would be in force is of no interest where what is can be told.
     let facts = report.checks.iter().filter(|check| check.name != jail::OUTLOOK).map(|check| Fact {
         name: check.name.to_owned(),
@@ -439,7 +478,8 @@ async fn run(
     });
     let facts: Vec<Fact> = facts.chain(jail.facts(own_memory)).collect();
     let descriptors = descriptors::allowed();
-    let reloader = Reloader::new(path.to_owned(), driver.clone(), report, (source, config.clone()), descriptors, jail);
+    let loaded = Loaded { source, looked, config: config.clone() };
+    let reloader = Reloader::new(path.to_owned(), driver.clone(), report, loaded, descriptors, jail);
     let reloader = Arc::new(reloader);
     tokio::spawn(reloader.clone().expire());
     tokio::spawn(tell_counts(driver.clone()));
@@ -454,12 +494,13 @@ async fn run(
         degraded,
         pulse,
         stop,
+        callers_gone,
     };
     let mut terminate = signal(SignalKind::terminate()).map_err(os("listen to SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(os("listen to SIGINT"))?;
     let mut hang_up = signal(SignalKind::hangup()).map_err(os("listen to SIGHUP"))?;
     held.release().map_err(os("listen to signals"))?;
-    let mut serving = tokio::spawn(front.serve(bound, closing));
+    let mut serving = tokio::spawn(front.serve(bound, callers_closing, closing));
     ready(&config);
     if let Some(notify) = &notify {
         notify.ready();
@@ -481,6 +522,7 @@ async fn run(
             () = nursery.gone() => {
                 // Calls that have lost their workers are told so; nobody else is left to clean up what can be.
                 tokio::time::timeout(NURSERY_GRACE, driver.drain(NURSERY_GRACE)).await.ok();
+                close_callers.send_replace(true);
                 close.send_replace(true);
                 drop(tokio::time::timeout(CLOSE_GRACE, &mut serving).await);
                 return Err(ServeError::NurseryEnded);
@@ -489,17 +531,32 @@ async fn run(
         }
         break;
     }
-    // From here on nobody takes calls again, so that a drain ends when nothing is left.
-    driver.set_stopping();
     if let Some(notify) = &notify {
         notify.stopping();
     }
+    let end = Instant::now() + STOP_GRACE;
+    if callers_wait {
+        // Whoever comes now waits for the next supervisor. What still comes on connections that are open is taken: a caller
+        // that has not heard of the end yet is not refused either.
+        close_callers.send_replace(true);
+        tokio::select! {
+            _ = no_callers.wait_for(|is_so| *is_so) => {}
+            () = tokio::time::sleep_until(end.into()) => {}
+            _ = terminate.recv() => drop(driver.drain(Duration::ZERO).await),
+            _ = interrupt.recv() => drop(driver.drain(Duration::ZERO).await),
+            () = nursery.gone() => return Err(ServeError::NurseryEnded),
+            ended = &mut serving => return Err(early(ended)),
+        }
+    }
+    // From here on nobody takes calls again, so that a drain ends when nothing is left.
+    driver.set_stopping();
     tokio::select! {
-        _ = driver.drain(STOP_GRACE) => {}
+        _ = driver.drain(end.saturating_duration_since(Instant::now())) => {}
         _ = terminate.recv() => drop(driver.drain(Duration::ZERO).await),
         _ = interrupt.recv() => drop(driver.drain(Duration::ZERO).await),
         () = nursery.gone() => return Err(ServeError::NurseryEnded),
     }
+    close_callers.send_replace(true);
     close.send_replace(true);
     // Idle connections of patient clients must not hold the end up.
     drop(tokio::time::timeout(CLOSE_GRACE, &mut serving).await);

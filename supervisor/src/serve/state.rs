@@ -8,7 +8,7 @@ use std::{
     os::{
         fd::OwnedFd,
         unix::{
-            fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown},
+            fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown},
             net::UnixListener,
         },
     },
@@ -91,6 +91,22 @@ pub enum StateError {
         setting: &'static str,
         /// Where.
         path: String,
+    },
+    /// A socket that was handed in lets in others than the configuration says.
+    #[error(
+        "host.{setting} = \"{path}\" was handed in and is not a socket of root's as the configuration has it: it has mode \
+         {:04o} and group {}, and must have {:04o} and {}; write SocketMode={:04o} and SocketGroup={} where it is made, or \
+         correct host.socket_mode and host.socket_gid", seen.0, seen.1, wanted.0, wanted.1, wanted.0, wanted.1
+    )]
+    HandedIn {
+        /// The key in `[host]`.
+        setting: &'static str,
+        /// Where.
+        path: String,
+        /// Mode and group of what is there.
+        seen: (u32, u32),
+        /// Those of the configuration.
+        wanted: (u32, u32),
     },
     /// Something else is where a socket should be.
     #[error("{path} is there and is no socket; move it away, or write another path for the socket")]
@@ -219,22 +235,57 @@ pub fn sockets(host: &Host) -> [Socket<'_>; 2] {
     ]
 }
 
-/// Binds both UNIX sockets, with the modes of the configuration. What a killed run left in their place is removed.
+/// Binds both UNIX sockets, with the modes of the configuration, or takes those that were handed in. What a killed run left
+/// in their place is removed.
 ///
 /// # Errors
-/// A living process listens at one, or it cannot be bound. Then none of ours is left.
-pub fn bind_unix(host: &Host) -> Result<(UnixListener, UnixListener), StateError> {
-    let [call, admin] = sockets(host);
-    let bind = |(setting, path, mode, gid): Socket<'_>| bind(setting, path.as_path(), mode, gid);
-    let call = bind(call)?;
-    match bind(admin) {
+/// A living process listens at one, or it cannot be bound, or one that was handed in is not as the configuration says. Then
+/// none of ours is left.
+pub fn bind_unix(
+    host: &Host,
+    call: Option<UnixListener>,
+    admin: Option<UnixListener>,
+) -> Result<(UnixListener, UnixListener), StateError> {
+    let [of_call, of_admin] = sockets(host);
+    let get = |(setting, path, mode, gid): Socket<'_>, handed: Option<UnixListener>| match handed {
+        Some(listener) => take_over(setting, path.as_path(), mode, gid, listener),
+        None => bind(setting, path.as_path(), mode, gid),
+    };
+    let is_ours = call.is_none();
+    let call = get(of_call, call)?;
+    match get(of_admin, admin) {
         Ok(admin) => Ok((call, admin)),
         Err(error) => {
             // Ours alone: what is at the other path is not.
-            fs::remove_file(host.socket.as_path()).ok();
+            if is_ours {
+                fs::remove_file(host.socket.as_path()).ok();
+            }
             Err(error)
         }
     }
+}
+
+/// A socket that was handed in. Who may connect to it is up to its file, which must be as the configuration says.
+fn take_over(
+    setting: &'static str,
+    path: &Path,
+    mode: u32,
+    gid: Option<u32>,
+    listener: UnixListener,
+) -> Result<UnixListener, StateError> {
+    const REMEDY: &str = "have whoever hands it in make it anew";
+    if let Some(parent) = path.parent() {
+        OURS.parent(parent).map_err(untrusted(setting, path))?;
+    }
+    let found = fs::symlink_metadata(path).map_err(os("look at the socket that was handed in,", path, REMEDY))?;
+    let wanted = (mode, gid.unwrap_or(0));
+    let seen = (found.mode() & 0o7777, found.gid());
+    if !found.file_type().is_socket() || found.uid() != 0 || seen != wanted {
+        return Err(StateError::HandedIn { setting, path: path.display().to_string(), seen, wanted });
+    }
+    listener.set_nonblocking(true).map_err(os("use the socket that was handed in,", path, REMEDY))?;
+    tracing::info!(path = %path.display(), "host.{setting} was handed in");
+    Ok(listener)
 }
 
 fn bind(setting: &'static str, path: &Path, mode: u32, gid: Option<u32>) -> Result<UnixListener, StateError> {

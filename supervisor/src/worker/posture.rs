@@ -275,6 +275,8 @@ fn group_facts(groups: &[&(String, String, String)], has_sys: bool, expected: &E
 
 #[cfg(test)]
 mod tests {
+    use sublet_proto::link::sandbox::Identity;
+
     use super::*;
 
     const LIMITS: InnerLimits =
@@ -420,7 +422,10 @@ mod tests {
         posture.function.mounts.retain(|(point, ..)| point != "/sys");
         assert_eq!(wrong(&posture, &root), ["mounts"]);
         posture.function.mounts.retain(|(point, ..)| point != "/usr");
-        assert_eq!(wrong(&posture, &Root::Dir { path: "/srv/root".into() }), Vec::<String>::new());
+        assert_eq!(
+            wrong(&posture, &Root::Dir { path: "/srv/root".into(), identity: Identity::default() }),
+            Vec::<String>::new()
+        );
     }
 
     #[test]

@@ -9,7 +9,9 @@ use std::{
 use bolero::TypeGenerator;
 use sublet_proto::link::{
     nursery::{MESSAGE_LIMIT, Request},
-    sandbox::{CgroupDirs, InnerLimits, Layer, NurseryConfig, OnRefused, Protocol, Root, SandboxSpec, ShownLimits},
+    sandbox::{
+        CgroupDirs, Identity, InnerLimits, Layer, NurseryConfig, OnRefused, Protocol, Root, SandboxSpec, ShownLimits,
+    },
 };
 use sublet_shim::{
     check::{check, host_init_uid},
@@ -65,7 +67,7 @@ fn complete(spec: &SandboxSpec, config: &NurseryConfig, uid: u32, on_v1: bool) -
     steps.push(format!("unshare {time}"));
     steps.push("make all mounts private".into());
     steps.push(match &spec.root {
-        Root::Dir { path } => format!("mount {path} as the root, read-only"),
+        Root::Dir { path, .. } => format!("mount {path} as the root, read-only"),
         Root::Host | Root::Static => "mount the prepared skeleton as the root, read-only".into(),
     });
     if spec.root == Root::Host {
@@ -119,7 +121,7 @@ fn refused_or_complete(spec: &SandboxSpec, config: &NurseryConfig) {
         || IN_USE.contains(&spec.slot)
         || !is_group_of_a_worker(&spec.cgroup)
         || !is_allowed(config, &spec.function_dir)
-        || matches!(&spec.root, Root::Dir { path } if !is_allowed(config, path))
+        || matches!(&spec.root, Root::Dir { path, .. } if !is_allowed(config, path))
         || spec.command.is_empty()
         || spec.command.iter().any(|text| text.contains('\0'))
         || [limits.nofile, limits.tmp_bytes, limits.file_bytes, limits.tmp_inodes, limits.stack_bytes].contains(&0)
@@ -249,9 +251,10 @@ impl Hijacked {
             root: match &self.root {
                 None => Root::Host,
                 Some(None) => Root::Static,
-                Some(Some(path)) => Root::Dir { path: path.of("/srv/roots/a") },
+                Some(Some(path)) => Root::Dir { path: path.of("/srv/roots/a"), identity: Identity::default() },
             },
             function_dir: self.dir.of("/srv/functions"),
+            function_identity: Identity::default(),
             command: match &self.command {
                 None => vec!["/function/resize".into()],
                 Some(words) => words.iter().take(4).map(|word| word.of("/function/x")).collect(),

@@ -14,6 +14,7 @@ mod channel;
 mod client;
 mod configs;
 mod counters;
+mod deploy;
 mod faults;
 mod ground;
 mod groups;
@@ -39,6 +40,7 @@ mod pulse;
 mod quotas;
 mod reach;
 mod reload;
+mod restart;
 mod streams;
 mod supervisor;
 mod text;
@@ -109,6 +111,8 @@ fn all() -> Vec<Case> {
         cells::CASES,
         pool::CASES,
         reload::CASES,
+        deploy::CASES,
+        restart::CASES,
         quotas::CASES,
         usage::CASES,
         lambda::CASES,

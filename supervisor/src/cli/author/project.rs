@@ -91,8 +91,8 @@ impl Project {
         let config = Config::parse(&format!("{host}{}", self.configuration()?), &self.dir);
         let problems = match config {
             Err(error) => error.problems,
-            Ok(config) => {
-                let mut problems = config::check_host(&config);
+            Ok(mut config) => {
+                let (_, mut problems) = config::check_host(&mut config, None);
                 problems.extend(Keys::read(&config).err().unwrap_or_default());
                 problems
             }

@@ -78,7 +78,7 @@ fn function_directory_must_be_a_plain_open_directory() {
         check(&scratch, "/function/resize", "static"),
         [format!(
             "{F}.dir = \"SCRATCH/f\": SCRATCH/f is a symbolic link, and the nursery follows none; \
-             write the path it leads to, \"SCRATCH/real\""
+             write the path it leads to, \"SCRATCH/real\", or name a tree that both are in by host.function_dirs"
         )]
     );
 
@@ -229,4 +229,39 @@ fn all_functions_are_looked_at() {
     let config = Config::parse(&text, Path::new(BASE)).expect("it is taken");
     let names: Vec<String> = check_disk(&config).into_iter().map(|problem| problem.setting).collect();
     assert_eq!(names, ["tenant.acme.function.blur.dir", "tenant.acme.function.resize.dir"]);
+}
+
+fn trees(scratch: &Scratch, tree: &str) -> Vec<String> {
+    let path = |name: &str| format!("{:?}", scratch.path().join(name).display().to_string());
+    let config = taken(&[
+        ("host.function_dirs", &format!("[{}]", path(tree))),
+        (&format!("{F}.dir"), &path(&format!("{tree}/f"))),
+    ]);
+    let base = scratch.path().display().to_string();
+    let problems = check_disk(&config).into_iter().filter(|problem| problem.setting.starts_with("host."));
+    problems.map(|problem| problem.to_string().replace(&base, "SCRATCH")).collect()
+}
+
+#[test]
+fn tree_of_functions_must_be_there_and_be_nobody_s_but_root_s() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let scratch = whole("trees");
+    fs::create_dir(scratch.path().join("srv")).expect("scratch is writable");
+    mode(&scratch.path().join("srv"), 0o755);
+    assert_eq!(trees(&scratch, "srv"), [""; 0]);
+    assert_eq!(
+        trees(&scratch, "none"),
+        ["host.function_dirs = \"SCRATCH/none\": SCRATCH/none does not exist; create it, or correct the path"]
+    );
+    symlink("srv", scratch.path().join("link")).expect("scratch is writable");
+    assert_eq!(
+        trees(&scratch, "link"),
+        ["host.function_dirs = \"SCRATCH/link\": SCRATCH/link is a symbolic link, and the nursery follows none; \
+          write the path it leads to, \"SCRATCH/srv\""]
+    );
+    mode(&scratch.path().join("srv"), 0o777);
+    let told = trees(&scratch, "srv").join("");
+    assert!(told.contains("others decide what is there") && told.contains("chmod go-w SCRATCH/srv"), "{told}");
 }

@@ -162,8 +162,9 @@ fn tmp_is_not_above_memory_and_its_default_is_at_most_half() {
 #[test]
 fn root_is_for_the_dir_layout_and_only_for_it() {
     let dir = (&*f("layout"), "\"dir\"");
+    let identity = sublet_proto::link::sandbox::Identity { device: 1, inode: 2 };
     let function = resize(&[dir, (&f("root"), "\"../roots/debian\"")]);
-    assert_eq!(function.layout.to_sandbox_root(), Root::Dir { path: "/etc/roots/debian".into() });
+    assert_eq!(function.layout.to_sandbox_root(identity), Root::Dir { path: "/etc/roots/debian".into(), identity });
     only(
         &[dir],
         &format!("{F}.root: missing; layout = \"dir\" needs a prepared tree, such as root = \"/srv/roots/debian\""),
@@ -176,7 +177,7 @@ fn root_is_for_the_dir_layout_and_only_for_it() {
             ),
         );
     }
-    assert_eq!(resize(&[(&f("layout"), "\"host\"")]).layout.to_sandbox_root(), Root::Host);
+    assert_eq!(resize(&[(&f("layout"), "\"host\"")]).layout.to_sandbox_root(identity), Root::Host);
 }
 
 #[test]

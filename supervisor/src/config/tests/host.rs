@@ -273,3 +273,36 @@ fn paths_are_texts_in_plain_form() {
          write an absolute path, such as \"/var/lib/sublet\"",
     );
 }
+
+#[test]
+fn trees_of_functions_bound_every_directory_by_name() {
+    let trees = ("host.function_dirs", "[\"/srv/functions\", \"roots\"]");
+    let config = taken(&[trees]);
+    let bounds: Vec<&str> = config.bounds().into_iter().map(HostPath::as_str).collect();
+    assert_eq!(bounds, ["/etc/sublet/roots", "/srv/functions"]);
+    let config = taken(&[]);
+    assert_eq!(config.bounds(), config.dirs(), "without them it is what functions have");
+    let remedy = "move it below one of them, or write its tree there and restart";
+    let shown = "not below host.function_dirs = [\"/etc/sublet/roots\", \"/srv/functions\"]";
+    for dir in ["/srv/functionsx/f", "/srv", "/opt/f"] {
+        let dir = format!("{dir:?}");
+        only(&[trees, (&format!("{F}.dir"), &dir)], &format!("{F}.dir = {dir}: {shown}; {remedy}"));
+    }
+    let root = [(&*format!("{F}.layout"), "\"dir\""), (&*format!("{F}.root"), "\"/opt/root\"")];
+    only(&[&[trees], &root[..]].concat(), &format!("{F}.root = \"/opt/root\": {shown}; {remedy}"));
+}
+
+#[test]
+fn tree_of_functions_is_neither_the_whole_host_nor_has_anything_of_ours_in_it() {
+    let remedy = "write a directory that holds functions alone, such as \"/srv/functions\"";
+    only(
+        &[("host.function_dirs", "[\"/\"]"), (&format!("{F}.dir"), "\"/srv/f\"")],
+        &format!("host.function_dirs = \"/\": it is the whole host; {remedy}"),
+    );
+    let told = told(&[("host.function_dirs", "[\"/var/lib\", \"/srv\"]")]);
+    let expected =
+        format!("host.function_dirs = \"/var/lib\": host.state_dir = \"/var/lib/sublet\" is in it; {remedy}");
+    assert_eq!(told, [expected]);
+    let text = with(&[("host.function_dirs", "[7]")]);
+    assert!(Config::parse(&text, Path::new(BASE)).unwrap_err().to_string().contains("not a text"));
+}

@@ -151,6 +151,9 @@ fn keys_and_tokens_are_where_no_worker_can_see_them() {
     assert!(told.len() == 1 && told[0].contains("workers with layout = \"host\" see \"/usr\""), "{told:?}");
     let above = [(t("provider"), "\"static\"".to_owned()), (t("dir"), "\"/srv\"".into())];
     assert!(super::told(&borrowed(&above))[0].contains("workers see"), "a directory of tokens with functions in it");
+    let tree = ("host.function_dirs".to_owned(), "[\"/srv\"]".to_owned());
+    let secret = [tokens[0].clone(), (t("dir"), "\"/srv/tokens\"".into()), tree];
+    assert!(super::told(&borrowed(&secret))[0].contains("workers see \"/srv\""), "a link in the tree could lead to it");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use super::{
     super::{
         bounds, defaults,
         path::HostPath,
+        revision,
         scalar::Scalar,
         settings::{
             Changes::{NewWorkers, Reload, Set},
@@ -19,6 +20,7 @@ use super::{
         units::{ByteSize, CpuMillis},
     },
     Isolation, Layout,
+    code::Code,
     runtime::Runtime,
     token::{RawToken, Token},
 };
@@ -35,8 +37,9 @@ settings! {
     /// What is made by hand.
     beside FunctionBeside {
         /// Changes with every setting, as written, that makes a worker different: what it runs, in which sandbox, under which
-        /// limits of the kernel. Limits it inherits are not part of it, nor are the files in `dir`, nor what only says how its
-        /// workers are used. Stable across runs of one build; not a secret, not a checksum.
+        /// limits of the kernel; and with the code, once that has been looked at. Limits it inherits are not part of it, nor is
+        /// what only says how its workers are used. Stable across runs of one build while the files are; not a secret, not a
+        /// checksum.
         revision: u64,
         /// How it is talked to.
         runtime: Runtime,
@@ -44,8 +47,12 @@ settings! {
         isolation: Isolation,
         /// What it sees as `/`.
         layout: Layout,
-        /// Host directory it sees as /function, read-only.
+        /// Host directory it sees as /function, read-only. As written at first; where links lead once it has been looked at.
         dir: HostPath,
+        /// What is in `dir`; none before it has been looked at.
+        code: Option<Code>,
+        /// The same of a prepared root.
+        root_code: Option<Code>,
         /// What a client of the Lambda Runtime API calls; none for others, and for programs that do not ask.
         handler: Option<String>,
         /// Program, an absolute path inside the worker, and arguments; never empty.
@@ -81,7 +88,7 @@ settings! {
         root [Text { name: "path", values: "a prepared tree", pattern: "." }] ("required with `layout = \"dir\"`") NewWorkers, NoLimit,
             "The tree that becomes the root.";
         dir [Text { name: "path", values: "a directory of the host", pattern: "." }] ("required") NewWorkers, NoLimit,
-            "The function's directory: `/function` inside, read-only.";
+            "The function's directory: `/function` inside, read-only. Its files are part of the revision, and a link to it in `function_dirs` is resolved once in each reload.";
         command as {Option<Vec<Scalar>>} [Texts { name: "list of texts", values: "with `env` at most 32 KiB" }] ("required with \"stream\" and \"exec\"") NewWorkers, NoLimit,
             "Program, by its path inside the worker, and its arguments.";
         env as {BTreeMap<String, Scalar>} [TextTable("no name that begins with `SUBLET_`")] ("none") NewWorkers, NoLimit,
@@ -168,7 +175,6 @@ impl Function {
 
     /// The revision as operators see it: eight hexadecimal digits.
     pub fn short_revision(&self) -> String {
-        // Both halves take part: FNV mixes its high bits better than its low ones.
-        format!("{:08x}", (self.revision >> 32) ^ (self.revision & 0xffff_ffff))
+        revision::short(self.revision)
     }
 }

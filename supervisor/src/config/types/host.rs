@@ -13,7 +13,7 @@ use super::{
             Changes::{Restart, Set},
             FLAG,
             Kept::{Group, NoLimit, Sublet},
-            Kind::{Choice, Text, Words},
+            Kind::{Choice, Text, Texts, Words},
             SUBLET, settings,
         },
         units::{ByteSize, CpuMillis, SocketMode},
@@ -67,6 +67,8 @@ settings! {
         calls_in_flight_max: u32,
         /// Where the lines of all functions are written.
         log: LogTo,
+        /// Trees that directories of functions and prepared roots are in; none leaves those of the start.
+        function_dirs: BTreeSet<HostPath>,
         /// What this host may lack.
         accept_degraded: BTreeSet<Degradation>,
     }
@@ -127,6 +129,8 @@ settings! {
             "CPU of all workers together.";
         pids_max: Option<u32> [bounds::PIDS] ("none") Restart(POOL), Group("pids.max"),
             "Processes and threads of all workers together.";
+        function_dirs as {Vec<Scalar>} [Texts { name: "list of paths", values: "directories of functions and prepared roots alone" }] ("the `dir` and `root` of each function at the start") Restart(TOLD), NoLimit,
+            "Trees that every `dir` and `root` is in. What is below them comes by a reload, and links in them are followed, once in each reload. Each belongs to root, as do all directories on the way to it, and nobody else can change it or them.";
         accept_degraded as {Vec<Scalar>} [Words { values: "see [degradations](#degradations)", all: || Degradation::ALL.map(Degradation::name).to_vec() }] ("`[]`") Restart("the layers of a sandbox were decided on"), NoLimit,
             "What this host may lack. `serve` refuses to start without anything else.";
     }

@@ -1,5 +1,6 @@
 //! The checked configuration. Made by `parse` and by nothing else, so every value here keeps the rules of this module.
 
+mod code;
 mod function;
 mod host;
 mod level;
@@ -13,9 +14,10 @@ use std::{
 };
 
 use serde::{Serialize, Serializer};
-use sublet_proto::link::sandbox::Root;
+use sublet_proto::link::sandbox::{Identity, Root};
 
 pub use self::{
+    code::Code,
     function::Function,
     host::Host,
     level::{CallLimits, LevelLimits, Rate},
@@ -61,10 +63,15 @@ impl Config {
             .flat_map(|(tenant_name, tenant)| tenant.functions.iter().map(move |(name, f)| (tenant_name, name, f)))
     }
 
-    /// Every directory that some worker sees: functions' directories and prepared roots. What the nursery may be
-    /// asked to mount, and no more.
+    /// Every directory that some worker sees: functions' directories and prepared roots.
     pub fn dirs(&self) -> BTreeSet<&HostPath> {
         self.functions().flat_map(|(_, _, function)| [Some(&function.dir), function.layout.root()]).flatten().collect()
+    }
+
+    /// Where directories of functions and prepared roots may be for as long as the supervisor runs: the trees that were
+    /// named, or what functions had at the start.
+    pub fn bounds(&self) -> BTreeSet<&HostPath> {
+        if self.host.function_dirs.is_empty() { self.dirs() } else { self.host.function_dirs.iter().collect() }
     }
 }
 
@@ -140,12 +147,12 @@ impl Layout {
         }
     }
 
-    /// As the nursery is told.
-    pub fn to_sandbox_root(&self) -> Root {
+    /// As the nursery is told, with what a prepared tree must be.
+    pub fn to_sandbox_root(&self, identity: Identity) -> Root {
         match self {
             Self::Host => Root::Host,
             Self::Static => Root::Static,
-            Self::Dir(path) => Root::Dir { path: path.as_str().to_owned() },
+            Self::Dir(path) => Root::Dir { path: path.as_str().to_owned(), identity },
         }
     }
 }

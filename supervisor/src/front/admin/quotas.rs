@@ -51,7 +51,8 @@ fn key(text: &str) -> String {
 
 pub async fn reload(reloader: &Arc<Reloader>, request: ReloadRequest) -> Result<ReloadResponse, Status> {
     let changes = blocking(reloader, move |reloader| reloader.reload(request.end_those_above)).await?;
-    Ok(ReloadResponse { changes })
+    let files = blocking(reloader, |reloader| Ok(reloader.files())).await?;
+    Ok(ReloadResponse { changes, files })
 }
 
 pub async fn diff(reloader: &Arc<Reloader>, request: DiffRequest) -> Result<DiffResponse, Status> {
