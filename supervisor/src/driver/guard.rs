@@ -121,7 +121,7 @@ impl Driver {
     }
 
     fn audit_some(self: &Arc<Self>, count: usize) -> Vec<Finding> {
-        let tree = self.shop.quotas.tree().clone();
+        let tree = self.services.quotas.tree().clone();
         self.audit_pool(&tree);
         let workers = self.workers();
         let mut findings = Vec::new();

@@ -55,7 +55,7 @@ impl Driver {
         Whole {
             is_stopping: self.stopping.load(Ordering::Relaxed),
             is_draining,
-            is_nursery_gone: self.shop.nursery.is_gone(),
+            is_nursery_gone: self.services.nursery.is_gone(),
             pool: self.guard.pool(),
             functions: all.len(),
             failing: all.iter().filter(|entry| failing.contains_key(&entry.id)).count(),
@@ -141,7 +141,7 @@ impl Driver {
 
 /// Keeps [`Driver::standing`] true.
 pub(super) async fn run(driver: Weak<Driver>) {
-    let Some(nursery) = driver.upgrade().map(|driver| driver.shop.nursery.clone()) else { return };
+    let Some(nursery) = driver.upgrade().map(|driver| driver.services.nursery.clone()) else { return };
     let mut is_unsettled = false;
     let mut is_nursery_gone = false;
     loop {

@@ -45,7 +45,7 @@ fn usage(used: &Used, cpu_kernel: Duration) -> Usage {
 
 /// Everything, as it is now.
 pub fn get(driver: &Driver, request: &GetUsageRequest) -> GetUsageResponse {
-    let tree = driver.shop().quotas.tree();
+    let tree = driver.services().quotas.tree();
     let is_meant = |tenant: &str| request.tenant.is_empty() || request.tenant == *tenant;
     let mut owned: Owned = HashMap::new();
     for (path, group) in tree.all() {
@@ -84,7 +84,7 @@ pub fn get(driver: &Driver, request: &GetUsageRequest) -> GetUsageResponse {
         Some(tenant.ids.get(label.as_str())?.class.as_ref()?.to_string())
     };
     let mut response = GetUsageResponse::default();
-    for TenantSums { tenant, sums, folded, gone, rows } in driver.shop().ledger.all() {
+    for TenantSums { tenant, sums, folded, gone, rows } in driver.services().ledger.all() {
         if !is_meant(&tenant) {
             continue;
         }
@@ -105,7 +105,7 @@ pub fn get(driver: &Driver, request: &GetUsageRequest) -> GetUsageResponse {
                 |is: fn(&WorkerLine) -> bool| u32::try_from(lines.iter().filter(|line| is(line)).count()).unwrap_or(0);
             response.sub_tenants.push(SubTenantUsage {
                 tenant: tenant.to_string(),
-                sub_tenant_hash: driver.shop().labels.group(&tenant, &label),
+                sub_tenant_hash: driver.services().labels.group(&tenant, &label),
                 usage: Some(usage(&row.sums.used(), kernel(now, row.gone()))),
                 memory_bytes: gauge(now, Knob::MemoryMax),
                 processes: gauge(now, Knob::PidsMax),

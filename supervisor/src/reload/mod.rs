@@ -299,7 +299,7 @@ impl Reloader {
     }
 
     fn put_into_kernel(&self, new: &Config, end: bool) -> Result<(), ReloadError> {
-        let quotas = &self.driver.shop().quotas;
+        let quotas = &self.driver.services().quotas;
         for _ in 0..ENDINGS_MAX {
             let refused = match quotas.change(Table::new(new)) {
                 Ok(_) => return Ok(()),
@@ -338,7 +338,7 @@ impl Reloader {
         match (&refused.error, refused.knob) {
             (CgroupError::Above { used, limit, .. }, _) => above_text(&setting, &group, *limit, *used),
             (_, Knob::MemoryMax) => {
-                let tree = self.driver.shop().quotas.tree();
+                let tree = self.driver.services().quotas.tree();
                 let used = tree.used(&refused.path, Knob::MemoryMax).unwrap_or(0);
                 let limit = Table::new(new).limits(owner).and_then(|limits| limits.memory_max).unwrap_or(0);
                 above_text(&setting, &group, limit, used)
@@ -353,7 +353,7 @@ impl Reloader {
         match owner {
             Owner::Tenant { tenant } => format!("tenant {tenant}"),
             Owner::SubTenant { tenant, label: Some(label) } => {
-                format!("sub-tenant {} of {tenant}", self.driver.shop().labels.group(tenant, label))
+                format!("sub-tenant {} of {tenant}", self.driver.services().labels.group(tenant, label))
             }
             Owner::SubTenant { tenant, label: None } => format!("cell group {last} of {tenant}"),
             Owner::Worker { tenant, function, .. } => format!("worker {last} of {tenant}/{function}"),
@@ -375,7 +375,7 @@ impl Reloader {
             let old = state.config.function(tenant.as_str(), name.as_str());
             old.is_some_and(|old| old.revision != function.revision)
         });
-        let quotas = &self.driver.shop().quotas;
+        let quotas = &self.driver.services().quotas;
         Ok(Difference {
             changes: changes::changes(&state.config, &new),
             replaced: replaced.map(|(tenant, name, _)| format!("{tenant}/{name}")).collect(),

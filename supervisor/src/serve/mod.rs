@@ -63,7 +63,7 @@ use crate::{
     runner::{self, Runner, RunnerError},
     token::{Keys, Providers},
     usage::Ledger,
-    worker::{groups::Groups, keeper::Workshop, slots::Slots},
+    worker::{groups::Groups, keeper::Services, slots::Slots},
 };
 
 /// What accepted calls may still take after SIGTERM. A second signal ends the wait.
@@ -391,7 +391,7 @@ async fn run(
     let troubles: Arc<Troubles> = Arc::default();
     let sink = log_place.map(|place| Sink::start(place, logs.clone(), troubles.clone()));
     let sink = sink.transpose().map_err(os("write host.log"))?;
-    let shop = Workshop {
+    let services = Services {
         nursery: nursery.clone(),
         quotas: quotas.clone(),
         slots: Slots::new(host.uid_count / 2),
@@ -412,7 +412,7 @@ async fn run(
     };
     // There is no group yet that could refuse it.
     quotas.change(Table::new(&config)).ok();
-    let driver = Driver::new(&config, &keys, shop, recorder);
+    let driver = Driver::new(&config, &keys, services, recorder);
     // What this host has no form of is told where somebody accepted it, and so may have asked for it.
     let accepted = report.absent().filter(|degradation| host.accept_degraded.contains(degradation));
     let degraded: Vec<_> = report.degraded().chain(accepted).collect();

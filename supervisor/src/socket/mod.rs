@@ -43,7 +43,7 @@ enum Input {
 
 /// What one read has got.
 #[derive(Debug)]
-pub struct Taken<T> {
+pub struct ReadOutcome<T> {
     /// Of whatever kind.
     pub what: T,
     /// Whether that was all there was, and not the end: what comes now is told anew, and need not be asked for. A read that
@@ -139,13 +139,13 @@ impl Socket {
     pub fn poll_read<T>(
         &self,
         cx: &mut Context<'_>,
-        mut attempt: impl FnMut(&OwnedFd) -> io::Result<Taken<T>>,
+        mut attempt: impl FnMut(&OwnedFd) -> io::Result<ReadOutcome<T>>,
     ) -> Poll<io::Result<T>> {
         let Input::Watched(input) = &self.input else { return Poll::Ready(Err(io::ErrorKind::NotConnected.into())) };
         loop {
             let mut told = ready!(input.poll_read_ready(cx))?;
-            if let Ok(taken) = told.try_io(|fd| attempt(fd.get_ref())) {
-                let Taken { what, is_all } = taken?;
+            if let Ok(outcome) = told.try_io(|fd| attempt(fd.get_ref())) {
+                let ReadOutcome { what, is_all } = outcome?;
                 if is_all {
                     told.clear_ready();
                 }
@@ -158,7 +158,7 @@ impl Socket {
     ///
     /// # Errors
     /// What `attempt` says.
-    pub async fn read<T>(&mut self, mut attempt: impl FnMut(&OwnedFd) -> io::Result<Taken<T>>) -> io::Result<T> {
+    pub async fn read<T>(&mut self, mut attempt: impl FnMut(&OwnedFd) -> io::Result<ReadOutcome<T>>) -> io::Result<T> {
         self.watch()?;
         poll_fn(|cx| self.poll_read(cx, &mut attempt)).await
     }
@@ -171,7 +171,7 @@ impl Socket {
         let space = buffer.initialize_unfilled();
         let length = ready!(self.poll_read(cx, |fd| {
             let length = recv(fd.as_raw_fd(), space, MsgFlags::empty())?;
-            Ok(Taken { what: length, is_all: 0 < length && length < space.len() })
+            Ok(ReadOutcome { what: length, is_all: 0 < length && length < space.len() })
         }))?;
         buffer.advance(length);
         Poll::Ready(Ok(()))
@@ -263,7 +263,7 @@ mod tests {
         let read = |fd: &OwnedFd| {
             let mut bytes = [0; 8];
             let length = recv(fd.as_raw_fd(), &mut bytes, MsgFlags::empty())?;
-            Ok(Taken { what: bytes[..length].to_vec(), is_all: 0 < length && length < bytes.len() })
+            Ok(ReadOutcome { what: bytes[..length].to_vec(), is_all: 0 < length && length < bytes.len() })
         };
         for _ in 0..3 {
             socket.unwatch();

@@ -18,7 +18,7 @@ use nix::{
 use sublet_proto::link::frame::{FrameError, HEADER_LEN, Header};
 
 use super::share::Share;
-use crate::socket::{Socket, Taken};
+use crate::socket::{ReadOutcome, Socket};
 
 /// First read of a frame asks for this much: header and a small payload in one system call.
 const FIRST_READ: usize = 4 * 1024;
@@ -243,7 +243,7 @@ impl Channel {
             buffer.resize(start + most, 0);
             let received = receive_some(socket.as_fd(), &mut buffer[start..]);
             buffer.truncate(start + *received.as_ref().unwrap_or(&0));
-            received.map(|length| Taken { what: length, is_all: 0 < length && length < most })
+            received.map(|length| ReadOutcome { what: length, is_all: 0 < length && length < most })
         };
         let length = match socket.read(receive).await? {
             0 => return Err(ChannelError::Closed),

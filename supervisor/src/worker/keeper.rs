@@ -28,7 +28,7 @@ use sublet_proto::{
 use tokio::{sync::watch, time::sleep};
 
 use super::{
-    FunctionEnd, Loan, Owner, PostMortem, Stage, StartFailure, Worker,
+    CallChannel, FunctionEnd, Owner, PostMortem, Stage, StartFailure, Worker,
     busy_poll::BusyPoll,
     channel::{Channel, ChannelError},
     exchange,
@@ -58,9 +58,9 @@ const KILL_AGAIN: Duration = Duration::from_millis(500);
 /// Longest message a launcher may send instead of READY, in bytes: a runtime's own words, stack and all.
 const START_ERROR_MAX_BYTES: u32 = exchange::ERROR_MAX_BYTES;
 
-/// What every keeper works with.
+/// What the driver and all keepers share.
 #[derive(Debug)]
-pub struct Workshop {
+pub struct Services {
     /// Makes sandboxes.
     pub nursery: Nursery,
     /// Makes groups, with the limits they are to have.
@@ -98,17 +98,17 @@ pub struct Workshop {
 }
 
 /// Keeps one worker until nothing of it is left.
-pub async fn keep(shop: Arc<Workshop>, worker: Arc<Worker>, tell: impl Fn(Event)) {
+pub async fn keep(services: Arc<Services>, worker: Arc<Worker>, tell: impl Fn(Event)) {
     let id = worker.id;
-    let Some(slot) = shop.slots.take() else {
-        fail(&shop, &worker, StartFailure::Ours("no host id is free".into()), &tell);
+    let Some(slot) = services.slots.take() else {
+        fail(&services, &worker, StartFailure::Ours("no host id is free".into()), &tell);
         worker.end.send_replace(Some(Arc::default()));
         return tell(Event::Reaped { worker: id });
     };
     let mut reaped = None;
-    match birth(&shop, &worker, slot).await {
+    match birth(&services, &worker, slot).await {
         Err(failure) => {
-            fail(&shop, &worker, failure, &tell);
+            fail(&services, &worker, failure, &tell);
         }
         Ok(Sandbox { pid, channel, control, log, reaped: sandbox_reaped }) => {
             worker.pid.get_or_init(|| pid.unsigned_abs());
@@ -120,19 +120,19 @@ pub async fn keep(shop: Arc<Workshop>, worker: Arc<Worker>, tell: impl Fn(Event)
                     tracing::warn!(worker = logged.name(), %tenant, %function, %error, "its log cannot be read any further");
                 }
             });
-            live(&shop, &worker, slot, channel, control, &tell).await;
+            live(&services, &worker, slot, channel, control, &tell).await;
         }
     }
-    remove(&shop, &worker, slot, reaped).await;
+    remove(&services, &worker, slot, reaped).await;
     tell(Event::Reaped { worker: id });
 }
 
 /// Notes why the start failed, if nothing has said why before, and tells whose fault it is.
-fn fail(shop: &Workshop, worker: &Worker, failure: StartFailure, tell: &impl Fn(Event)) {
+fn fail(services: &Services, worker: &Worker, failure: StartFailure, tell: &impl Fn(Event)) {
     let failure = worker.seen().start_failure.get_or_insert(failure).clone();
     if let StartFailure::Ours(what) = &failure {
         let trouble = format!("a worker could not be made, and no function is to blame: {what}");
-        shop.troubles.set(About::Starts, vec![trouble]);
+        services.troubles.set(About::Starts, vec![trouble]);
     }
     tell(Event::StartFailed { worker: worker.id, blame: failure.blame() });
 }
@@ -142,8 +142,8 @@ fn ours(error: impl std::fmt::Display) -> StartFailure {
 }
 
 /// Group and sandbox. Runs to its end whatever happens meanwhile: half a birth cannot be removed safely.
-async fn birth(shop: &Arc<Workshop>, worker: &Arc<Worker>, slot: u32) -> Result<Sandbox, StartFailure> {
-    let (own, of) = (shop.clone(), worker.clone());
+async fn birth(services: &Arc<Services>, worker: &Arc<Worker>, slot: u32) -> Result<Sandbox, StartFailure> {
+    let (own, of) = (services.clone(), worker.clone());
     let made = tokio::task::spawn_blocking(move || {
         let group = match of.owner() {
             Some(owner) => owner.group.clone(),
@@ -152,33 +152,40 @@ async fn birth(shop: &Arc<Workshop>, worker: &Arc<Worker>, slot: u32) -> Result<
         own.quotas.make(&of.name(), &of.entry.owner(of.owner().map(|owner| &owner.sub_tenant)), &group)
     });
     let leaf = made.await.map_err(ours)?.map_err(ours)?;
-    let mut spec = worker.entry.sandbox(slot, leaf.name().to_string(), &shop.missing_layers);
-    if let Some(group) = shop.quotas.tree().group(leaf.name()) {
+    let mut spec = worker.entry.sandbox(slot, leaf.name().to_string(), &services.missing_layers);
+    if let Some(group) = services.quotas.tree().group(leaf.name()) {
         spec.shown = worker.shown.begin(group.live().clone());
     }
-    if !worker.enter(leaf, shop.quotas.tree()) {
+    if !worker.enter(leaf, services.quotas.tree()) {
         return Err(ours("a worker was made twice"));
     }
     worker.seen().start_stage = Stage::Sandbox;
-    shop.nursery.spawn(worker.id.0, spec).await.map_err(|error| match error {
+    services.nursery.spawn(worker.id.0, spec).await.map_err(|error| match error {
         NurseryError::Refused(what) => ours(format!("no sandbox was made: {what}")),
         other => ours(other),
     })
 }
 
 /// From birth until it is to be removed.
-async fn live(shop: &Workshop, worker: &Worker, slot: u32, channel: OwnedFd, control: OwnedFd, tell: &impl Fn(Event)) {
+async fn live(
+    services: &Services,
+    worker: &Worker,
+    slot: u32,
+    channel: OwnedFd,
+    control: OwnedFd,
+    tell: &impl Fn(Event),
+) {
     let id = worker.id;
     let mut kill = worker.kill.subscribe();
     worker.reports.open(control);
     let mut ended = std::pin::pin!(hear(worker));
     let confined = tokio::select! {
         _ = killed(&mut kill) => return,
-        confined = confine(shop, worker, slot, channel) => confined,
+        confined = confine(services, worker, slot, channel) => confined,
     };
     let mut channel = match confined {
         Ok(channel) => channel,
-        Err(error) => return start_failed(shop, worker, error, &mut ended, tell).await,
+        Err(error) => return start_failed(services, worker, error, &mut ended, tell).await,
     };
     tell(Event::Made { worker: id });
     let owner = tokio::select! {
@@ -189,37 +196,37 @@ async fn live(shop: &Workshop, worker: &Worker, slot: u32, channel: OwnedFd, con
     };
     let started = tokio::select! {
         _ = killed(&mut kill) => return,
-        started = start(shop, worker, owner, &mut channel) => started,
+        started = start(services, worker, owner, &mut channel) => started,
     };
     match started {
         Ok(()) => {
-            worker.take_back(Loan::new(channel, &shop.busy_poll));
+            worker.put_call_channel(CallChannel::new(channel, &services.busy_poll));
             worker.starting.get_or_init(|| owner.since.elapsed());
             // What its start took is nobody's call.
             worker.meter().ready(worker.reading());
-            shop.troubles.set(About::Starts, Vec::new());
+            services.troubles.set(About::Starts, Vec::new());
             tell(Event::Started { worker: id });
         }
-        Err(error) => return start_failed(shop, worker, error, &mut ended, tell).await,
+        Err(error) => return start_failed(services, worker, error, &mut ended, tell).await,
     }
     tokio::select! {
         _ = killed(&mut kill) => return,
         () = &mut ended => {}
-        () = keep_token(shop, worker) => {}
+        () = keep_token(services, worker) => {}
     }
     tell(Event::Died { worker: id });
 }
 
 /// Never returns.
-async fn keep_token(shop: &Workshop, worker: &Worker) {
+async fn keep_token(services: &Services, worker: &Worker) {
     match &worker.token {
-        Some(token) => token.keep(worker, &shop.providers).await,
+        Some(token) => token.keep(worker, &services.providers).await,
         None => std::future::pending().await,
     }
 }
 
 async fn start_failed(
-    shop: &Workshop,
+    services: &Services,
     worker: &Worker,
     error: StartError,
     ended: impl Future<Output = ()>,
@@ -228,12 +235,14 @@ async fn start_failed(
     // What init saw says more than what we did; the end of both is near, or it will never say anything.
     drop(tokio::time::timeout(REPORT_PATIENCE, ended).await);
     let failure = match error {
-        StartError::Channel(ChannelError::Closed) if shop.nursery.is_going(nursery::DYING_PATIENCE_OF_STARTS).await => {
+        StartError::Channel(ChannelError::Closed)
+            if services.nursery.is_going(nursery::DYING_PATIENCE_OF_STARTS).await =>
+        {
             ours("the nursery has ended, and every sandbox with it")
         }
-        error => start_failure(shop, worker, error),
+        error => start_failure(services, worker, error),
     };
-    fail(shop, worker, failure, tell);
+    fail(services, worker, failure, tell);
 }
 
 async fn killed(kill: &mut watch::Receiver<Option<KillReason>>) {
@@ -276,30 +285,30 @@ impl From<ChannelError> for StartError {
 }
 
 /// Until it is CONFINED and found to be so.
-async fn confine(shop: &Workshop, worker: &Worker, slot: u32, channel: OwnedFd) -> Result<Channel, StartError> {
-    let share = Share::new(shop.shares.clone(), worker.id.0, Instant::now());
+async fn confine(services: &Services, worker: &Worker, slot: u32, channel: OwnedFd) -> Result<Channel, StartError> {
+    let share = Share::new(services.shares.clone(), worker.id.0, Instant::now());
     let mut channel = Channel::new(channel, share).map_err(ChannelError::from)?;
     worker.seen().start_stage = Stage::Confining;
     expect(&mut channel, Kind::Confined, worker.entry.settings.runtime.protocol()).await?;
     worker.seen().start_stage = Stage::Checking;
-    let posture = shop.nursery.inspect(worker.id.0).await.map_err(StartError::Nursery)?;
+    let posture = services.nursery.inspect(worker.id.0).await.map_err(StartError::Nursery)?;
     let cgroup = worker.leaf().map_or("", |leaf| leaf.name().as_str());
-    let spec = worker.entry.sandbox(slot, cgroup.to_owned(), &shop.missing_layers);
+    let spec = worker.entry.sandbox(slot, cgroup.to_owned(), &services.missing_layers);
     let expected = Expected {
-        init_uid: shop.uid_base + 2 * slot,
+        init_uid: services.uid_base + 2 * slot,
         cgroup,
-        v1_controllers: &shop.v1_controllers,
+        v1_controllers: &services.v1_controllers,
         root: &spec.root,
         token: worker.token.is_some(),
         limits: &spec.limits,
-        missing_layers: &shop.missing_layers,
-        forbid_store_bypass: shop.forbid_store_bypass,
-        inherited_filters: shop.inherited_filters,
+        missing_layers: &services.missing_layers,
+        forbid_store_bypass: services.forbid_store_bypass,
+        inherited_filters: services.inherited_filters,
     };
     let facts = posture::judge(&posture, &expected);
     let wrong = posture::wrong(&facts);
     worker.posture.get_or_init(|| facts);
-    worker.again.get_or_init(|| posture::Again::new(&posture, &expected));
+    worker.recheck.get_or_init(|| posture::Recheck::new(&posture, &expected));
     if !wrong.is_empty() {
         return Err(StartError::Posture(wrong));
     }
@@ -308,23 +317,23 @@ async fn confine(shop: &Workshop, worker: &Worker, slot: u32, channel: OwnedFd) 
 }
 
 /// From its owner to READY.
-async fn start(shop: &Workshop, worker: &Worker, owner: &Owner, channel: &mut Channel) -> Result<(), StartError> {
+async fn start(services: &Services, worker: &Worker, owner: &Owner, channel: &mut Channel) -> Result<(), StartError> {
     if worker.was_cell {
         adopt(worker, owner).map_err(StartError::Posture)?;
         let leaf = worker.leaf().map_or(GroupPath::pool(), |leaf| leaf.name());
-        shop.quotas.adopt(leaf, &owner.sub_tenant).await.map_err(StartError::Limits)?;
+        services.quotas.adopt(leaf, &owner.sub_tenant).await.map_err(StartError::Limits)?;
         if let Some(number) = worker.tell_limits() {
             worker.shown.wait(number).await;
         }
     }
     if let Some(token) = &worker.token {
         worker.seen().start_stage = Stage::Token;
-        token.first(worker, &shop.providers).await.map_err(StartError::Token)?;
+        token.first(worker, &services.providers).await.map_err(StartError::Token)?;
     }
     worker.seen().start_stage = Stage::Loading;
     let shown = worker.shown.limits().unwrap_or_else(|| worker.entry.shown_limits());
     let environment =
-        worker.entry.environment(owner.sub_tenant.as_str(), &worker.name(), &shown, !shop.v1_controllers.is_empty());
+        worker.entry.environment(owner.sub_tenant.as_str(), &worker.name(), &shown, !services.v1_controllers.is_empty());
     channel.send(Header { label: owner.tag, ..Header::bare(Kind::Start) }, &environment).await?;
     expect(channel, Kind::Ready, worker.entry.settings.runtime.protocol()).await
 }
@@ -336,7 +345,7 @@ fn adopt(worker: &Worker, owner: &Owner) -> Result<(), Vec<String>> {
         return Err(vec![format!("its owner's group is {}, and this cell has another", owner.group)]);
     }
     let members = worker.leaf().map(|leaf| leaf.members()).unwrap_or_default();
-    let wrong = worker.again.get().map(|again| again.look(&members)).unwrap_or_default();
+    let wrong = worker.recheck.get().map(|recheck| recheck.look(&members)).unwrap_or_default();
     if wrong.is_empty() { Ok(()) } else { Err(wrong) }
 }
 
@@ -356,7 +365,7 @@ async fn expect(channel: &mut Channel, kind: Kind, protocol: Protocol) -> Result
     }
 }
 
-fn start_failure(shop: &Workshop, worker: &Worker, error: StartError) -> StartFailure {
+fn start_failure(services: &Services, worker: &Worker, error: StartError) -> StartFailure {
     let theirs = StartFailure::theirs;
     match error {
         StartError::Posture(wrong) => {
@@ -368,7 +377,7 @@ fn start_failure(shop: &Workshop, worker: &Worker, error: StartError) -> StartFa
         StartError::Token(TokenError::Ours(error)) => ours(error),
         StartError::Launcher(said) => said_so(said),
         StartError::Shortage(said) => {
-            let is_limit = limit_that_bit(shop, worker).is_some_and(|level| level != Level::Above);
+            let is_limit = limit_that_bit(services, worker).is_some_and(|level| level != Level::Above);
             if is_limit { said_so(said) } else { ours(String::from_utf8_lossy(&said)) }
         }
         StartError::Channel(ChannelError::Os(error)) => ours(error),
@@ -378,7 +387,7 @@ fn start_failure(shop: &Workshop, worker: &Worker, error: StartError) -> StartFa
         StartError::Channel(ChannelError::TooLarge { seen, .. }) => {
             theirs("command", format!("it broke the frame protocol before READY: a frame of {seen} bytes"))
         }
-        StartError::Channel(ChannelError::Closed) => closed_early(shop, worker),
+        StartError::Channel(ChannelError::Closed) => closed_early(services, worker),
     }
 }
 
@@ -386,13 +395,13 @@ fn start_failure(shop: &Workshop, worker: &Worker, error: StartError) -> StartFa
 fn said_so(said: Bytes) -> StartFailure {
     #[derive(serde::Deserialize)]
     #[serde(rename_all = "camelCase")]
-    struct Said {
+    struct RuntimeError {
         error_type: String,
         #[serde(default)]
         error_message: String,
     }
     match serde_json::from_slice(&said) {
-        Ok(Said { error_type, error_message }) => {
+        Ok(RuntimeError { error_type, error_message }) => {
             let message = format!("{error_type}: {error_message}");
             StartFailure::Theirs { message, detail: String::new(), setting: "handler", said }
         }
@@ -401,17 +410,17 @@ fn said_so(said: Bytes) -> StartFailure {
 }
 
 /// The level of the limit that has ended a process of it or refused it one, when one has.
-fn limit_that_bit(shop: &Workshop, worker: &Worker) -> Option<Level> {
+fn limit_that_bit(services: &Services, worker: &Worker) -> Option<Level> {
     let leaf = worker.leaf()?;
-    let (bites, tree) = (leaf.bites(), shop.quotas.tree());
+    let (bites, tree) = (leaf.bites(), services.quotas.tree());
     let memory = (bites.oom_kills > 0).then(|| tree.memory_bite(leaf.name()).level);
     memory.or_else(|| (bites.pids_refused > 0).then(|| tree.pids_bite(leaf.name()).level))
 }
 
 /// It ended, or let go of its channel, before it was ready.
-fn closed_early(shop: &Workshop, worker: &Worker) -> StartFailure {
+fn closed_early(services: &Services, worker: &Worker) -> StartFailure {
     let bites = worker.leaf().map(|leaf| leaf.bites()).unwrap_or_default();
-    if bites.oom_kills > 0 && limit_that_bit(shop, worker) == Some(Level::Above) {
+    if bites.oom_kills > 0 && limit_that_bit(services, worker) == Some(Level::Above) {
         return ours("it was ended for memory by a limit above sublet's own groups, or by the host itself");
     }
     let theirs = StartFailure::theirs;
@@ -446,12 +455,12 @@ fn kill(worker: &Worker, leaf: &Leaf) {
 
 /// Ends whatever is left of it and removes its group. Does not give up: a worker that is not gone stays on the books.
 async fn remove(
-    shop: &Arc<Workshop>,
+    services: &Arc<Services>,
     worker: &Arc<Worker>,
     slot: u32,
     reaped: Option<watch::Receiver<Option<InitEnd>>>,
 ) {
-    drop(worker.lend());
+    drop(worker.take_call_channel());
     let mut init_signal = None;
     if let Some(leaf) = worker.leaf() {
         kill(worker, leaf);
@@ -483,7 +492,7 @@ async fn remove(
         })
         .await;
         worker.meter().close(leaf.reading(), worker.owner().is_some());
-        let (bites, tree) = (worker.bites_in_call(), shop.quotas.tree());
+        let (bites, tree) = (worker.bites_in_call(), services.quotas.tree());
         worker.end.send_replace(Some(Arc::new(PostMortem {
             memory_bite: (bites.oom_kills > 0).then(|| tree.memory_bite(leaf.name())),
             pids_bite: (bites.pids_refused > 0).then(|| tree.pids_bite(leaf.name())),
@@ -495,7 +504,7 @@ async fn remove(
         })));
         patiently(worker.id, "its group to be removed", async {
             loop {
-                let (own, name) = (shop.clone(), leaf.name().to_owned());
+                let (own, name) = (services.clone(), leaf.name().to_owned());
                 let removed = tokio::task::spawn_blocking(move || {
                     let (gone, levels) = own.quotas.tree().remove_leaf(&name);
                     for level in levels {
@@ -514,7 +523,7 @@ async fn remove(
     } else {
         worker.end.send_replace(Some(Arc::default()));
     }
-    shop.slots.give_back(slot);
+    services.slots.give_back(slot);
 }
 
 /// Waits, and says so when it takes long.

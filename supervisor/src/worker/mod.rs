@@ -222,9 +222,9 @@ pub struct Owner {
     pub since: Instant,
 }
 
-/// What a worker lends to one delivery at a time.
+/// The channel of a worker that is ready, with what the one call that has it needs beside it.
 #[derive(Debug)]
-pub struct Loan {
+pub struct CallChannel {
     /// To talk to it.
     pub channel: Channel,
     /// For how long.
@@ -235,8 +235,8 @@ pub struct Loan {
     pub patience: Alarm,
 }
 
-impl Loan {
-    /// What a worker that is ready has to lend.
+impl CallChannel {
+    /// Of a worker that is ready.
     pub fn new(channel: Channel, busy_poll: &Arc<BusyPoll>) -> Self {
         let pace = Pace::new(busy_poll.clone());
         Self { channel, alarm: Alarm::new(), pace, patience: Alarm::new() }
@@ -262,8 +262,8 @@ pub struct Worker {
     owned: Notify,
     /// Whether it was made for nobody in particular.
     pub was_cell: bool,
-    again: OnceLock<posture::Again>,
-    loan: Mutex<Option<Loan>>,
+    recheck: OnceLock<posture::Recheck>,
+    call_channel: Mutex<Option<CallChannel>>,
     leaf: OnceLock<Leaf>,
     /// The limits that it shows its function.
     pub shown: Shown,
@@ -301,8 +301,8 @@ impl Worker {
             owner: OnceLock::new(),
             owned: Notify::new(),
             was_cell: is_cell,
-            again: OnceLock::new(),
-            loan: Mutex::default(),
+            recheck: OnceLock::new(),
+            call_channel: Mutex::default(),
             leaf: OnceLock::new(),
             shown: Shown::default(),
             above: OnceLock::new(),
@@ -357,14 +357,14 @@ impl Worker {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What one delivery needs. None while another has it, which the pool rules out.
-    pub fn lend(&self) -> Option<Loan> {
-        self.loan.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// Takes the channel for one delivery. None while another has it, which the pool rules out.
+    pub fn take_call_channel(&self) -> Option<CallChannel> {
+        self.call_channel.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Takes it back; not after anything but a clean exchange.
-    pub fn take_back(&self, loan: Loan) {
-        *self.loan.lock().unwrap_or_else(PoisonError::into_inner) = Some(loan);
+    /// Gives the channel back; not after anything but a clean exchange.
+    pub fn put_call_channel(&self, call_channel: CallChannel) {
+        *self.call_channel.lock().unwrap_or_else(PoisonError::into_inner) = Some(call_channel);
     }
 
     /// It has got its group, in this tree.

@@ -13,11 +13,11 @@ use super::{Call, Held, Outlet};
 use crate::{
     driver::{
         Note,
+        post_answer::{self, PostAnswerPhase},
         verdict::{self, Failed, Noticed, Tmp},
-        winding::{self, WindingDown},
     },
     worker::{
-        Loan, Worker,
+        CallChannel, Worker,
         exchange::{self, Ask, Ticket, exchange},
         log::Mark,
         reply::{Fault, Reply},
@@ -65,11 +65,11 @@ impl Call {
                 Err(error) => return unfit(format!("it cannot be thawed: {error}")),
             }
         }
-        let (Some(mut loan), Some(owner)) = (worker.lend(), worker.owner()) else {
+        let (Some(mut call_channel), Some(owner)) = (worker.take_call_channel(), worker.owner()) else {
             return unfit("its channel is not there".into());
         };
         // From the call's own key, whatever the pool has decided.
-        let tag = self.driver.shop.labels.tag(&self.entry, &self.key.sub_tenant);
+        let tag = self.driver.services.labels.tag(&self.entry, &self.key.sub_tenant);
         let Some(ticket) = Ticket::new(delivery.lease, owner.tag, tag) else {
             tracing::error!(worker = worker.name(), "a call was to be delivered to a worker of another owner");
             return unfit("it belongs to another".into());
@@ -98,7 +98,7 @@ impl Call {
                 note = notes.recv() => return Delivered::Overtaken(delivery, None, note),
             };
             if let Err(error) = fresh {
-                return self.without_token(error, loan, delivery, lease);
+                return self.without_token(error, call_channel, delivery, lease);
             }
         }
         let left = self.limit.saturating_sub(self.accepted.elapsed());
@@ -120,8 +120,11 @@ impl Call {
         let mut payload = self.take_payload();
         let end = Instant::now() + own;
         let outcome = {
-            let mut exchanging =
-                std::pin::pin!(loan.alarm.by(end, exchange(&mut loan.channel, &mut loan.pace, ask, &mut payload)));
+            let mut exchanging = std::pin::pin!(
+                call_channel
+                    .alarm
+                    .by(end, exchange(&mut call_channel.channel, &mut call_channel.pace, ask, &mut payload))
+            );
             tokio::select! {
                 // An answer that is there counts, even when its worker has ended since.
                 biased;
@@ -140,7 +143,7 @@ impl Call {
                 }
             }
         };
-        delivery.read = loan.channel.share().spent();
+        delivery.read = call_channel.channel.share().spent();
         let Some(outcome) = outcome else {
             let verdict = verdict::deadline(&self.entry, own, false, delivery.at.elapsed());
             let held = self.failed_in_time(verdict, &delivery);
@@ -192,32 +195,32 @@ impl Call {
         // Where the kernel ended one process of it for memory (v1 has no group kill) the rest is not what it was: the answer
         // stands, and no other call meets this worker.
         clean &= !worker.has_lost_a_process();
-        let mut winding = None;
+        let mut post_answer = None;
         if clean && protocol == Protocol::Lambda {
             // First: whoever has the answer may call again before we get any further.
-            winding = Some(self.driver.winding.begin(&self.key));
+            post_answer = Some(self.driver.post_answer.begin(&self.key));
             // The caller need not wait for what the runtime does on its way to its next call.
             outlet.give(held.clone());
             clean = tokio::select! {
                 biased;
-                is_idle = wound_down(&worker, &mut loan, end, ticket, &mut winding) => is_idle,
+                is_idle = finish_post_answer(&worker, &mut call_channel, end, ticket, &mut post_answer) => is_idle,
                 note = notes.recv() => return Delivered::Overtaken(delivery, Some(held), note),
             };
         }
         if clean {
             // What it writes between two calls is nobody's.
             worker.log.end();
-            worker.take_back(loan);
+            worker.put_call_channel(call_channel);
         }
         answered(clean);
-        drop(winding);
+        drop(post_answer);
         Delivered::Replied(delivery, held)
     }
 
     /// The function said, or its process by its end, that the call failed. `tmp_was_full`: whether its /tmp was when the call
     /// came, where our launcher has looked.
     async fn failure(&self, failed: &Failed, tmp_was_full: Option<bool>, delivery: &Delivery) -> Held {
-        let left = self.driver.shop.nursery.left(delivery.worker.id.0).await;
+        let left = self.driver.services.nursery.left(delivery.worker.id.0).await;
         let noticed = Noticed {
             tmp: left.map(|left| Tmp { space: left.tmp, was_full: tmp_was_full }),
             is_out_of_descriptors: left.is_some_and(|left| left.is_out_of_descriptors),
@@ -230,20 +233,20 @@ impl Call {
 
 /// Waits until the worker that has answered is free, and whether it is by `end`. Those who want it are let go before, when it
 /// takes long.
-async fn wound_down(
+async fn finish_post_answer(
     worker: &Worker,
-    loan: &mut Loan,
+    call_channel: &mut CallChannel,
     end: Instant,
     ticket: Ticket,
-    winding: &mut Option<WindingDown<'_>>,
+    post_answer: &mut Option<PostAnswerPhase<'_>>,
 ) -> bool {
-    let mut idle = std::pin::pin!(exchange::idle(&mut loan.channel, &mut loan.pace, ticket));
-    let patience = end.min(Instant::now() + winding::patience(worker.starting()));
-    let outcome = match loan.patience.by(patience, &mut idle).await {
+    let mut idle = std::pin::pin!(exchange::idle(&mut call_channel.channel, &mut call_channel.pace, ticket));
+    let patience = end.min(Instant::now() + post_answer::patience(worker.starting()));
+    let outcome = match call_channel.patience.by(patience, &mut idle).await {
         Some(outcome) => Some(outcome),
         None => {
-            *winding = None;
-            loan.alarm.by(end, idle).await
+            *post_answer = None;
+            call_channel.alarm.by(end, idle).await
         }
     };
     matches!(outcome, Some(Ok(())))

@@ -19,7 +19,7 @@ use crate::{
     cgroups::leaf::Bites,
     cgroups::reading::Reading,
     driver::{
-        hit::Scope,
+        limit_reached::Scope,
         reason,
         rejection::Rejection,
         verdict::{self, HeldBack, Noticed, Tmp},
@@ -91,7 +91,7 @@ impl Call {
                 delivery.worker.meter().count(how, delivery.at - self.accepted, delivery.at.elapsed());
             }
             None => {
-                for sums in self.driver.shop.ledger.of(&self.entry.tenant, Some(&self.key.sub_tenant)) {
+                for sums in self.driver.services.ledger.of(&self.entry.tenant, Some(&self.key.sub_tenant)) {
                     sums.call(how, self.accepted.elapsed(), Duration::ZERO);
                 }
             }
@@ -108,7 +108,7 @@ impl Call {
         let used = worker.meter().end(worker.reading());
         let quota = |level: Level| {
             let leaf = worker.leaf().map_or(GroupPath::pool(), |leaf| leaf.name());
-            self.driver.shop.quotas.cpu_millis(leaf, level)
+            self.driver.services.quotas.cpu_millis(leaf, level)
         };
         let above = self.throttled(delivery);
         let own = (Level::Worker, used.throttled);
@@ -120,7 +120,7 @@ impl Call {
             limit_millis: quota(level),
         });
         // Where nobody has killed it yet.
-        worker.note_frozen(self.driver.shop.quotas.tree());
+        worker.note_frozen(self.driver.services.quotas.tree());
         let meddled = worker.meddled_since(delivery.at);
         let verdict = verdict::or_frozen(verdict::or_cpu(&self.scope(), of_deadline, held), meddled.is_some());
         let failed = self.failed_with(verdict, Some(delivery), used, &self.noticed(worker), None);
@@ -141,7 +141,7 @@ impl Call {
     pub(super) fn noticed(&self, worker: &Worker) -> Noticed {
         let Bites { oom_kills, pids_refused } = worker.bites_in_call();
         let leaf = worker.leaf().map_or(GroupPath::pool(), |leaf| leaf.name());
-        let tree = self.driver.shop.quotas.tree();
+        let tree = self.driver.services.quotas.tree();
         Noticed {
             memory: (oom_kills > 0).then(|| tree.memory_bite(leaf)),
             forks: (pids_refused > 0).then(|| tree.pids_bite(leaf)),
@@ -241,8 +241,8 @@ impl Call {
             },
             End::Refused(Refusal::DeadlinePast) => Err(Failure::Rejected(Rejection::DeadlinePast)),
             End::Refused(refusal) => {
-                let hit = self.scope().of_refusal(&refusal).map(Box::new);
-                Err(Failure::Rejected(Rejection::Refused(refusal, hit)))
+                let limit = self.scope().of_refusal(&refusal).map(Box::new);
+                Err(Failure::Rejected(Rejection::Refused(refusal, limit)))
             }
             End::Evicted { .. } => match worker.as_ref().and_then(|worker| worker.lost()) {
                 Some(what) => Err(self.ours(format!("the worker had to be ended: {what}"))),

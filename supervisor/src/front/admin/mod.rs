@@ -70,7 +70,7 @@ impl AdminService {
             function: worker.entry.name.to_string(),
             revision: worker.entry.settings.short_revision(),
             sub_tenant_hash: match worker.owner() {
-                Some(owner) => self.driver.shop().labels.group(&worker.entry.tenant, &owner.sub_tenant),
+                Some(owner) => self.driver.services().labels.group(&worker.entry.tenant, &owner.sub_tenant),
                 None => String::new(),
             },
             pid: worker.pid().unwrap_or(0),
@@ -253,13 +253,13 @@ impl Admin for AdminService {
     ) -> Result<Response<DescribeFunctionResponse>, Status> {
         let DescribeFunctionRequest { tenant, function } = request.into_inner();
         let entry = self.entry(&tenant, &function)?;
-        let shop = self.driver.shop();
+        let services = self.driver.services();
         let plan = entry.plan(&HostFacts {
-            host_init_uid: shop.uid_base,
-            v1_groups: !shop.v1_controllers.is_empty(),
-            missing_layers: &shop.missing_layers,
-            forbid_store_bypass: shop.forbid_store_bypass,
-            relays_streams: shop.relays_streams,
+            host_init_uid: services.uid_base,
+            v1_groups: !services.v1_controllers.is_empty(),
+            missing_layers: &services.missing_layers,
+            forbid_store_bypass: services.forbid_store_bypass,
+            relays_streams: services.relays_streams,
         });
         Ok(Response::new(DescribeFunctionResponse {
             function: Some(self.function(&entry, &self.driver.workers())),
@@ -384,7 +384,7 @@ impl Admin for AdminService {
         let not_serving = self.driver.not_serving();
         let groups = self.driver.groups();
         let counters = &self.driver.counters;
-        let troubles = self.driver.shop().troubles.all();
+        let troubles = self.driver.services().troubles.all();
         let status = match status(&not_serving) {
             "serving" if !troubles.is_empty() => "impaired",
             status => status,
@@ -405,7 +405,7 @@ impl Admin for AdminService {
             calls_refused: counters.refused.load(Ordering::Relaxed),
             calls_failed: counters.failed.load(Ordering::Relaxed),
             workers_started: counters.started.load(Ordering::Relaxed),
-            answers_polled: self.driver.shop().busy_poll.found(),
+            answers_polled: self.driver.services().busy_poll.found(),
             groups_mended: groups.mended,
             groups_left: groups.left,
             loop_late: Some(wire_lateness(self.pulse.lateness())),
