@@ -29,7 +29,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use sublet_pool::{
@@ -37,7 +37,10 @@ use sublet_pool::{
     SubTenant, SubTenantPolicy, Tick, WarmRefusal, WorkerId,
 };
 use sublet_proto::v1::WorkerState;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    time::Instant,
+};
 
 use self::{
     drain::DrainState,
@@ -56,10 +59,7 @@ use crate::{
     logs::{capture::Capture, record::Source},
     recorder::Recorder,
     token::Keys,
-    worker::{
-        Owner, Worker,
-        keeper::{self, Services},
-    },
+    worker::{Owner, Services, Worker, keeper},
 };
 
 /// How long a worker that still writes to its log is left running before it is frozen all the same.
@@ -436,7 +436,7 @@ impl Driver {
                 let worker = id.and_then(|id| books.workers.get(&id)).cloned();
                 if let (End::Deadline { at: Stage::Leased, .. }, Some(worker)) = (end, &worker) {
                     // Killed, it stands still no longer, and nobody could say why it did not answer.
-                    worker.note_frozen(self.services.quotas.tree());
+                    worker.note_frozen();
                 }
                 if let Some(to) = books.calls.remove(&call) {
                     to.send(Note::Settle { end, worker }).ok();
@@ -577,7 +577,7 @@ async fn run_timer(driver: std::sync::Weak<Driver>) {
         // Held over the wait: it is the driver's own, and the driver lives as long as the process serves.
         let sleep = async {
             match armed {
-                Some(at) => tokio::time::sleep_until((origin + Duration::from_nanos(at.0)).into()).await,
+                Some(at) => tokio::time::sleep_until(origin + Duration::from_nanos(at.0)).await,
                 None => std::future::pending().await,
             }
         };
@@ -591,3 +591,6 @@ async fn run_timer(driver: std::sync::Weak<Driver>) {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

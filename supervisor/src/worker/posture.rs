@@ -104,6 +104,11 @@ impl Recheck {
         }
     }
 
+    /// Host pid of init.
+    pub const fn init(&self) -> i32 {
+        self.init
+    }
+
     /// Looks at the launcher, and at who is in the group. Returns what is wrong.
     pub fn look(&self, members: &[i32]) -> Vec<String> {
         let mut facts = Vec::new();

@@ -3,8 +3,10 @@
 //! [`Driver::accept`] parses and refuses; [`Call::run`] lives in a task of its own, so that a caller who goes away
 //! cancels by word ([`Cancel`]) and never by tearing an exchange in two.
 
+mod begin;
 mod deliver;
 mod record;
+mod reply;
 mod settle;
 mod token;
 
@@ -13,7 +15,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -22,7 +24,10 @@ use sublet_proto::{
     level::Level,
     v1::{Receipt, Verdict, VerdictKind},
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 
 use self::deliver::{Delivered, Delivery, Unfit};
 use super::{Driver, Note, limit_reached::LimitReached, reason, rejection::Rejection, verdict};
@@ -32,7 +37,7 @@ use crate::{
     events::book::{Kind, Seen},
     logs::words::Words,
     nursery::DYING_PATIENCE,
-    worker::exchange::Pieces,
+    worker::{exchange::Pieces, host},
 };
 
 /// Workers that may turn out to be unfit before they have read the call; then it is the call that is unlucky.
@@ -270,10 +275,10 @@ impl Call {
         if !verdict::tells_of_an_end(verdict.kind()) {
             return result;
         }
-        let nursery = &self.driver.services.nursery;
+        let host = &*self.driver.services.host;
         // The launcher has told how a program ended, so it was alive then, and nobody has to wait to know more.
         let was_told = self.entry.settings.runtime == Runtime::Exec && verdict.kind() == VerdictKind::Exit;
-        let is_gone = if was_told { nursery.is_gone() } else { nursery.is_going(DYING_PATIENCE).await };
+        let is_gone = if was_told { host.is_gone() } else { host::is_going(host, DYING_PATIENCE).await };
         match is_gone {
             true => Err(self.ours(format!("the nursery has ended, and every worker with it: {}", verdict.message))),
             false => result,

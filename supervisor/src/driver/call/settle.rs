@@ -1,18 +1,14 @@
 //! How a call ends: what the pool says becomes an answer or a verdict, with a receipt, and goes into the books.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use sublet_pool::{End, Refusal, Stage, Start};
 use sublet_proto::{
     level::Level,
-    link::group::GroupPath,
     v1::{self, Receipt, Verdict, VerdictKind},
 };
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::{Answer, Call, Failure, Held, deliver::Delivery};
 use crate::{
@@ -106,10 +102,7 @@ impl Call {
     pub(super) fn failed_in_time(&self, of_deadline: Verdict, delivery: &Delivery) -> Held {
         let worker = &delivery.worker;
         let used = worker.meter().end(worker.reading());
-        let quota = |level: Level| {
-            let leaf = worker.leaf().map_or(GroupPath::pool(), |leaf| leaf.name());
-            self.driver.services.quotas.cpu_millis(leaf, level)
-        };
+        let quota = |level: Level| worker.group()?.cpu_millis(level);
         let above = self.throttled(delivery);
         let own = (Level::Worker, used.throttled);
         let most = above.into_iter().chain([own]).max_by_key(|(_, throttled)| *throttled);
@@ -120,7 +113,7 @@ impl Call {
             limit_millis: quota(level),
         });
         // Where nobody has killed it yet.
-        worker.note_frozen(self.driver.services.quotas.tree());
+        worker.note_frozen();
         let meddled = worker.meddled_since(delivery.at);
         let verdict = verdict::or_frozen(verdict::or_cpu(&self.scope(), of_deadline, held), meddled.is_some());
         let failed = self.failed_with(verdict, Some(delivery), used, &self.noticed(worker), None);
@@ -140,11 +133,10 @@ impl Call {
     /// What the counters of a worker that is there say of its current call. Costs two reads of open files.
     pub(super) fn noticed(&self, worker: &Worker) -> Noticed {
         let Bites { oom_kills, pids_refused } = worker.bites_in_call();
-        let leaf = worker.leaf().map_or(GroupPath::pool(), |leaf| leaf.name());
-        let tree = self.driver.services.quotas.tree();
+        let group = worker.group();
         Noticed {
-            memory: (oom_kills > 0).then(|| tree.memory_bite(leaf)),
-            forks: (pids_refused > 0).then(|| tree.pids_bite(leaf)),
+            memory: group.filter(|_| oom_kills > 0).map(|group| group.memory_bite()),
+            forks: group.filter(|_| pids_refused > 0).map(|group| group.pids_bite()),
             ..Noticed::default()
         }
     }
@@ -303,7 +295,7 @@ impl Call {
         // Several processors can be held back at one time; the call has lost no more than it ran.
         let running = now - delivery.at;
         let throttled = self.throttled(delivery).iter().fold(used.throttled, |sum, (_, held)| sum + *held).min(running);
-        let is_counted = worker.leaf().is_some_and(|leaf| leaf.accounts_cpu());
+        let is_counted = worker.group().is_some_and(|group| group.accounts_cpu());
         Receipt {
             worker: worker.name(),
             lease: hex(&delivery.lease),
@@ -317,7 +309,7 @@ impl Call {
             io_read_bytes: used.io_read,
             io_written_bytes: used.io_written,
             exit: String::new(),
-            memory_peak_bytes: worker.leaf().map_or(0, |leaf| leaf.memory_peak_bytes()),
+            memory_peak_bytes: worker.group().map_or(0, |group| group.memory_peak_bytes()),
             calls: delivery.calls,
             supervisor_time: wire(delivery.read.0),
             answer_read_bytes: delivery.read.1,

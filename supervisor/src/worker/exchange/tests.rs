@@ -12,7 +12,7 @@ use sublet_proto::link::frame::{HEADER_LEN, PAYLOAD_LIMIT};
 use tokio::time::timeout;
 
 use super::*;
-use crate::worker::{busy_poll::BusyPoll, share::Share};
+use crate::worker::{busy_poll::BusyPoll, share::Share, wire::SocketWire};
 
 const LEASE: [u8; 16] = [7; 16];
 const LABEL: [u8; 16] = [9; 16];
@@ -69,7 +69,7 @@ async fn call(protocol: Protocol, in_pieces: bool, said: FunctionOutput) -> Outc
         theirs
     });
     let share = Share::new(Arc::default(), 1, Instant::now());
-    let mut channel = Channel::new(ours.into(), share).unwrap();
+    let mut channel = Channel::new(Box::new(SocketWire::new(ours.into())), share);
     let mut pace = Pace::new(Arc::new(BusyPoll::default()));
     let (sender, mut receiver) = mpsc::channel(2);
     let pieces = Pieces::new(sender);
@@ -209,7 +209,8 @@ async fn pieces_are_bounded_together_and_may_be_of_this_call_alone() {
 async fn worker_that_said_something_unasked_is_not_given_the_call() {
     let (ours, mut theirs) = UnixStream::pair().unwrap();
     theirs.write_all(b"x").unwrap();
-    let mut channel = Channel::new(ours.into(), Share::new(Arc::default(), 1, Instant::now())).unwrap();
+    let mut channel =
+        Channel::new(Box::new(SocketWire::new(ours.into())), Share::new(Arc::default(), 1, Instant::now()));
     let ask = Ask {
         protocol: Protocol::Stream,
         ticket: Ticket::new(LEASE, LABEL, LABEL).unwrap(),
@@ -227,7 +228,8 @@ async fn worker_that_said_something_unasked_is_not_given_the_call() {
 #[tokio::test]
 async fn lambda_worker_is_free_with_its_idle_alone() {
     let (ours, mut theirs) = UnixStream::pair().unwrap();
-    let mut channel = Channel::new(ours.into(), Share::new(Arc::default(), 1, Instant::now())).unwrap();
+    let mut channel =
+        Channel::new(Box::new(SocketWire::new(ours.into())), Share::new(Arc::default(), 1, Instant::now()));
     let mut pace = Pace::new(Arc::default());
     let ticket = Ticket::new(LEASE, LABEL, LABEL).unwrap();
     theirs.write_all(&good(Kind::Idle).encode()).unwrap();
