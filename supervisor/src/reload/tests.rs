@@ -409,6 +409,47 @@ async fn replaced_function_takes_new_calls_and_the_old_revision_ends_what_it_has
 }
 
 #[tokio::test(start_paused = true)]
+async fn limit_of_one_sub_tenant_comes_with_a_reload_and_goes_with_the_next() {
+    let running = Running::new();
+    let waits = |running: &Running| running.bench.driver.waiting().values().sum::<u32>();
+    for (rest, waiting) in [("[tenant.acme.id.s1]\nworkers_max = 1\n", 1), ("", 0)] {
+        running.scratch.write("", rest);
+        running.reloader.reload(false).expect("it is taken");
+        for _ in 0..2 {
+            running.host().next(|worker| async move { worker.start().await });
+        }
+        let calls = [running.bench.begin(""), running.bench.begin("")];
+        sleep(SECOND).await;
+        assert_eq!(waits(&running), waiting, "{rest:?}");
+        for call in calls {
+            call.cancel().await.expect_err("it is given up");
+        }
+        sleep(SECOND).await;
+    }
+    running.bench.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn function_that_is_removed_takes_no_more_calls_and_ends_what_it_has() {
+    let running = Running::new();
+    running.host().next(|worker| async move {
+        worker.start().await;
+        let request = worker.request().await;
+        worker.answer_after(3 * SECOND, &request, b"the last").await;
+    });
+    let call = running.bench.begin("");
+    sleep(SECOND).await;
+    let text = running.scratch.text("", "").replace("function.f]", "function.g]");
+    fs::write(running.scratch.0.join("sublet.toml"), text).expect("there is room");
+    running.reloader.reload(false).expect("it is taken");
+    running.bench.driver.accept(invocation("")).expect_err("there is no f");
+    assert_eq!(answered(call.end().await).0, "the last");
+    sleep(SECOND).await;
+    assert_eq!(running.bench.workers(), []);
+    running.bench.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn difference_names_groups_that_use_more_than_they_would_be_allowed() {
     let running = Running::new();
     answer(running.bench.call("").await);

@@ -5,6 +5,7 @@ mod cancels;
 mod deliver;
 mod lambda;
 mod life;
+mod operators;
 mod starts;
 mod tokens;
 mod unfit;
