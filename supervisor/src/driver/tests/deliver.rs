@@ -30,11 +30,13 @@ async fn outcome(bench: &Bench, act: Act) -> (Held, bool) {
         worker.serve().await;
     });
     let held = bench.call("first").await;
+    let is_idle = bench.workers().contains(&("w-1".to_owned(), StateName::Idle));
     bench.settle().await;
     let (_, worker) = answered(bench.call("second").await);
     let lines = bench.driver.workers();
     assert_eq!(lines.len(), 1, "one that is not kept is gone: {:?}", bench.workers());
-    (held, worker == "w-1")
+    assert_eq!(is_idle, worker == "w-1", "a worker is idle when its call has ended, or gets no other");
+    (held, is_idle)
 }
 
 #[tokio::test(start_paused = true)]
@@ -44,6 +46,7 @@ async fn answer_is_the_callers_and_the_worker_takes_the_next_call() {
     assert_eq!(first.payload, "hello");
     assert_eq!((first.receipt.worker.as_str(), first.receipt.calls), ("w-1", 1));
     assert_eq!(first.receipt.start(), WireStart::Cold);
+    assert_eq!(first.receipt.answer_read_bytes, 48 + 5, "a header and the answer");
     let second = answer(bench.call("again").await);
     assert_eq!((second.receipt.worker.as_str(), second.receipt.calls), ("w-1", 2));
     assert_eq!(second.receipt.start(), WireStart::Warm);
@@ -340,6 +343,40 @@ async fn worker_that_answers_and_ends_at_once_has_answered() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_worker_said_before_it_ended_is_the_callers_who_may_be_a_little_late_to_take_it() {
+    use VerdictKind as V;
+    let cases: [(Kind, Duration, Option<V>); 3] = [
+        (Kind::Response, 500 * MS, None),
+        (Kind::Error, 500 * MS, Some(V::FunctionError)),
+        (Kind::Response, 2 * SECOND, Some(V::Crash)),
+    ];
+    for (reply, late, expected) in cases {
+        let bench = Bench::plain();
+        bench.host.next(move |worker| async move {
+            worker.start().await;
+            let request = worker.request().await;
+            for _ in 0..3 {
+                worker.reply(&request, Kind::Piece, 0, &[7; 16 * 1024]);
+            }
+            worker.reply(&request, reply, 0, b"the end");
+            sleep(MS).await;
+            worker.exit(None, Some(11));
+        });
+        let (sender, mut pieces) = mpsc::channel::<Bytes>(1);
+        tokio::spawn(async move {
+            sleep(late).await;
+            while pieces.recv().await.is_some() {}
+        });
+        let held = bench.begin_with(invocation(""), Some(sender)).end().await;
+        match expected {
+            None => assert_eq!(answered(held).0, "the end"),
+            Some(expected) => assert_eq!(kind(held), expected, "{reply:?} {late:?}"),
+        }
+        bench.finish().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn failure_of_the_channel_on_our_side_is_ours_and_the_workers_last() {
     let bench = Bench::plain();
     let act: Act = |worker, _| worker.break_channel();
@@ -365,7 +402,11 @@ async fn pieces_go_to_whoever_takes_them_and_are_bounded_together() {
         let invocation = Invocation { sub_tenant: format!("s{pieces}"), ..invocation("") };
         let held = bench.begin_with(invocation, Some(sender)).end().await;
         match expected {
-            Some(expected) => assert_eq!(kind(held), expected),
+            Some(expected) => {
+                assert_eq!(kind(held), expected);
+                let idle = bench.workers().into_iter().filter(|(_, state)| *state == StateName::Idle).count();
+                assert_eq!(idle, 1, "that of the other sub-tenant alone");
+            }
             None => {
                 assert_eq!(answered(held).0, "end");
                 let mut whole = Vec::new();
