@@ -2,10 +2,11 @@
 
 use std::{
     sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use sublet_pool::Event;
+use tokio::time::Instant;
 
 use super::Driver;
 

@@ -22,7 +22,10 @@ use sublet_pool::Selector;
 use sublet_proto::link::group::GroupPath;
 
 use super::Driver;
-use crate::cgroups::tree::{Finding, Meddling, PoolTrouble, Tree};
+use crate::{
+    cgroups::tree::{Finding, Meddling, PoolTrouble},
+    worker::host::GroupTree,
+};
 
 /// How often freezing is looked at; limits in turn.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -121,15 +124,15 @@ impl Driver {
     }
 
     fn audit_some(self: &Arc<Self>, count: usize) -> Vec<Finding> {
-        let tree = self.shop.quotas.tree().clone();
-        self.audit_pool(&tree);
+        let tree = &*self.services.tree;
+        self.audit_pool(tree);
         let workers = self.workers();
         let mut findings = Vec::new();
         let mut seen = vec![(GroupPath::pool().clone(), FREEZE)];
         findings.extend(tree.audit_freeze(GroupPath::pool()));
         let names: Vec<GroupPath> = tree.all().into_iter().map(|(path, _)| path).collect();
         let leaves: BTreeMap<&GroupPath, _> =
-            workers.iter().filter_map(|line| Some((line.worker.leaf()?.name(), &line.worker))).collect();
+            workers.iter().filter_map(|line| Some((line.worker.group()?.name(), &line.worker))).collect();
         for path in names.iter().filter(|path| !leaves.contains_key(path)) {
             seen.push((path.clone(), FREEZE));
             findings.extend(tree.audit_freeze(path));
@@ -164,7 +167,7 @@ impl Driver {
         findings
     }
 
-    fn audit_pool(&self, tree: &Tree) {
+    fn audit_pool(&self, tree: &dyn GroupTree) {
         let found = tree.pool_trouble();
         let before = std::mem::replace(&mut *self.guard.pool.lock().unwrap_or_else(PoisonError::into_inner), found);
         if found == before {

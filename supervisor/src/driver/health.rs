@@ -4,11 +4,11 @@
 use std::{
     collections::HashMap,
     sync::{PoisonError, RwLockReadGuard, Weak, atomic::Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use sublet_pool::{Event, FunctionId, WorkerId};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use super::{
     Books, Driver,
@@ -55,7 +55,7 @@ impl Driver {
         Whole {
             is_stopping: self.stopping.load(Ordering::Relaxed),
             is_draining,
-            is_nursery_gone: self.shop.nursery.is_gone(),
+            is_nursery_gone: self.services.host.is_gone(),
             pool: self.guard.pool(),
             functions: all.len(),
             failing: all.iter().filter(|entry| failing.contains_key(&entry.id)).count(),
@@ -141,7 +141,7 @@ impl Driver {
 
 /// Keeps [`Driver::standing`] true.
 pub(super) async fn run(driver: Weak<Driver>) {
-    let Some(nursery) = driver.upgrade().map(|driver| driver.shop.nursery.clone()) else { return };
+    let Some(host) = driver.upgrade().map(|driver| driver.services.host.clone()) else { return };
     let mut is_unsettled = false;
     let mut is_nursery_gone = false;
     loop {
@@ -154,7 +154,7 @@ pub(super) async fn run(driver: Weak<Driver>) {
         };
         let gone = async {
             match is_nursery_gone {
-                false => nursery.gone().await,
+                false => host.gone().await,
                 true => std::future::pending().await,
             }
         };

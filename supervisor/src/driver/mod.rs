@@ -13,15 +13,15 @@ pub mod call;
 mod drain;
 pub mod guard;
 mod health;
-pub mod hit;
-pub mod large;
+pub mod heap_trim;
+pub mod limit_reached;
 pub mod policy;
+pub mod post_answer;
 pub mod reason;
 pub mod rejection;
 pub mod standing;
 pub mod usage;
 pub mod verdict;
-pub mod winding;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -29,7 +29,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use sublet_pool::{
@@ -37,13 +37,16 @@ use sublet_pool::{
     SubTenant, SubTenantPolicy, Tick, WarmRefusal, WorkerId,
 };
 use sublet_proto::v1::WorkerState;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    time::Instant,
+};
 
 use self::{
     drain::DrainState,
-    large::Large,
+    heap_trim::HeapTrim,
+    post_answer::PostAnswer,
     standing::{Starts, Why},
-    winding::Winding,
 };
 pub use self::{
     drain::{DrainEnd, IsStopping},
@@ -56,11 +59,7 @@ use crate::{
     logs::{capture::Capture, record::Source},
     recorder::Recorder,
     token::Keys,
-    worker::{
-        Owner, Worker,
-        farewell::Ending,
-        keeper::{self, Workshop},
-    },
+    worker::{Owner, Services, Worker, farewell::KillOrder, keeper},
 };
 
 /// How long a worker that still writes to its log is left running before it is frozen all the same.
@@ -118,10 +117,10 @@ pub struct Driver {
     pub counters: Counters,
     /// Where operators are told what happens.
     pub hub: Hub,
-    shop: Arc<Workshop>,
+    services: Arc<Services>,
     recorder: Option<Recorder>,
-    winding: Winding,
-    large: Arc<Large>,
+    post_answer: PostAnswer,
+    heap_trim: Arc<HeapTrim>,
     books: Mutex<Books>,
     origin: Instant,
     next_call: AtomicU64,
@@ -169,15 +168,15 @@ impl WorkerLine {
 
 impl Driver {
     /// A driver with no worker. Must be called inside a tokio runtime; its timer runs as long as it lives.
-    pub fn new(config: &Config, keys: &Keys, shop: Workshop, recorder: Option<Recorder>) -> Arc<Self> {
+    pub fn new(config: &Config, keys: &Keys, services: Services, recorder: Option<Recorder>) -> Arc<Self> {
         let driver = Arc::new(Self {
             catalogue: RwLock::default(),
             counters: Counters::default(),
             hub: Hub::default(),
-            shop: Arc::new(shop),
+            services: Arc::new(services),
             recorder,
-            winding: Winding::default(),
-            large: Arc::default(),
+            post_answer: PostAnswer::default(),
+            heap_trim: Arc::default(),
             books: Mutex::new(Books {
                 pool: Pool::new(policy::host(&config.host)),
                 workers: HashMap::new(),
@@ -201,7 +200,7 @@ impl Driver {
         tokio::spawn(run_timer(Arc::downgrade(&driver)));
         tokio::spawn(health::run(Arc::downgrade(&driver)));
         tokio::spawn(guard::run(Arc::downgrade(&driver)));
-        tokio::spawn(return_memory(driver.large.clone()));
+        tokio::spawn(return_memory(driver.heap_trim.clone()));
         driver
     }
 
@@ -265,13 +264,13 @@ impl Driver {
             }
         }
         for entry in new.all() {
-            self.shop.providers.install(entry, keys);
+            self.services.providers.install(entry, keys);
             books.entries.insert(entry.id, entry.clone());
             for (sub_tenant, workers) in catalogue::minimums(&entry.settings) {
                 events.push(Event::SetMinimum { key: PoolKey { function: entry.id, sub_tenant }, workers });
             }
         }
-        self.shop.busy_poll.allow(config.host.busy_poll);
+        self.services.busy_poll.allow(config.host.busy_poll);
         *self.catalogue.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
         for event in events {
             self.step_with(&mut books, event);
@@ -280,8 +279,8 @@ impl Driver {
     }
 
     /// What every worker is made with.
-    pub fn shop(&self) -> &Workshop {
-        &self.shop
+    pub fn services(&self) -> &Services {
+        &self.services
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {
@@ -313,7 +312,7 @@ impl Driver {
         if let Some(worker) = reaped.and_then(|id| books.workers.get(&id))
             && let Some(owner) = worker.owner()
         {
-            self.shop.groups.leave(&worker.entry.tenant, &owner.sub_tenant);
+            self.services.groups.leave(&worker.entry.tenant, &owner.sub_tenant);
         }
         let now = self.tick(Instant::now());
         let mut actions = std::mem::take(&mut books.actions);
@@ -354,7 +353,7 @@ impl Driver {
             tenant: worker.entry.tenant.to_string(),
             function: worker.entry.name.to_string(),
             sub_tenant_hash: match worker.owner() {
-                Some(owner) => self.shop.labels.group(&worker.entry.tenant, &owner.sub_tenant),
+                Some(owner) => self.services.labels.group(&worker.entry.tenant, &owner.sub_tenant),
                 None => String::new(),
             },
             what,
@@ -372,26 +371,26 @@ impl Driver {
         let worker = Arc::new(Worker::new(id, entry, owner.is_none()));
         match owner {
             Some(key) => self.label(&worker, key),
-            None => worker.meter().belongs_to(self.shop.ledger.of(&worker.entry.tenant, None)),
+            None => worker.meter().belongs_to(self.services.ledger.of(&worker.entry.tenant, None)),
         }
         books.workers.insert(id, worker.clone());
         let driver = self.clone();
-        tokio::spawn(keeper::keep(self.shop.clone(), worker, move |event| driver.step(event)));
+        tokio::spawn(keeper::keep(self.services.clone(), worker, move |event| driver.step(event)));
     }
 
     fn label(&self, worker: &Worker, key: &PoolKey) {
         let (tenant, sub_tenant) = (&worker.entry.tenant, &key.sub_tenant);
-        let tag = self.shop.labels.tag(&worker.entry, sub_tenant);
-        let group = self.shop.groups.enter(tenant, sub_tenant, || match worker.was_cell {
+        let tag = self.services.labels.tag(&worker.entry, sub_tenant);
+        let group = self.services.groups.enter(tenant, sub_tenant, || match worker.was_cell {
             true => worker.cell_group(),
-            false => self.shop.labels.group(tenant, sub_tenant),
+            false => self.services.labels.group(tenant, sub_tenant),
         });
-        worker.meter().belongs_to(self.shop.ledger.of(tenant, Some(sub_tenant)));
+        worker.meter().belongs_to(self.services.ledger.of(tenant, Some(sub_tenant)));
         self.attach(worker, sub_tenant);
         if !worker.label(Owner { sub_tenant: sub_tenant.clone(), tag, group, since: Instant::now() }) {
             // Its keeper goes on with the first owner. A call of the second is not delivered: its tag differs from the first's.
             tracing::error!(worker = worker.name(), "a worker was to get a second owner");
-            self.shop.groups.leave(tenant, sub_tenant);
+            self.services.groups.leave(tenant, sub_tenant);
         }
     }
 
@@ -401,10 +400,10 @@ impl Driver {
         let source = Source {
             tenant: tenant.to_string(),
             function: name.to_string(),
-            sub_tenant_hash: self.shop.labels.group(tenant, sub_tenant),
+            sub_tenant_hash: self.services.labels.group(tenant, sub_tenant),
             worker: worker.name(),
         };
-        let logs = self.shop.logs.clone();
+        let logs = self.services.logs.clone();
         worker.log.attach(Capture::new(logs, source, settings.log_rate.bytes(), settings.has_report_lines));
     }
 
@@ -437,7 +436,7 @@ impl Driver {
                 let worker = id.and_then(|id| books.workers.get(&id)).cloned();
                 if let (End::Deadline { at: Stage::Leased, .. }, Some(worker)) = (end, &worker) {
                     // Killed, it stands still no longer, and nobody could say why it did not answer.
-                    worker.note_frozen(self.shop.quotas.tree());
+                    worker.note_frozen();
                 }
                 if let Some(to) = books.calls.remove(&call) {
                     to.send(Note::Settle { end, worker }).ok();
@@ -459,11 +458,11 @@ impl Driver {
                     let Entry { tenant, name, settings, .. } = &*worker.entry;
                     let catalogue = self.catalogue();
                     let settings = catalogue.function(tenant, name).map_or(settings, |now| &now.settings);
-                    worker.kill(Ending { why, grace: settings.stop_grace });
+                    worker.kill(KillOrder { why, grace: settings.stop_grace });
                 }
             }
             Action::Retired { function } => {
-                self.shop.providers.forget(function);
+                self.services.providers.forget(function);
                 books.entries.remove(&function);
                 books.starts.remove(&function);
             }
@@ -565,9 +564,9 @@ async fn freeze(worker: Arc<Worker>) {
 }
 
 /// Gives memory back after large calls.
-async fn return_memory(large: Arc<Large>) {
+async fn return_memory(heap_trim: Arc<HeapTrim>) {
     loop {
-        large.have_ended(large::QUIET).await;
+        heap_trim.wait_until_due(heap_trim::QUIET).await;
         // It ends by itself, and nobody waits for it.
         drop(tokio::task::spawn_blocking(crate::sys::return_free_memory));
     }
@@ -582,7 +581,7 @@ async fn run_timer(driver: std::sync::Weak<Driver>) {
         // Held over the wait: it is the driver's own, and the driver lives as long as the process serves.
         let sleep = async {
             match armed {
-                Some(at) => tokio::time::sleep_until((origin + Duration::from_nanos(at.0)).into()).await,
+                Some(at) => tokio::time::sleep_until(origin + Duration::from_nanos(at.0)).await,
                 None => std::future::pending().await,
             }
         };
@@ -596,3 +595,6 @@ async fn run_timer(driver: std::sync::Weak<Driver>) {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

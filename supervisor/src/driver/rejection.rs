@@ -2,7 +2,7 @@
 
 use sublet_pool::{LabelError, LimitLevel, Refusal};
 
-use super::hit::Hit;
+use super::limit_reached::LimitReached;
 
 /// Why a call is not accepted. Nothing of it has reached a worker.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -31,7 +31,7 @@ pub enum Rejection {
     DeadlinePast,
     /// Too much is going on, or nothing any more.
     #[error("{}", refusal_text(*.0))]
-    Refused(Refusal, Option<Box<Hit>>),
+    Refused(Refusal, Option<Box<LimitReached>>),
 }
 
 fn level_name(level: LimitLevel) -> &'static str {

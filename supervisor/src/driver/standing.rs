@@ -12,12 +12,10 @@
 //! One sub-tenant that backs off alone says nothing about the others: by its payloads, one customer could have a load balancer
 //! take the function away from all.
 
-use std::{
-    fmt,
-    time::{Duration, Instant},
-};
+use std::{fmt, time::Duration};
 
 use sublet_pool::{FAILURES_BEFORE_BACKOFF, Outlook};
+use tokio::time::Instant;
 
 use crate::cgroups::tree::PoolTrouble;
 

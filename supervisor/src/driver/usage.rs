@@ -45,11 +45,11 @@ fn usage(used: &Used, cpu_kernel: Duration) -> Usage {
 
 /// Everything, as it is now.
 pub fn get(driver: &Driver, request: &GetUsageRequest) -> GetUsageResponse {
-    let tree = driver.shop().quotas.tree();
+    let tree = &*driver.services().tree;
     let is_meant = |tenant: &str| request.tenant.is_empty() || request.tenant == *tenant;
     let mut owned: Owned = HashMap::new();
-    for (path, group) in tree.all() {
-        let key = match group.owner {
+    for (path, owner) in tree.all() {
+        let key = match owner {
             Owner::Tenant { tenant } => (tenant, None),
             Owner::SubTenant { tenant, label: Some(label) } => (tenant, Some(label)),
             // A cell is nobody's, and a worker's is found by its line.
@@ -68,15 +68,14 @@ pub fn get(driver: &Driver, request: &GetUsageRequest) -> GetUsageResponse {
             }
             // Whose that will be is not known yet.
             None => {
-                *cells.entry(tenant).or_default() += line.worker.leaf().and_then(|leaf| leaf.cpu()).unwrap_or_default()
+                *cells.entry(tenant).or_default() +=
+                    line.worker.group().and_then(|group| group.cpu()).unwrap_or_default()
             }
         }
     }
     let waiting = driver.waiting();
-    let kernel = |now: Option<&Now>, gone: Duration| {
-        let counters = now.and_then(|now| tree.group(now.path.as_ref()?)?.counters().cloned());
-        gone + counters.and_then(|counters| counters.cpu()).unwrap_or_default()
-    };
+    let kernel =
+        |now: Option<&Now>, gone: Duration| gone + now.and_then(|now| tree.cpu(now.path.as_ref()?)).unwrap_or_default();
     let gauge = |now: Option<&Now>, knob| now.and_then(|now| tree.used(now.path.as_ref()?, knob)).unwrap_or(0);
     let config = driver.catalogue().config.clone();
     let class = |tenant: &str, label: &SubTenant| {
@@ -84,7 +83,7 @@ pub fn get(driver: &Driver, request: &GetUsageRequest) -> GetUsageResponse {
         Some(tenant.ids.get(label.as_str())?.class.as_ref()?.to_string())
     };
     let mut response = GetUsageResponse::default();
-    for TenantSums { tenant, sums, folded, gone, rows } in driver.shop().ledger.all() {
+    for TenantSums { tenant, sums, folded, gone, rows } in driver.services().ledger.all() {
         if !is_meant(&tenant) {
             continue;
         }
@@ -105,7 +104,7 @@ pub fn get(driver: &Driver, request: &GetUsageRequest) -> GetUsageResponse {
                 |is: fn(&WorkerLine) -> bool| u32::try_from(lines.iter().filter(|line| is(line)).count()).unwrap_or(0);
             response.sub_tenants.push(SubTenantUsage {
                 tenant: tenant.to_string(),
-                sub_tenant_hash: driver.shop().labels.group(&tenant, &label),
+                sub_tenant_hash: driver.services().labels.group(&tenant, &label),
                 usage: Some(usage(&row.sums.used(), kernel(now, row.gone()))),
                 memory_bytes: gauge(now, Knob::MemoryMax),
                 processes: gauge(now, Knob::PidsMax),
@@ -123,16 +122,16 @@ pub fn get(driver: &Driver, request: &GetUsageRequest) -> GetUsageResponse {
 
 fn worker(line: &WorkerLine) -> WorkerUsage {
     let WorkerLine { worker, .. } = line;
-    let leaf = worker.leaf();
+    let group = worker.group();
     let used = worker.meter().sums().used();
     WorkerUsage {
         worker: worker.name(),
         function: worker.entry.name.to_string(),
         state: line.wire_state().into(),
         frozen: line.frozen,
-        usage: Some(usage(&used, leaf.and_then(|leaf| leaf.cpu()).unwrap_or_default())),
-        memory_bytes: leaf.map_or(0, |leaf| leaf.memory_bytes()),
-        memory_peak_bytes: leaf.map_or(0, |leaf| leaf.memory_peak_bytes()),
-        processes: leaf.map_or(0, |leaf| leaf.processes()),
+        usage: Some(usage(&used, group.and_then(|group| group.cpu()).unwrap_or_default())),
+        memory_bytes: group.map_or(0, |group| group.memory_bytes()),
+        memory_peak_bytes: group.map_or(0, |group| group.memory_peak_bytes()),
+        processes: group.map_or(0, |group| group.processes()),
     }
 }

@@ -10,7 +10,7 @@ use sublet_proto::{
     v1::{Remark, Verdict, VerdictKind},
 };
 
-use super::hit::Scope;
+use super::limit_reached::Scope;
 use crate::{
     catalogue::Entry,
     cgroups::bite::Bite,

@@ -121,7 +121,7 @@ impl Front {
         };
         let Bound { call, admin: admin_socket, tcp } = bound;
         let tcp = tcp.map(TcpListener::from_std).transpose()?;
-        let troubles = self.driver.shop().troubles.clone();
+        let troubles = self.driver.services().troubles.clone();
         let callers = server()
             .add_service(callers_health)
             .add_service(reflection(INVOKER_NAME).build_v1()?)

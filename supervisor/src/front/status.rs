@@ -15,7 +15,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::{
-    driver::{call::Failure, hit::Hit, reason, rejection::Rejection},
+    driver::{call::Failure, limit_reached::LimitReached, reason, rejection::Rejection},
     logs::words::Words,
 };
 
@@ -78,9 +78,9 @@ const fn code_of_verdict(kind: VerdictKind) -> Code {
 /// The status of a call that was not accepted.
 pub fn of_rejection(error: &Rejection) -> Status {
     let (code, reason) = (code_of_rejection(error), reason::of_rejection(error));
-    let hit = match error {
-        Rejection::Refused(_, hit) => hit.as_deref().cloned(),
-        Rejection::PayloadTooLarge { seen, limit, setting } => Some(Hit {
+    let reached = match error {
+        Rejection::Refused(_, limit) => limit.as_deref().cloned(),
+        Rejection::PayloadTooLarge { seen, limit, setting } => Some(LimitReached {
             level: Some(Level::Function),
             setting: setting.clone(),
             limit: format!("{limit} bytes"),
@@ -88,7 +88,7 @@ pub fn of_rejection(error: &Rejection) -> Status {
         }),
         _ => None,
     };
-    let Hit { level, setting, limit, observed } = hit.unwrap_or_default();
+    let LimitReached { level, setting, limit, observed } = reached.unwrap_or_default();
     let mut details = info(reason, metadata([&limit, &observed, level.map_or("", Level::name), &setting]));
     if let Rejection::Refused(refusal, _) = error
         && let Some(retry_after) = refusal.retry_after()

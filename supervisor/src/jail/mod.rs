@@ -202,6 +202,12 @@ impl Status {
 }
 
 impl Jail {
+    /// Of a process that is not confined.
+    #[cfg(test)]
+    pub(crate) const fn none() -> Self {
+        Self { landlock: 0, filters: 0, places: Vec::new() }
+    }
+
     /// Paths of a changed configuration that the supervisor may not read any more.
     pub fn undeclared(&self, new: &Config) -> Vec<Problem> {
         if self.landlock == 0 { Vec::new() } else { files::undeclared(&self.places, new) }

@@ -32,9 +32,62 @@ use crate::cgroups::{
 
 /// The tree of groups with what each of them is to have.
 #[derive(Debug)]
-pub struct Quotas {
-    tree: Arc<Tree>,
+pub struct Quotas<T = Tree> {
+    tree: Arc<T>,
     table: RwLock<Table>,
+}
+
+/// Groups as a change of all limits needs them: those of the kernel, or of memory in tests.
+pub trait LimitedGroups {
+    /// Every group below the pool by its path, with whose it is and its limits now; those above before those below.
+    fn all_limits(&self) -> Vec<(GroupPath, Owner, Limits)>;
+
+    /// Whose a group is, if it is there.
+    fn owner(&self, path: &GroupPath) -> Option<Owner>;
+
+    /// Makes one limit of a group what `to` says, if the group is there.
+    ///
+    /// # Errors
+    /// What the kernel says. Then the limit is what it was.
+    fn set(&self, path: &GroupPath, knob: Knob, to: &Limits) -> Result<(), CgroupError>;
+
+    /// Memory that is guaranteed to the pool, in bytes.
+    fn guaranteed(&self) -> Option<u64>;
+
+    /// Guarantees so much memory to the pool, in bytes.
+    ///
+    /// # Errors
+    /// What the kernel says. Then it is what it was.
+    fn guarantee(&self, bytes: Option<u64>) -> Result<(), CgroupError>;
+
+    /// What a group uses now of what a limit is on; none where it is not counted.
+    fn used(&self, path: &GroupPath, knob: Knob) -> Option<u64>;
+}
+
+impl LimitedGroups for Tree {
+    fn all_limits(&self) -> Vec<(GroupPath, Owner, Limits)> {
+        self.all().into_iter().map(|(path, group)| (path, group.owner, group.limits)).collect()
+    }
+
+    fn owner(&self, path: &GroupPath) -> Option<Owner> {
+        self.group(path).map(|group| group.owner)
+    }
+
+    fn set(&self, path: &GroupPath, knob: Knob, to: &Limits) -> Result<(), CgroupError> {
+        Self::set(self, path, knob, to)
+    }
+
+    fn guaranteed(&self) -> Option<u64> {
+        self.pool_limits().memory_min
+    }
+
+    fn guarantee(&self, bytes: Option<u64>) -> Result<(), CgroupError> {
+        Self::guarantee(self, bytes)
+    }
+
+    fn used(&self, path: &GroupPath, knob: Knob) -> Option<u64> {
+        Self::used(self, path, knob)
+    }
 }
 
 /// A group that uses more than a new limit would allow.
@@ -65,21 +118,29 @@ pub struct Refused {
     pub error: CgroupError,
 }
 
-impl Quotas {
+impl<T> Quotas<T> {
     /// Over a tree, with no limits known yet.
-    pub fn new(tree: Arc<Tree>) -> Self {
+    pub fn new(tree: Arc<T>) -> Self {
         Self { tree, table: RwLock::default() }
     }
 
     /// The groups.
-    pub fn tree(&self) -> &Arc<Tree> {
+    pub fn tree(&self) -> &Arc<T> {
         &self.tree
+    }
+
+    /// What a group of this owner is to have; none when the configuration does not know the owner.
+    #[cfg(test)]
+    pub(crate) fn wanted(&self, owner: &Owner) -> Option<Limits> {
+        self.table().limits(owner)
     }
 
     fn table(&self) -> RwLockReadGuard<'_, Table> {
         self.table.read().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
+impl Quotas {
     /// Makes a worker's group and those above it that are not there yet. `group` names that of its sub-tenant.
     ///
     /// # Errors
@@ -149,6 +210,15 @@ impl Quotas {
         plan::plan(groups).iter().try_for_each(|write| self.tree.set(&write.path, write.knob, &write.new))
     }
 
+    /// The CPU quota of a worker's level in thousandths of a CPU, if it has one.
+    pub fn cpu_millis(&self, leaf: &GroupPath, level: Level) -> Option<u64> {
+        let path = leaf.upwards().find(|path| path.level() == level)?;
+        let limits = self.tree.group(&path).map_or_else(|| self.tree.pool_limits(), |group| group.limits);
+        limits.cpu.map(|cpu| cpu.share() / 1000)
+    }
+}
+
+impl<T: LimitedGroups> Quotas<T> {
     /// Makes a table the one that counts, and every group's limits what it says; or nothing.
     ///
     /// # Errors
@@ -157,7 +227,7 @@ impl Quotas {
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         new.keep(&table);
         let writes = self.writes(&new);
-        let (old, guaranteed) = (self.tree.pool_limits().memory_min, new.guaranteed());
+        let (old, guaranteed) = (self.tree.guaranteed(), new.guaranteed());
         let refused =
             |error| Box::new(Refused { path: GroupPath::pool().clone(), owner: None, knob: Knob::MemoryMin, error });
         if guaranteed > old {
@@ -169,7 +239,7 @@ impl Quotas {
                 if let Err(error) = self.tree.guarantee(old) {
                     tracing::error!(%error, "the pool's guarantee cannot be put back");
                 }
-                let owner = self.tree.group(&write.path).map(|group| group.owner);
+                let owner = self.tree.owner(&write.path);
                 return Err(Box::new(Refused { path: write.path.clone(), owner, knob: write.knob, error }));
             }
         }
@@ -183,13 +253,6 @@ impl Quotas {
         Ok(writes.len())
     }
 
-    /// The CPU quota of a worker's level in thousandths of a CPU, if it has one.
-    pub fn cpu_millis(&self, leaf: &GroupPath, level: Level) -> Option<u64> {
-        let path = leaf.upwards().find(|path| path.level() == level)?;
-        let limits = self.tree.group(&path).map_or_else(|| self.tree.pool_limits(), |group| group.limits);
-        limits.cpu.map(|cpu| cpu.share() / 1000)
-    }
-
     fn put_back(&self, writes: &[Write]) {
         for write in writes.iter().rev() {
             if let Err(error) = self.tree.set(&write.path, write.knob, &write.old) {
@@ -199,9 +262,9 @@ impl Quotas {
     }
 
     fn writes(&self, new: &Table) -> Vec<Write> {
-        let groups = self.tree.all();
+        let groups = self.tree.all_limits();
         let wanted =
-            groups.iter().filter_map(|(path, group)| Some((path.clone(), group.limits, new.limits(&group.owner)?)));
+            groups.iter().filter_map(|(path, owner, limits)| Some((path.clone(), *limits, new.limits(owner)?)));
         plan::plan(wanted)
     }
 
@@ -216,7 +279,7 @@ impl Quotas {
         lowered
             .filter_map(|write| {
                 let (limit, used) = (limit(write.knob, &write.new)?, self.tree.used(&write.path, write.knob)?);
-                let owner = self.tree.group(&write.path)?.owner;
+                let owner = self.tree.owner(&write.path)?;
                 (used > limit).then_some(Above { path: write.path, owner, knob: write.knob, limit, used })
             })
             .collect()

@@ -338,9 +338,9 @@ impl Reloader {
     }
 
     fn put_into_kernel(&self, new: &Config, end: bool) -> Result<(), ReloadError> {
-        let quotas = &self.driver.shop().quotas;
+        let tree = &self.driver.services().tree;
         for _ in 0..ENDINGS_MAX {
-            let refused = match quotas.change(Table::new(new)) {
+            let refused = match tree.change(Table::new(new)) {
                 Ok(_) => return Ok(()),
                 Err(refused) => refused,
             };
@@ -358,7 +358,7 @@ impl Reloader {
         let in_group = |worker: &GroupPath| worker.upwards().any(|above| above == *group);
         let workers = self.driver.workers();
         let mut inside: Vec<_> =
-            workers.iter().filter(|line| line.worker.leaf().is_some_and(|leaf| in_group(leaf.name()))).collect();
+            workers.iter().filter(|line| line.worker.group().is_some_and(|group| in_group(group.name()))).collect();
         // The one that has been idle for longest first, then those that are busy.
         inside.sort_by_key(|line| std::cmp::Reverse(line.idle));
         let Some(line) = inside.first() else { return false };
@@ -377,7 +377,7 @@ impl Reloader {
         match (&refused.error, refused.knob) {
             (CgroupError::Above { used, limit, .. }, _) => above_text(&setting, &group, *limit, *used),
             (_, Knob::MemoryMax) => {
-                let tree = self.driver.shop().quotas.tree();
+                let tree = &self.driver.services().tree;
                 let used = tree.used(&refused.path, Knob::MemoryMax).unwrap_or(0);
                 let limit = Table::new(new).limits(owner).and_then(|limits| limits.memory_max).unwrap_or(0);
                 above_text(&setting, &group, limit, used)
@@ -392,7 +392,7 @@ impl Reloader {
         match owner {
             Owner::Tenant { tenant } => format!("tenant {tenant}"),
             Owner::SubTenant { tenant, label: Some(label) } => {
-                format!("sub-tenant {} of {tenant}", self.driver.shop().labels.group(tenant, label))
+                format!("sub-tenant {} of {tenant}", self.driver.services().labels.group(tenant, label))
             }
             Owner::SubTenant { tenant, label: None } => format!("cell group {last} of {tenant}"),
             Owner::Worker { tenant, function, .. } => format!("worker {last} of {tenant}/{function}"),
@@ -414,11 +414,11 @@ impl Reloader {
             let old = state.config.function(tenant.as_str(), name.as_str());
             old.is_some_and(|old| old.revision != function.revision)
         });
-        let quotas = &self.driver.shop().quotas;
+        let tree = &self.driver.services().tree;
         Ok(Difference {
             changes: changes::changes(&state.config, &new),
             replaced: replaced.map(|(tenant, name, _)| format!("{tenant}/{name}")).collect(),
-            above: quotas.above(&Table::new(&new)).iter().map(|above| self.above_line(above, &new)).collect(),
+            above: tree.above(&Table::new(&new)).iter().map(|above| self.above_line(above, &new)).collect(),
         })
     }
 
@@ -511,3 +511,6 @@ fn read_source(path: &Path) -> Result<Source, ConfigError> {
     })?;
     Source::read(path)
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,32 +11,25 @@
 mod handed;
 mod places;
 mod rights;
+mod running;
 pub mod state;
 
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use nix::sys::stat::{Mode, umask};
-use sublet_proto::{
-    link::sandbox::{Announcement, Layer, NurseryConfig, SocketPlace},
-    v1::Fact,
-};
+use sublet_proto::link::sandbox::{Announcement, Layer, NurseryConfig, SocketPlace};
 use sublet_shim::chain::chain;
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::{mpsc, watch},
-};
 
 use self::{
     handed::{Listening, MisplacedError},
+    running::Running,
     state::State,
 };
 use crate::{
-    catalogue::labels::Labels,
     cgroups::{
         CgroupError,
         host::{HostCgroups, Place},
@@ -45,39 +38,23 @@ use crate::{
     config::{self, Config, ConfigError, Looked, Source},
     descriptors,
     doctor::Report,
-    driver::Driver,
-    events::{self, troubles::Troubles},
-    front::{Bound, Front, FrontError, Listener, Renewed},
+    front::{FrontError, Listener},
     jail::{self, Jail, JailError},
-    logs::{
-        Logs,
-        files::DirError,
-        sink::{self, Sink},
-    },
-    nursery::{Nursery, NurseryError, Started},
+    logs::{files::DirError, sink},
+    nursery::{NurseryError, Started},
     process::{
         handed::Handed,
         limits::{self, LimitError},
         session,
         signals::{self, Held},
     },
-    pulse::{self, Pulse, notify::Notify},
-    quota::{self, Quotas, table::Table},
+    pulse::{self, notify::Notify},
+    quota,
     recorder::{self, Recorder},
-    reload::{self, Loaded, Reloader},
-    reserve,
-    runner::{self, Runner, RunnerError},
-    token::{Keys, Providers},
-    usage::Ledger,
-    worker::{groups::Groups, keeper::Workshop, slots::Slots},
+    reload, reserve,
+    runner::{self, RunnerError},
+    token::Keys,
 };
-
-/// What accepted calls may still take after SIGTERM. A second signal ends the wait.
-const STOP_GRACE: Duration = Duration::from_secs(30);
-/// How long calls may take to be told that the nursery is gone, and groups to be removed.
-const NURSERY_GRACE: Duration = Duration::from_secs(1);
-/// How long connections may take to close when all calls have ended.
-const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
 /// Why `serve` does not serve.
 #[derive(Debug, thiserror::Error)]
@@ -400,207 +377,10 @@ async fn run(
     while_stdin_is_open: bool,
     ready: impl FnOnce(&Config),
 ) -> Result<(), ServeError> {
-    let Prepared {
-        source,
-        config,
-        looked,
-        keys,
-        report,
-        tree,
-        bound,
-        started,
-        runner,
-        jail,
-        missing_layers,
-        v1_controllers,
-        recorder,
-        log_place,
-        notify,
-        held,
-        _state,
-    } = prepared;
-    let nursery = Nursery::run(started)?;
-    let runner = runner.map(Runner::run).transpose()?;
-    let host = &config.host;
-    let own_memory = tree.own_memory();
-    let quotas = Arc::new(Quotas::new(Arc::new(tree)));
-    let logs = Arc::new(Logs::new(usize::try_from(host.log_memory.bytes()).unwrap_or(usize::MAX)));
-    let troubles: Arc<Troubles> = Arc::default();
-    let sink = log_place.map(|place| Sink::start(place, logs.clone(), troubles.clone()));
-    let sink = sink.transpose().map_err(os("write host.log"))?;
-    let shop = Workshop {
-        nursery: nursery.clone(),
-        quotas: quotas.clone(),
-        slots: Slots::new(host.uid_count / 2),
-        ledger: Ledger::default(),
-        logs,
-        groups: Groups::default(),
-        labels: Labels::new().map_err(os("get random bytes"))?,
-        providers: Providers::new(runner.clone()),
-        shares: Arc::default(),
-        busy_poll: Arc::default(),
-        uid_base: host.uid_base,
-        v1_controllers,
-        missing_layers,
-        forbid_store_bypass: host.forbid_store_bypass,
-        inherited_filters: report.own_filters,
-        relays_streams: report.relays_streams,
-        troubles: troubles.clone(),
-    };
-    // There is no group yet that could refuse it.
-    quotas.change(Table::new(&config)).ok();
-    let driver = Driver::new(&config, &keys, shop, recorder);
-    // What this host has no form of is told where somebody accepted it, and so may have asked for it.
-    let accepted = report.absent().filter(|degradation| host.accept_degraded.contains(degradation));
-    let degraded: Vec<_> = report.degraded().chain(accepted).collect();
-    for degradation in &degraded {
-        tracing::warn!("not enforced on this host, and accepted: {degradation}");
-    }
-    let degraded = degraded.iter().map(|degradation| degradation.name().to_owned()).collect();
-    let (renew_call, next_call) = mpsc::unbounded_channel();
-    let (renew_admin, next_admin) = mpsc::unbounded_channel();
-    let callers_wait = bound.callers_wait;
-    let bound = Bound {
-        call: Renewed { listener: bound.call, next: next_call },
-        admin: Renewed { listener: bound.admin, next: next_admin },
-        tcp: bound.tcp,
-    };
-    tokio::spawn(places::watch(nursery.clone(), troubles.clone(), vec![renew_call, renew_admin]));
-    let (stop, mut stopping) = watch::channel(false);
-    let (close, closing) = watch::channel(false);
-    let (close_callers, callers_closing) = watch::channel(false);
-    let (callers_gone, mut no_callers) = watch::channel(false);
-    // What would be in force is of no interest where what is can be told.
-    let facts = report.checks.iter().filter(|check| check.name != jail::OUTLOOK).map(|check| Fact {
-        name: check.name.to_owned(),
-        value: check.value.clone(),
-        ok: check.is_enforced(),
-    });
-    let facts: Vec<Fact> = facts.chain(jail.facts(own_memory)).collect();
-    let descriptors = descriptors::allowed();
-    let loaded = Loaded { source, looked, config: config.clone() };
-    let reloader = Reloader::new(path.to_owned(), driver.clone(), report, loaded, descriptors, jail);
-    let reloader = Arc::new(reloader);
-    tokio::spawn(reloader.clone().expire());
-    tokio::spawn(tell_counts(driver.clone()));
-    let (pulse, notify) = (Arc::new(Pulse::default()), notify.map(Arc::new));
-    pulse::watch(&pulse).map_err(os("start the thread that watches the loop"))?;
-    tokio::spawn(pulse::beat(pulse.clone(), driver.clone(), notify.clone()));
-    let front = Front {
-        driver: driver.clone(),
-        reloader: reloader.clone(),
-        connections_max: host.connections_max,
-        host: facts,
-        degraded,
-        pulse,
-        stop,
-        callers_gone,
-    };
-    let mut terminate = signal(SignalKind::terminate()).map_err(os("listen to SIGTERM"))?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(os("listen to SIGINT"))?;
-    let mut hang_up = signal(SignalKind::hangup()).map_err(os("listen to SIGHUP"))?;
-    held.release().map_err(os("listen to signals"))?;
-    let mut serving = tokio::spawn(front.serve(bound, callers_closing, closing));
+    let config = prepared.config.clone();
+    let mut running = Running::begin(prepared, path)?;
     ready(&config);
-    if let Some(notify) = &notify {
-        notify.ready();
-    }
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
-            _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
-            _ = stopping.wait_for(|stop| *stop) => tracing::info!("asked to stop"),
-            () = closed_stdin(while_stdin_is_open) => tracing::info!("standard input is closed: draining"),
-            _ = hang_up.recv() => {
-                let reloader = reloader.clone();
-                tokio::task::spawn_blocking(move || match reloader.reload_at_last() {
-                    Ok(changes) => tracing::info!(?changes, "SIGHUP: the configuration has been read again"),
-                    Err(error) => tracing::error!("SIGHUP: {error}"),
-                });
-                continue;
-            }
-            () = nursery.gone() => {
-                // Calls that have lost their workers are told so; nobody else is left to clean up what can be.
-                tokio::time::timeout(NURSERY_GRACE, driver.drain(NURSERY_GRACE)).await.ok();
-                close_callers.send_replace(true);
-                close.send_replace(true);
-                drop(tokio::time::timeout(CLOSE_GRACE, &mut serving).await);
-                return Err(ServeError::NurseryEnded);
-            }
-            ended = &mut serving => return Err(early(ended)),
-        }
-        break;
-    }
-    if let Some(notify) = &notify {
-        notify.stopping();
-    }
-    let end = Instant::now() + STOP_GRACE;
-    if callers_wait {
-        // Whoever comes now waits for the next supervisor. What still comes on connections that are open is taken: a caller
-        // that has not heard of the end yet is not refused either.
-        close_callers.send_replace(true);
-        tokio::select! {
-            _ = no_callers.wait_for(|is_so| *is_so) => {}
-            () = tokio::time::sleep_until(end.into()) => {}
-            _ = terminate.recv() => drop(driver.drain(Duration::ZERO).await),
-            _ = interrupt.recv() => drop(driver.drain(Duration::ZERO).await),
-            () = nursery.gone() => return Err(ServeError::NurseryEnded),
-            ended = &mut serving => return Err(early(ended)),
-        }
-    }
-    // From here on nobody takes calls again, so that a drain ends when nothing is left.
-    driver.set_stopping();
-    tokio::select! {
-        _ = driver.drain(end.saturating_duration_since(Instant::now())) => {}
-        _ = terminate.recv() => drop(driver.drain(Duration::ZERO).await),
-        _ = interrupt.recv() => drop(driver.drain(Duration::ZERO).await),
-        () = nursery.gone() => return Err(ServeError::NurseryEnded),
-    }
-    close_callers.send_replace(true);
-    close.send_replace(true);
-    // Idle connections of patient clients must not hold the end up.
-    drop(tokio::time::timeout(CLOSE_GRACE, &mut serving).await);
-    serving.abort();
-    if let Some(runner) = runner {
-        runner.stop();
-    }
-    let left = nursery.stop().await?;
-    if let Some(sink) = sink {
-        // It waits for a thread; nothing else runs any more that would have to.
-        tokio::task::spawn_blocking(|| sink.finish()).await.ok();
-    }
-    if let Some(lost) = driver.finish_recording() {
-        match lost {
-            Ok(0) => {}
-            Ok(calls) => tracing::warn!(calls, "the trace lacks calls: the disk was slower than they came"),
-            Err(error) => return Err(os("write the trace")(error)),
-        }
-    }
-    if left.is_empty() { Ok(()) } else { Err(ServeError::Left(left.join(", "))) }
-}
-
-/// Tells listeners the last counts of faults that are folded.
-async fn tell_counts(driver: Arc<Driver>) {
-    loop {
-        tokio::time::sleep(events::book::TOLD_EVERY).await;
-        driver.hub.flush();
-    }
-}
-
-/// Returns when standard input is at its end, if that is asked for.
-async fn closed_stdin(is_asked: bool) {
-    if !is_asked {
-        std::future::pending().await
-    }
-    let read = tokio::task::spawn_blocking(|| io::copy(&mut io::stdin(), &mut io::sink()));
-    // One that cannot be read is at its end as well.
-    drop(read.await);
-}
-
-fn early(ended: Result<Result<(), FrontError>, tokio::task::JoinError>) -> ServeError {
-    match ended {
-        Ok(Err(error)) => error.into(),
-        Ok(Ok(())) => os("serve gRPC")(io::Error::other("the servers ended by themselves")),
-        Err(error) => os("serve gRPC")(io::Error::other(error)),
-    }
+    running.tell_ready();
+    running.until_told_to_end(while_stdin_is_open).await?;
+    running.end().await
 }

@@ -9,7 +9,6 @@
 pub mod connection;
 
 use std::{
-    future::poll_fn,
     io,
     os::fd::{AsRawFd, OwnedFd},
     task::{Context, Poll, ready},
@@ -23,7 +22,7 @@ use crate::sys;
 /// After so many writes in a row that found room, it is not listened for any more.
 const ROOMY: u8 = 16;
 
-/// The socket; its descriptor does not block.
+/// The socket. Its descriptor does not block, or whoever reads and writes says so each time.
 #[derive(Debug)]
 pub struct Socket {
     input: Input,
@@ -43,7 +42,7 @@ enum Input {
 
 /// What one read has got.
 #[derive(Debug)]
-pub struct Taken<T> {
+pub struct ReadOutcome<T> {
     /// Of whatever kind.
     pub what: T,
     /// Whether that was all there was, and not the end: what comes now is told anew, and need not be asked for. A read that
@@ -60,6 +59,11 @@ impl Socket {
         Ok(Self { input: Input::Watched(sys::register(fd, Interest::READABLE)?), room: None, roomy: 0 })
     }
 
+    /// Takes a descriptor over. It is not watched before [`Self::watch`].
+    pub const fn unwatched(fd: OwnedFd) -> Self {
+        Self { input: Input::Unwatched(fd), room: None, roomy: 0 }
+    }
+
     /// The descriptor.
     ///
     /// # Errors
@@ -72,7 +76,7 @@ impl Socket {
         }
     }
 
-    /// Lets the event loop hear of no input until the next [`Self::read`].
+    /// Lets the event loop hear of no input until the next [`Self::poll_read`].
     pub fn unwatch(&mut self) {
         self.input = match std::mem::replace(&mut self.input, Input::Lost) {
             Input::Watched(input) => Input::Unwatched(input.into_inner()),
@@ -80,8 +84,14 @@ impl Socket {
         };
     }
 
-    /// Lets the event loop hear of input again.
-    fn watch(&mut self) -> io::Result<()> {
+    /// Lets the event loop hear of input again. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// When it cannot be watched. It is lost then.
+    pub fn watch(&mut self) -> io::Result<()> {
+        if let Input::Watched(_) = &self.input {
+            return Ok(());
+        }
         self.input = match std::mem::replace(&mut self.input, Input::Lost) {
             Input::Unwatched(fd) => Input::Watched(sys::register(fd, Interest::READABLE)?),
             other @ (Input::Watched(_) | Input::Lost) => other,
@@ -124,14 +134,6 @@ impl Socket {
         }
     }
 
-    /// [`Self::poll_write`], waited for.
-    ///
-    /// # Errors
-    /// What `attempt` says.
-    pub async fn write(&mut self, mut attempt: impl FnMut(&OwnedFd) -> io::Result<usize>) -> io::Result<usize> {
-        poll_fn(|cx| self.poll_write(cx, &mut attempt)).await
-    }
-
     /// Performs `attempt`, which reads, as soon as it does not fail for want of input.
     ///
     /// # Errors
@@ -139,28 +141,19 @@ impl Socket {
     pub fn poll_read<T>(
         &self,
         cx: &mut Context<'_>,
-        mut attempt: impl FnMut(&OwnedFd) -> io::Result<Taken<T>>,
+        mut attempt: impl FnMut(&OwnedFd) -> io::Result<ReadOutcome<T>>,
     ) -> Poll<io::Result<T>> {
         let Input::Watched(input) = &self.input else { return Poll::Ready(Err(io::ErrorKind::NotConnected.into())) };
         loop {
             let mut told = ready!(input.poll_read_ready(cx))?;
-            if let Ok(taken) = told.try_io(|fd| attempt(fd.get_ref())) {
-                let Taken { what, is_all } = taken?;
+            if let Ok(outcome) = told.try_io(|fd| attempt(fd.get_ref())) {
+                let ReadOutcome { what, is_all } = outcome?;
                 if is_all {
                     told.clear_ready();
                 }
                 return Poll::Ready(Ok(what));
             }
         }
-    }
-
-    /// [`Self::poll_read`], waited for.
-    ///
-    /// # Errors
-    /// What `attempt` says.
-    pub async fn read<T>(&mut self, mut attempt: impl FnMut(&OwnedFd) -> io::Result<Taken<T>>) -> io::Result<T> {
-        self.watch()?;
-        poll_fn(|cx| self.poll_read(cx, &mut attempt)).await
     }
 
     /// Reads what is there into `buffer`; nothing at the end.
@@ -171,7 +164,7 @@ impl Socket {
         let space = buffer.initialize_unfilled();
         let length = ready!(self.poll_read(cx, |fd| {
             let length = recv(fd.as_raw_fd(), space, MsgFlags::empty())?;
-            Ok(Taken { what: length, is_all: 0 < length && length < space.len() })
+            Ok(ReadOutcome { what: length, is_all: 0 < length && length < space.len() })
         }))?;
         buffer.advance(length);
         Poll::Ready(Ok(()))
@@ -181,6 +174,7 @@ impl Socket {
 #[cfg(test)]
 mod tests {
     use std::{
+        future::poll_fn,
         io::{Read as _, Write as _},
         os::unix::net::UnixStream,
         time::Duration,
@@ -190,6 +184,17 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
+
+    impl Socket {
+        async fn write(&mut self, mut attempt: impl FnMut(&OwnedFd) -> io::Result<usize>) -> io::Result<usize> {
+            poll_fn(|cx| self.poll_write(cx, &mut attempt)).await
+        }
+
+        async fn read<T>(&mut self, mut attempt: impl FnMut(&OwnedFd) -> io::Result<ReadOutcome<T>>) -> io::Result<T> {
+            self.watch()?;
+            poll_fn(|cx| self.poll_read(cx, &mut attempt)).await
+        }
+    }
 
     fn pair() -> (Socket, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
@@ -263,7 +268,7 @@ mod tests {
         let read = |fd: &OwnedFd| {
             let mut bytes = [0; 8];
             let length = recv(fd.as_raw_fd(), &mut bytes, MsgFlags::empty())?;
-            Ok(Taken { what: bytes[..length].to_vec(), is_all: 0 < length && length < bytes.len() })
+            Ok(ReadOutcome { what: bytes[..length].to_vec(), is_all: 0 < length && length < bytes.len() })
         };
         for _ in 0..3 {
             socket.unwatch();

@@ -1,8 +1,8 @@
 //! A time limit for one call after another.
 
-use std::{pin::Pin, time::Instant};
+use std::pin::Pin;
 
-use tokio::time::{Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 /// A timer that is set anew for each call. One that is made for each is due before all others as a rule, and tokio wakes its
 /// event loop for such; to put one off that is in its books already costs nothing.
@@ -12,12 +12,12 @@ pub struct Alarm(Pin<Box<Sleep>>);
 impl Alarm {
     /// One that is not set. Must be called inside a tokio runtime.
     pub fn new() -> Self {
-        Self(Box::pin(sleep_until(Instant::now().into())))
+        Self(Box::pin(sleep_until(Instant::now())))
     }
 
     /// What comes of `future`, when that is by `end`; an outcome that is there counts, however late it is looked at.
     pub async fn by<F: Future>(&mut self, end: Instant, future: F) -> Option<F::Output> {
-        self.0.as_mut().reset(end.into());
+        self.0.as_mut().reset(end);
         tokio::select! {
             biased;
             output = future => Some(output),

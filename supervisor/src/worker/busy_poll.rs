@@ -266,7 +266,10 @@ mod tests {
     use sublet_proto::link::frame::Kind;
     use tokio::time::timeout;
 
-    use super::{super::share::Share, *};
+    use super::{
+        super::{share::Share, wire::SocketWire},
+        *,
+    };
 
     const NEXT: Duration = Duration::from_nanos(1);
 
@@ -277,7 +280,10 @@ mod tests {
     }
 
     fn channel(socket: UnixStream) -> Channel {
-        Channel::new(socket.into(), Share::new(Arc::default(), 1, Instant::now())).unwrap()
+        Channel::new(
+            Box::new(SocketWire::new(socket.into())),
+            Share::new(Arc::default(), 1, tokio::time::Instant::now()),
+        )
     }
 
     fn channels() -> (Channel, Channel) {

@@ -4,21 +4,16 @@
 //! No descriptor ever arrives here: the socket refuses them (SO_PASSRIGHTS, set by the nursery before anybody else had the other
 //! end), or its other end is held by the launcher, which sends none. Reads leave the kernel no room for one all the same.
 
-use std::{
-    io::{self, IoSlice, IoSliceMut},
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-    time::Instant,
-};
+use std::{future::poll_fn, io};
 
 use bytes::{Bytes, BytesMut};
-use nix::{
-    fcntl::{FcntlArg, OFlag, fcntl},
-    sys::socket::{MsgFlags, recvmsg, sendmsg},
-};
 use sublet_proto::link::frame::{FrameError, HEADER_LEN, Header};
+use tokio::time::Instant;
 
-use super::share::Share;
-use crate::socket::{Socket, Taken};
+use super::{
+    share::Share,
+    wire::{Received, Wire},
+};
 
 /// First read of a frame asks for this much: header and a small payload in one system call.
 const FIRST_READ: usize = 4 * 1024;
@@ -63,7 +58,7 @@ impl From<io::Error> for ChannelError {
 /// One worker's channel.
 #[derive(Debug)]
 pub struct Channel {
-    socket: Socket,
+    wire: Box<dyn Wire>,
     buffer: BytesMut,
     share: Share,
     /// Whether the first read of the answer to the last message sent is still to come.
@@ -73,14 +68,9 @@ pub struct Channel {
 }
 
 impl Channel {
-    /// Takes the socket over; inside a tokio runtime.
-    ///
-    /// # Errors
-    /// When it cannot be registered.
-    pub fn new(socket: OwnedFd, share: Share) -> io::Result<Self> {
-        fcntl(&socket, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-        let socket = Socket::new(socket)?;
-        Ok(Self { socket, buffer: BytesMut::new(), share, is_first_read: true, not_before: None })
+    /// Over a stream to a worker that has not said anything yet.
+    pub fn new(wire: Box<dyn Wire>, share: Share) -> Self {
+        Self { wire, buffer: BytesMut::new(), share, is_first_read: true, not_before: None }
     }
 
     /// The account of what this worker makes the supervisor do.
@@ -105,24 +95,15 @@ impl Channel {
         let total = head.len() + payload.len();
         let mut sent = 0;
         while sent < total {
-            let slices = [
-                IoSlice::new(&head[sent.min(head.len())..]),
-                IoSlice::new(&payload[sent.saturating_sub(head.len())..]),
-            ];
-            let attempt = |socket: &OwnedFd| -> io::Result<usize> {
-                Ok(sendmsg::<()>(socket.as_raw_fd(), &slices, &[], MsgFlags::MSG_NOSIGNAL, None)?)
-            };
-            sent += self.socket.write(attempt).await?;
+            let parts = [&head[sent.min(head.len())..], &payload[sent.saturating_sub(head.len())..]];
+            sent += poll_fn(|cx| self.wire.poll_write(cx, parts)).await?;
         }
         Ok(())
     }
 
     /// Whether the worker has said something nobody asked for.
-    pub fn has_unread(&mut self) -> bool {
-        let Ok(fd) = self.socket.fd() else { return true };
-        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-        let peeked = nix::sys::socket::recv(fd.as_raw_fd(), &mut [0], flags);
-        self.surplus() > 0 || peeked != Err(nix::errno::Errno::EAGAIN)
+    pub fn has_unread(&self) -> bool {
+        self.surplus() > 0 || self.wire.has_input()
     }
 
     /// Bytes that came with the last frame and are not part of it.
@@ -204,26 +185,13 @@ impl Channel {
         if self.surplus() > 0 {
             return Ok(true);
         }
-        let begin = Instant::now();
-        self.buffer.resize(FIRST_READ, 0);
-        let received = self.socket.fd().and_then(|fd| receive_some(fd.as_fd(), &mut self.buffer));
-        match received {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.buffer.clear();
-                Ok(false)
-            }
-            Err(error) => {
-                self.buffer.clear();
-                Err(error.into())
-            }
-            Ok(0) => {
-                self.buffer.clear();
-                Err(ChannelError::Closed)
-            }
-            Ok(length) => {
-                self.buffer.truncate(length);
+        match self.wire.try_read(&mut self.buffer, FIRST_READ) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) => Err(error.into()),
+            Ok(Received { bytes: 0, .. }) => Err(ChannelError::Closed),
+            Ok(Received { bytes, began }) => {
                 self.is_first_read = false;
-                self.share.first_read(begin.elapsed(), length);
+                self.share.first_read(began.elapsed(), bytes);
                 Ok(true)
             }
         }
@@ -232,39 +200,24 @@ impl Channel {
     async fn read(&mut self, most: usize) -> Result<(), ChannelError> {
         if let Some(then) = self.not_before.take() {
             // Nor may what the worker writes meanwhile wake anybody.
-            self.socket.unwatch();
-            tokio::time::sleep_until(then.into()).await;
+            self.wire.unwatch();
+            tokio::time::sleep_until(then).await;
         }
-        let start = self.buffer.len();
-        let (socket, buffer) = (&mut self.socket, &mut self.buffer);
-        let mut begin = Instant::now();
-        let receive = |socket: &OwnedFd| {
-            begin = Instant::now();
-            buffer.resize(start + most, 0);
-            let received = receive_some(socket.as_fd(), &mut buffer[start..]);
-            buffer.truncate(start + *received.as_ref().unwrap_or(&0));
-            received.map(|length| Taken { what: length, is_all: 0 < length && length < most })
-        };
-        let length = match socket.read(receive).await? {
-            0 => return Err(ChannelError::Closed),
-            length => length,
-        };
-        let now = Instant::now();
-        let took = now - begin;
+        let (wire, buffer) = (&mut self.wire, &mut self.buffer);
+        let Received { bytes, began } = poll_fn(|cx| wire.poll_read(cx, buffer, most)).await?;
+        if bytes == 0 {
+            return Err(ChannelError::Closed);
+        }
+        // By the host's clock, which goes on while the one of timers may stand still.
+        let took = began.elapsed();
         if std::mem::take(&mut self.is_first_read) {
-            self.share.first_read(took, length);
-        } else if let Some(pause) = self.share.further_read(now, took, length) {
-            self.hold_off(now + pause);
+            self.share.first_read(took, bytes);
+        } else {
+            let now = Instant::now();
+            if let Some(pause) = self.share.further_read(now, took, bytes) {
+                self.hold_off(now + pause);
+            }
         }
         Ok(())
     }
-}
-
-fn receive_some(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut slices = [IoSliceMut::new(buffer)];
-    let message = recvmsg::<()>(socket.as_raw_fd(), &mut slices, None, MsgFlags::MSG_DONTWAIT)?;
-    if message.flags.contains(MsgFlags::MSG_CTRUNC) {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "a descriptor is attached to the frame"));
-    }
-    Ok(message.bytes)
 }

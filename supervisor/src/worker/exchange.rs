@@ -3,7 +3,7 @@
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
@@ -11,7 +11,7 @@ use sublet_proto::link::{
     frame::{FLAG_IN_PIECES, Header, Kind},
     sandbox::Protocol,
 };
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
 use super::{
     busy_poll::Pace,

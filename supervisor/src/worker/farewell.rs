@@ -5,19 +5,18 @@ use std::time::Duration;
 use sublet_pool::KillReason;
 use tokio::time::timeout;
 
-use super::Worker;
-use crate::nursery::Nursery;
+use super::{Worker, host::Host};
 
-/// That a worker is to end.
+/// The order that a worker is to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ending {
+pub struct KillOrder {
     /// Why.
     pub why: KillReason,
     /// Time that its function has to end by itself, if it is idle and nobody waits for its place.
     pub grace: Duration,
 }
 
-impl Ending {
+impl KillOrder {
     /// The time that it has. None for a worker that has broken a rule or missed its time, and none while another one waits
     /// for its place.
     pub const fn lasts(self) -> Duration {
@@ -42,14 +41,14 @@ impl Ending {
 }
 
 /// Asks the function of a worker that is to end to do so by itself, and waits until it has (`ended`), or its time is over.
-pub async fn say(nursery: &Nursery, worker: &Worker, ended: impl Future<Output = ()>) {
-    let Some(time) = worker.ending().map(Ending::lasts).filter(|time| !time.is_zero()) else { return };
+pub async fn say(host: &dyn Host, worker: &Worker, ended: impl Future<Output = ()>) {
+    let Some(time) = worker.kill_order().map(KillOrder::lasts).filter(|time| !time.is_zero()) else { return };
     // Kept open meanwhile: a function that sees the end of its channel may end without a look at the signal. A worker whose
-    // channel is lent has a call, which is cut, and so is it.
-    let Some(_loan) = worker.lend() else { return };
+    // channel is taken has a call, which is cut, and so is it.
+    let Some(_channel) = worker.take_call_channel() else { return };
     worker.want_frozen(false);
     // Standing still it could not end by itself.
-    if worker.apply_freeze().is_ok() && nursery.ask_to_end(worker.id.0).await > 0 {
+    if worker.apply_freeze().is_ok() && host.ask_to_end(worker.id).await > 0 {
         timeout(time, ended).await.ok();
     }
 }
@@ -61,7 +60,7 @@ mod tests {
     #[test]
     fn only_a_worker_that_has_done_nothing_wrong_and_is_in_nobodys_way_has_time() {
         let grace = Duration::from_secs(5);
-        let lasts = |why| Ending { why, grace }.lasts();
+        let lasts = |why| KillOrder { why, grace }.lasts();
         for why in [KillReason::IdleTtl, KillReason::Evicted, KillReason::Drain, KillReason::FunctionRetired] {
             assert_eq!(lasts(why), grace, "{why:?}");
         }

@@ -9,110 +9,52 @@
 //! ```
 //! Whatever happens, it walks down the last line before it says `Reaped`; nothing else removes a worker.
 
-use std::{
-    os::fd::OwnedFd,
-    sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use sublet_pool::{Event, WorkerId};
-use sublet_proto::{
-    level::Level,
-    link::{
-        frame::{HOST_SHORTAGE, Header, Kind},
-        group::GroupPath,
-        sandbox::{Layer, OnRefused, Protocol},
-    },
+use sublet_pool::Event;
+use sublet_proto::link::{
+    frame::{HOST_SHORTAGE, Header, Kind},
+    sandbox::Protocol,
 };
-use tokio::{sync::watch, time::sleep};
+use tokio::time::Instant;
 
 use super::{
-    FunctionEnd, Loan, Owner, PostMortem, Stage, StartFailure, Worker,
-    busy_poll::BusyPoll,
+    CallChannel, Owner, PostMortem, Services, StartFailure, Worker,
     channel::{Channel, ChannelError},
-    exchange,
-    farewell::{self, Ending},
-    groups::Groups,
-    posture::{self, Expected},
-    share::{Share, Shares},
-    slots::Slots,
-    token::TokenError,
+    exchange, farewell,
+    host::{self, Place, Sandbox},
+    posture,
+    removal::remove,
+    share::Share,
+    start::Stage,
+    start_error::StartError,
+    wire::Wire,
 };
 use crate::{
-    catalogue::labels::Labels,
-    cgroups::{CgroupError, leaf::Leaf},
-    events::troubles::{About, Troubles},
-    logs::Logs,
-    nursery::{self, InitEnd, Nursery, NurseryError, Sandbox},
-    quota::Quotas,
-    token::Providers,
-    usage::Ledger,
+    events::troubles::About,
+    nursery::{self, NurseryError},
 };
 
-/// A worker that cannot be removed for so long is reported, and again each time it passes.
-const REMOVAL_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a closed channel may be ahead of init's report on how the function ended.
 const REPORT_PATIENCE: Duration = Duration::from_millis(200);
-/// What has not ended by then is killed again.
-const KILL_AGAIN: Duration = Duration::from_millis(500);
 /// Longest message a launcher may send instead of READY, in bytes: a runtime's own words, stack and all.
 const START_ERROR_MAX_BYTES: u32 = exchange::ERROR_MAX_BYTES;
 
-/// What every keeper works with.
-#[derive(Debug)]
-pub struct Workshop {
-    /// Makes sandboxes.
-    pub nursery: Nursery,
-    /// Makes groups, with the limits they are to have.
-    pub quotas: Arc<Quotas>,
-    /// Host ids.
-    pub slots: Slots,
-    /// What everybody used.
-    pub ledger: Ledger,
-    /// What functions write.
-    pub logs: Arc<Logs>,
-    /// Which group is whose.
-    pub groups: Groups,
-    /// Names and tags.
-    pub labels: Labels,
-    /// Whom tokens are asked of.
-    pub providers: Providers,
-    /// How workers share the supervisor's time.
-    pub shares: Arc<Shares>,
-    /// Whether, and by whom, answers are polled for.
-    pub busy_poll: Arc<BusyPoll>,
-    /// First host uid of workers.
-    pub uid_base: u32,
-    /// v1 controllers that carry limits.
-    pub v1_controllers: Vec<&'static str>,
-    /// Layers this host lacks and the operator accepted to miss.
-    pub missing_layers: Vec<Layer>,
-    /// Whether functions run without speculative store bypass.
-    pub forbid_store_bypass: bool,
-    /// Filters the supervisor was started under.
-    pub inherited_filters: u32,
-    /// Whether launchers pass on the frames of `stream` functions.
-    pub relays_streams: bool,
-    /// What is wrong now.
-    pub troubles: Arc<Troubles>,
-}
-
 /// Keeps one worker until nothing of it is left.
-pub async fn keep(shop: Arc<Workshop>, worker: Arc<Worker>, tell: impl Fn(Event)) {
+pub async fn keep(services: Arc<Services>, worker: Arc<Worker>, tell: impl Fn(Event)) {
     let id = worker.id;
-    let Some(slot) = shop.slots.take() else {
-        fail(&shop, &worker, StartFailure::Ours("no host id is free".into()), &tell);
-        worker.end.send_replace(Some(Arc::default()));
+    let Some(slot) = services.slots.take() else {
+        fail(&services, &worker, StartFailure::ours("no host id is free"), &tell);
+        worker.ending.found(PostMortem::default());
         return tell(Event::Reaped { worker: id });
     };
     let mut reaped = None;
-    match birth(&shop, &worker, slot).await {
+    match birth(&services, &worker, slot).await {
         Err(failure) => {
-            fail(&shop, &worker, failure, &tell);
+            fail(&services, &worker, failure, &tell);
         }
-        Ok(Sandbox { pid, channel, control, log, reaped: sandbox_reaped }) => {
-            worker.pid.get_or_init(|| pid.unsigned_abs());
+        Ok(Sandbox { pid, wire, control, log, reaped: sandbox_reaped }) => {
+            worker.start.born(pid);
             reaped = Some(sandbox_reaped);
             let logged = worker.clone();
             tokio::spawn(async move {
@@ -121,106 +63,108 @@ pub async fn keep(shop: Arc<Workshop>, worker: Arc<Worker>, tell: impl Fn(Event)
                     tracing::warn!(worker = logged.name(), %tenant, %function, %error, "its log cannot be read any further");
                 }
             });
-            live(&shop, &worker, slot, channel, control, &tell).await;
+            worker.reports.open(control);
+            live(&services, &worker, slot, wire, &tell).await;
         }
     }
-    remove(&shop, &worker, slot, reaped).await;
+    remove(&services, &worker, reaped).await;
+    services.slots.give_back(slot);
     tell(Event::Reaped { worker: id });
 }
 
 /// Notes why the start failed, if nothing has said why before, and tells whose fault it is.
-fn fail(shop: &Workshop, worker: &Worker, failure: StartFailure, tell: &impl Fn(Event)) {
-    let failure = worker.seen().start_failure.get_or_insert(failure).clone();
+fn fail(services: &Services, worker: &Worker, failure: StartFailure, tell: &impl Fn(Event)) {
+    let failure = worker.start.fail(failure);
     if let StartFailure::Ours(what) = &failure {
         let trouble = format!("a worker could not be made, and no function is to blame: {what}");
-        shop.troubles.set(About::Starts, vec![trouble]);
+        services.troubles.set(About::Starts, vec![trouble]);
     }
     tell(Event::StartFailed { worker: worker.id, blame: failure.blame() });
 }
 
-fn ours(error: impl std::fmt::Display) -> StartFailure {
-    StartFailure::Ours(error.to_string())
+/// Where its sandbox is.
+fn place(worker: &Worker, slot: u32) -> Place<'_> {
+    let cgroup = worker.group().map_or("", |group| group.name().as_str());
+    Place { worker: worker.id, entry: &worker.entry, slot, cgroup }
 }
 
 /// Group and sandbox. Runs to its end whatever happens meanwhile: half a birth cannot be removed safely.
-async fn birth(shop: &Arc<Workshop>, worker: &Arc<Worker>, slot: u32) -> Result<Sandbox, StartFailure> {
-    let (own, of) = (shop.clone(), worker.clone());
+async fn birth(services: &Arc<Services>, worker: &Arc<Worker>, slot: u32) -> Result<Sandbox, StartFailure> {
+    let ours = StartFailure::ours::<String>;
+    let (host, of) = (services.host.clone(), worker.clone());
     let made = tokio::task::spawn_blocking(move || {
         let group = match of.owner() {
             Some(owner) => owner.group.clone(),
             None => of.cell_group(),
         };
-        own.quotas.make(&of.name(), &of.entry.owner(of.owner().map(|owner| &owner.sub_tenant)), &group)
+        host.make_group(&of.name(), &of.entry.owner(of.owner().map(|owner| &owner.sub_tenant)), &group)
     });
-    let leaf = made.await.map_err(ours)?.map_err(ours)?;
-    let mut spec = worker.entry.sandbox(slot, leaf.name().to_string());
-    if let Some(group) = shop.quotas.tree().group(leaf.name()) {
-        spec.shown = worker.shown.begin(group.live().clone());
+    let group = made.await.map_err(StartFailure::ours)?.map_err(StartFailure::ours)?;
+    // One that is not on the list any more shows what its function is to have.
+    let shown = group.live_limits().map(|live| worker.shown.begin(live));
+    if !worker.group.enter(group) {
+        return Err(ours("a worker was made twice".into()));
     }
-    if !worker.enter(leaf, shop.quotas.tree()) {
-        return Err(ours("a worker was made twice"));
-    }
-    worker.seen().start_stage = Stage::Sandbox;
-    shop.nursery.spawn(worker.id.0, spec).await.map_err(|error| match error {
+    worker.start.reach(Stage::Sandbox);
+    services.host.make_sandbox(place(worker, slot), shown).await.map_err(|error| match error {
         NurseryError::Refused(what) => ours(format!("no sandbox was made: {what}")),
-        other => ours(other),
+        other => ours(other.to_string()),
     })
 }
 
 /// From birth until it is to be removed.
-async fn live(shop: &Workshop, worker: &Worker, slot: u32, channel: OwnedFd, control: OwnedFd, tell: &impl Fn(Event)) {
+async fn live(services: &Services, worker: &Worker, slot: u32, wire: Box<dyn Wire>, tell: &impl Fn(Event)) {
     let id = worker.id;
-    let mut kill = worker.kill.subscribe();
-    worker.reports.open(control);
+    let killed = || worker.ending.killed();
     let mut ended = std::pin::pin!(hear(worker));
     let confined = tokio::select! {
-        _ = killed(&mut kill) => return,
-        confined = confine(shop, worker, slot, channel) => confined,
+        () = killed() => return,
+        confined = confine(services, worker, slot, wire) => confined,
     };
     let mut channel = match confined {
         Ok(channel) => channel,
-        Err(error) => return start_failed(shop, worker, error, &mut ended, tell).await,
+        Err(error) => return start_failed(services, worker, error, &mut ended, tell).await,
     };
     tell(Event::Made { worker: id });
     let owner = tokio::select! {
-        _ = killed(&mut kill) => return,
+        () = killed() => return,
         // A cell that ends before anybody wants it.
         () = &mut ended => return tell(Event::Died { worker: id }),
-        owner = worker.owned() => owner,
+        owner = worker.ownership.wait() => owner,
     };
     let started = tokio::select! {
-        _ = killed(&mut kill) => return,
-        started = start(shop, worker, owner, &mut channel) => started,
+        () = killed() => return,
+        started = start(services, worker, owner, &mut channel) => started,
     };
     match started {
         Ok(()) => {
-            worker.take_back(Loan::new(channel, &shop.busy_poll));
-            worker.starting.get_or_init(|| owner.since.elapsed());
+            worker.put_call_channel(CallChannel::new(channel, &services.busy_poll));
+            worker.start.is_ready(owner.since.elapsed());
             // What its start took is nobody's call.
             worker.meter().ready(worker.reading());
-            shop.troubles.set(About::Starts, Vec::new());
+            services.troubles.set(About::Starts, Vec::new());
             tell(Event::Started { worker: id });
         }
-        Err(error) => return start_failed(shop, worker, error, &mut ended, tell).await,
+        Err(error) => return start_failed(services, worker, error, &mut ended, tell).await,
     }
     tokio::select! {
-        _ = killed(&mut kill) => return farewell::say(&shop.nursery, worker, ended).await,
+        () = killed() => return farewell::say(&*services.host, worker, ended).await,
         () = &mut ended => {}
-        () = keep_token(shop, worker) => {}
+        () = keep_token(services, worker) => {}
     }
     tell(Event::Died { worker: id });
 }
 
 /// Never returns.
-async fn keep_token(shop: &Workshop, worker: &Worker) {
+async fn keep_token(services: &Services, worker: &Worker) {
     match &worker.token {
-        Some(token) => token.keep(worker, &shop.providers).await,
+        Some(token) => token.keep(worker, &services.providers).await,
         None => std::future::pending().await,
     }
 }
 
 async fn start_failed(
-    shop: &Workshop,
+    services: &Services,
     worker: &Worker,
     error: StartError,
     ended: impl Future<Output = ()>,
@@ -228,116 +172,75 @@ async fn start_failed(
 ) {
     // What init saw says more than what we did; the end of both is near, or it will never say anything.
     drop(tokio::time::timeout(REPORT_PATIENCE, ended).await);
-    let failure = match error {
-        StartError::Channel(ChannelError::Closed) if shop.nursery.is_going(nursery::DYING_PATIENCE_OF_STARTS).await => {
-            ours("the nursery has ended, and every sandbox with it")
-        }
-        error => start_failure(shop, worker, error),
+    let is_closed = matches!(error, StartError::Channel(ChannelError::Closed));
+    let failure = if is_closed && host::is_going(&*services.host, nursery::DYING_PATIENCE_OF_STARTS).await {
+        StartFailure::ours("the nursery has ended, and every sandbox with it")
+    } else {
+        error.judge(worker)
     };
-    fail(shop, worker, failure, tell);
-}
-
-async fn killed(kill: &mut watch::Receiver<Option<Ending>>) {
-    // The sender is in the worker, which the keeper holds.
-    drop(kill.wait_for(Option::is_some).await);
+    fail(services, worker, failure, tell);
 }
 
 /// Takes init's reports in until it ends.
 async fn hear(worker: &Worker) {
-    let heard = worker.reports.run(|report| worker.note(report)).await;
-    if heard.is_ok() {
-        worker.has_ended_by_itself.store(true, Ordering::SeqCst);
-    }
-    if let Err(error) = heard {
-        // Init is ours, but what it says has passed through a process the function might have taken over.
-        let (tenant, function) = (&worker.entry.tenant, &worker.entry.name);
-        tracing::warn!(worker = worker.name(), %tenant, %function, %error, "init's report cannot be read");
-    }
-}
-
-/// Why the start ended early.
-#[derive(Debug)]
-enum StartError {
-    Posture(Vec<String>),
-    /// The owner's limits cannot be set.
-    Limits(CgroupError),
-    Nursery(NurseryError),
-    Token(TokenError),
-    /// What the launcher says it could not do, or the runtime it serves.
-    Launcher(Bytes),
-    /// The launcher was refused a process, a descriptor or memory.
-    Shortage(Bytes),
-    Channel(ChannelError),
-}
-
-impl From<ChannelError> for StartError {
-    fn from(error: ChannelError) -> Self {
-        Self::Channel(error)
+    match worker.reports.run(|report| worker.note(report)).await {
+        Ok(()) => worker.ending.ended_by_itself(),
+        Err(error) => {
+            // Init is ours, but what it says has passed through a process the function might have taken over.
+            let (tenant, function) = (&worker.entry.tenant, &worker.entry.name);
+            tracing::warn!(worker = worker.name(), %tenant, %function, %error, "init's report cannot be read");
+        }
     }
 }
 
 /// Until it is CONFINED and found to be so.
-async fn confine(shop: &Workshop, worker: &Worker, slot: u32, channel: OwnedFd) -> Result<Channel, StartError> {
-    let share = Share::new(shop.shares.clone(), worker.id.0, Instant::now());
-    let mut channel = Channel::new(channel, share).map_err(ChannelError::from)?;
-    worker.seen().start_stage = Stage::Confining;
+async fn confine(services: &Services, worker: &Worker, slot: u32, wire: Box<dyn Wire>) -> Result<Channel, StartError> {
+    let share = Share::new(services.shares.clone(), worker.id.0, Instant::now());
+    let mut channel = Channel::new(wire, share);
+    worker.start.reach(Stage::Confining);
     expect(&mut channel, Kind::Confined, worker.entry.settings.runtime.protocol()).await?;
-    worker.seen().start_stage = Stage::Checking;
-    let posture = shop.nursery.inspect(worker.id.0).await.map_err(StartError::Nursery)?;
-    let cgroup = worker.leaf().map_or("", |leaf| leaf.name().as_str());
-    let spec = worker.entry.sandbox(slot, cgroup.to_owned());
-    let expected = Expected {
-        init_uid: shop.uid_base + 2 * slot,
-        cgroup,
-        v1_controllers: &shop.v1_controllers,
-        root: &spec.root,
-        token: worker.token.is_some(),
-        limits: &spec.limits,
-        missing_layers: &shop.missing_layers,
-        forbid_store_bypass: shop.forbid_store_bypass,
-        inherited_filters: shop.inherited_filters,
-    };
-    let facts = posture::judge(&posture, &expected);
-    let wrong = posture::wrong(&facts);
-    worker.posture.get_or_init(|| facts);
-    worker.again.get_or_init(|| posture::Again::new(&posture, &expected));
+    worker.start.reach(Stage::Checking);
+    let inspection = services.host.inspect(place(worker, slot)).await.map_err(StartError::Nursery)?;
+    let wrong = posture::wrong(&worker.start.inspected(inspection).facts);
     if !wrong.is_empty() {
         return Err(StartError::Posture(wrong));
     }
-    worker.seen().start_stage = Stage::Waiting;
+    worker.start.reach(Stage::Waiting);
     Ok(channel)
 }
 
 /// From its owner to READY.
-async fn start(shop: &Workshop, worker: &Worker, owner: &Owner, channel: &mut Channel) -> Result<(), StartError> {
+async fn start(services: &Services, worker: &Worker, owner: &Owner, channel: &mut Channel) -> Result<(), StartError> {
     if worker.was_cell {
-        adopt(worker, owner).map_err(StartError::Posture)?;
-        let leaf = worker.leaf().map_or(GroupPath::pool(), |leaf| leaf.name());
-        shop.quotas.adopt(leaf, &owner.sub_tenant).await.map_err(StartError::Limits)?;
+        adopt(services, worker, owner).map_err(StartError::Posture)?;
+        if let Some(group) = worker.group() {
+            group.adopt(&owner.sub_tenant).await.map_err(StartError::Limits)?;
+        }
         if let Some(number) = worker.tell_limits() {
             worker.shown.wait(number).await;
         }
     }
     if let Some(token) = &worker.token {
-        worker.seen().start_stage = Stage::Token;
-        token.first(worker, &shop.providers).await.map_err(StartError::Token)?;
+        worker.start.reach(Stage::Token);
+        token.first(worker, &services.providers).await.map_err(StartError::Token)?;
     }
-    worker.seen().start_stage = Stage::Loading;
+    worker.start.reach(Stage::Loading);
     let shown = worker.shown.limits().unwrap_or_else(|| worker.entry.shown_limits());
-    let environment =
-        worker.entry.environment(owner.sub_tenant.as_str(), &worker.name(), &shown, !shop.v1_controllers.is_empty());
+    let on_v1 = services.host.facts().v1_groups;
+    let environment = worker.entry.environment(owner.sub_tenant.as_str(), &worker.name(), &shown, on_v1);
     channel.send(Header { label: owner.tag, ..Header::bare(Kind::Start) }, &environment).await?;
     expect(channel, Kind::Ready, worker.entry.settings.runtime.protocol()).await
 }
 
 /// A cell has got its owner: its group has become the owner's, and what could have changed while it waited is looked at
 /// again, before anything of the owner's is handed over.
-fn adopt(worker: &Worker, owner: &Owner) -> Result<(), Vec<String>> {
+fn adopt(services: &Services, worker: &Worker, owner: &Owner) -> Result<(), Vec<String>> {
     if owner.group != worker.cell_group() {
         return Err(vec![format!("its owner's group is {}, and this cell has another", owner.group)]);
     }
-    let members = worker.leaf().map(|leaf| leaf.members()).unwrap_or_default();
-    let wrong = worker.again.get().map(|again| again.look(&members)).unwrap_or_default();
+    let members = worker.group().map(|group| group.members()).unwrap_or_default();
+    let recheck = worker.start.recheck();
+    let wrong = recheck.map(|recheck| services.host.inspect_again(recheck, &members)).unwrap_or_default();
     if wrong.is_empty() { Ok(()) } else { Err(wrong) }
 }
 
@@ -354,179 +257,5 @@ async fn expect(channel: &mut Channel, kind: Kind, protocol: Protocol) -> Result
             Err(ChannelError::Violation(format!("{kind:?} with a payload of {} bytes", payload.len())).into())
         }
         seen => Err(ChannelError::Violation(format!("expected {kind:?}, got {seen:?}")).into()),
-    }
-}
-
-fn start_failure(shop: &Workshop, worker: &Worker, error: StartError) -> StartFailure {
-    let theirs = StartFailure::theirs;
-    match error {
-        StartError::Posture(wrong) => {
-            ours(format!("the sandbox is not as planned, seen from outside: {}", wrong.join("; ")))
-        }
-        StartError::Limits(error) => ours(format!("its owner's limits cannot be set: {error}")),
-        StartError::Nursery(error) => ours(error),
-        StartError::Token(TokenError::Provider(error)) => StartFailure::Token(error),
-        StartError::Token(TokenError::Ours(error)) => ours(error),
-        StartError::Launcher(said) => said_so(said),
-        StartError::Shortage(said) => {
-            let is_limit = limit_that_bit(shop, worker).is_some_and(|level| level != Level::Above);
-            if is_limit { said_so(said) } else { ours(String::from_utf8_lossy(&said)) }
-        }
-        StartError::Channel(ChannelError::Os(error)) => ours(error),
-        StartError::Channel(ChannelError::Violation(what)) => {
-            theirs("command", format!("it broke the frame protocol before READY: {what}"))
-        }
-        StartError::Channel(ChannelError::TooLarge { seen, .. }) => {
-            theirs("command", format!("it broke the frame protocol before READY: a frame of {seen} bytes"))
-        }
-        StartError::Channel(ChannelError::Closed) => closed_early(shop, worker),
-    }
-}
-
-/// The launcher's words are plain; a runtime's are JSON, and go to the caller as they are.
-fn said_so(said: Bytes) -> StartFailure {
-    #[derive(serde::Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Said {
-        error_type: String,
-        #[serde(default)]
-        error_message: String,
-    }
-    match serde_json::from_slice(&said) {
-        Ok(Said { error_type, error_message }) => {
-            let message = format!("{error_type}: {error_message}");
-            StartFailure::Theirs { message, detail: String::new(), setting: "handler", said }
-        }
-        Err(_) => StartFailure::theirs("command", String::from_utf8_lossy(&said).into_owned()),
-    }
-}
-
-/// The level of the limit that has ended a process of it or refused it one, when one has.
-fn limit_that_bit(shop: &Workshop, worker: &Worker) -> Option<Level> {
-    let leaf = worker.leaf()?;
-    let (bites, tree) = (leaf.bites(), shop.quotas.tree());
-    let memory = (bites.oom_kills > 0).then(|| tree.memory_bite(leaf.name()).level);
-    memory.or_else(|| (bites.pids_refused > 0).then(|| tree.pids_bite(leaf.name()).level))
-}
-
-/// It ended, or let go of its channel, before it was ready.
-fn closed_early(shop: &Workshop, worker: &Worker) -> StartFailure {
-    let bites = worker.leaf().map(|leaf| leaf.bites()).unwrap_or_default();
-    if bites.oom_kills > 0 && limit_that_bit(shop, worker) == Some(Level::Above) {
-        return ours("it was ended for memory by a limit above sublet's own groups, or by the host itself");
-    }
-    let theirs = StartFailure::theirs;
-    let refused = worker.refused_calls();
-    if bites.oom_kills > 0 {
-        return theirs("memory_max", "its memory limit ended it before it was ready".into());
-    }
-    if worker.entry.settings.on_refused_syscall == OnRefused::Kill
-        && let Some(name) = refused.last()
-    {
-        return theirs("on_refused_syscall", format!("it was ended for the system call {name} before it was ready"));
-    }
-    match worker.function_end() {
-        Some(FunctionEnd { code: Some(code), .. }) => {
-            theirs("command", format!("it exited with status {code} before it was ready"))
-        }
-        Some(FunctionEnd { signal: Some(signal), .. }) => {
-            let signal = super::signal_name(signal);
-            theirs("command", format!("it was ended by {signal} before it was ready"))
-        }
-        Some(FunctionEnd { code: None, signal: None, .. }) | None => {
-            theirs("command", "it closed its channel before it was ready".into())
-        }
-    }
-}
-
-fn kill(worker: &Worker, leaf: &Leaf) {
-    if let Err(error) = leaf.kill() {
-        tracing::error!(worker = worker.name(), %error, "its group cannot be killed; tried again");
-    }
-}
-
-/// Ends whatever is left of it and removes its group. Does not give up: a worker that is not gone stays on the books.
-async fn remove(
-    shop: &Arc<Workshop>,
-    worker: &Arc<Worker>,
-    slot: u32,
-    reaped: Option<watch::Receiver<Option<InitEnd>>>,
-) {
-    drop(worker.lend());
-    let mut init_signal = None;
-    if let Some(leaf) = worker.leaf() {
-        kill(worker, leaf);
-        // After the group, so that nobody of it goes on without init. One that was moved out of its group ends by this.
-        worker.close_reports();
-        if let Some(mut reaped) = reaped {
-            let end = patiently(worker.id, "init to end", async {
-                loop {
-                    // Killing needs a descriptor for a moment, and there may have been none.
-                    tokio::select! {
-                        end = reaped.wait_for(Option::is_some) => return end.ok().and_then(|end| *end),
-                        () = sleep(KILL_AGAIN) => kill(worker, leaf),
-                    }
-                }
-            });
-            // A nursery that is gone has ended every sandbox, or its cgroup's emptiness will tell.
-            init_signal = end.await.and_then(|end| end.signal);
-        }
-        patiently(worker.id, "its group to become empty", async {
-            let (mut pause, mut since) = (Duration::from_micros(100), Instant::now());
-            while leaf.is_populated() {
-                sleep(pause).await;
-                pause = (pause * 2).min(Duration::from_millis(10));
-                if since.elapsed() >= KILL_AGAIN {
-                    kill(worker, leaf);
-                    since = Instant::now();
-                }
-            }
-        })
-        .await;
-        worker.meter().close(leaf.reading(), worker.owner().is_some());
-        let (bites, tree) = (worker.bites_in_call(), shop.quotas.tree());
-        worker.end.send_replace(Some(Arc::new(PostMortem {
-            memory_bite: (bites.oom_kills > 0).then(|| tree.memory_bite(leaf.name())),
-            pids_bite: (bites.pids_refused > 0).then(|| tree.pids_bite(leaf.name())),
-            memory_peak_bytes: leaf.memory_peak_bytes(),
-            was_killed_from_outside: worker.has_ended_by_itself.load(Ordering::SeqCst)
-                && init_signal == Some(nix::sys::signal::Signal::SIGKILL as i32),
-            function: worker.function_end(),
-            init_signal,
-        })));
-        patiently(worker.id, "its group to be removed", async {
-            loop {
-                let (own, name) = (shop.clone(), leaf.name().to_owned());
-                let removed = tokio::task::spawn_blocking(move || {
-                    let (gone, levels) = own.quotas.tree().remove_leaf(&name);
-                    for level in levels {
-                        own.ledger.gone(&level.owner, level.cpu);
-                    }
-                    gone
-                });
-                // One that panicked has not removed it.
-                if removed.await.unwrap_or(false) {
-                    return;
-                }
-                sleep(Duration::from_secs(1)).await;
-            }
-        })
-        .await;
-    } else {
-        worker.end.send_replace(Some(Arc::default()));
-    }
-    shop.slots.give_back(slot);
-}
-
-/// Waits, and says so when it takes long.
-async fn patiently<T>(worker: WorkerId, what: &str, future: impl Future<Output = T>) -> T {
-    let mut future = std::pin::pin!(future);
-    loop {
-        tokio::select! {
-            done = &mut future => return done,
-            () = sleep(REMOVAL_PATIENCE) => {
-                tracing::error!(worker = format!("w-{}", worker.0), "still waiting for {what}");
-            }
-        }
     }
 }

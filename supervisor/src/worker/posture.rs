@@ -86,14 +86,14 @@ fn mounts(expected: &Expected<'_>, sys: bool) -> Vec<(&'static str, Option<&'sta
 /// change anything about itself any more, and namespaces, mounts and descriptors cannot have changed: no filter lets a
 /// launcher touch them.
 #[derive(Clone, Copy, Debug)]
-pub struct Again {
+pub struct Recheck {
     init: i32,
     launcher: i32,
     uid: u32,
     filters: u32,
 }
 
-impl Again {
+impl Recheck {
     /// Of a posture that was found right.
     pub fn new(posture: &Posture, expected: &Expected<'_>) -> Self {
         Self {
@@ -102,6 +102,11 @@ impl Again {
             uid: expected.init_uid + 1,
             filters: Filters::function_count() + expected.inherited_filters,
         }
+    }
+
+    /// Host pid of init.
+    pub const fn init(&self) -> i32 {
+        self.init
     }
 
     /// Looks at the launcher, and at who is in the group. Returns what is wrong.

@@ -15,8 +15,10 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
+
+use tokio::time::Instant;
 
 /// Reads a call may cause at once beside the first.
 pub const READS_AT_ONCE: f64 = 16.0;

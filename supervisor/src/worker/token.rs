@@ -8,12 +8,12 @@
 //!                   renewed by `keep`, which is the worker's keeper; `fresh` asks it to and waits
 //! ```
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use sublet_proto::link::{init::ToInit, token::Token};
 use tokio::{
     sync::{Notify, watch},
-    time::{sleep_until, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 
 use super::Worker;
@@ -175,7 +175,7 @@ impl Hold {
             let due = self.status.borrow().due();
             let comes = async {
                 match due {
-                    Some(due) => sleep_until(due.into()).await,
+                    Some(due) => sleep_until(due).await,
                     None => std::future::pending().await,
                 }
             };

@@ -9,15 +9,15 @@ use std::{
         unix::net::UnixStream,
     },
     sync::Arc,
-    time::Instant,
 };
 
 use sublet_proto::link::frame::{HEADER_LEN, Header, Kind, PAYLOAD_LIMIT};
 use sublet_supervisor::worker::{
     channel::{Channel, ChannelError},
     share::Share,
+    wire::SocketWire,
 };
-use tokio::{io::AsyncWriteExt as _, runtime::Runtime, task::yield_now};
+use tokio::{io::AsyncWriteExt as _, runtime::Runtime, task::yield_now, time::Instant};
 
 use crate::target;
 
@@ -75,7 +75,7 @@ thread_local! {
 
 /// The supervisor's end of a channel.
 fn supervisors(socket: UnixStream) -> Channel {
-    Channel::new(socket.into(), Share::new(Arc::default(), 1, Instant::now())).unwrap()
+    Channel::new(Box::new(SocketWire::new(socket.into())), Share::new(Arc::default(), 1, Instant::now()))
 }
 
 /// What a supervisor makes of a worker that writes these bytes in two pieces and closes.

@@ -1,23 +1,24 @@
 //! One delivery: the call is given to a worker, and something comes of it.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use sublet_pool::{End, Event, LeaseId, Start};
 use sublet_proto::{level::Level, link::sandbox::Protocol};
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout},
+};
 
 use super::{Call, Held, Outlet};
 use crate::{
     driver::{
         Note,
-        verdict::{self, Failed, Noticed, Tmp},
-        winding::{self, WindingDown},
+        post_answer::{self, PostAnswerPhase},
+        verdict::{self, Failed},
     },
     worker::{
-        Loan, Worker,
+        CallChannel, Worker,
         exchange::{self, Ask, Ticket, exchange},
         log::Mark,
         reply::{Fault, Reply},
@@ -57,32 +58,10 @@ impl Call {
         outlet: &mut Outlet,
     ) -> Delivered {
         let worker = delivery.worker.clone();
-        let answered = |clean| self.driver.step(Event::Answered { worker: worker.id, lease, clean });
-        let unfit = |what: String| Delivered::Not(worker.clone(), Unfit { what, is_theirs: false });
-        if thaw {
-            match worker.apply_freeze() {
-                Ok(frozen) => delivery.frozen = frozen,
-                Err(error) => return unfit(format!("it cannot be thawed: {error}")),
-            }
-        }
-        let (Some(mut loan), Some(owner)) = (worker.lend(), worker.owner()) else {
-            return unfit("its channel is not there".into());
+        let (mut call_channel, ticket) = match self.begin(&mut delivery, thaw) {
+            Ok(begun) => begun,
+            Err(what) => return Delivered::Not(worker, Unfit { what, is_theirs: false }),
         };
-        // From the call's own key, whatever the pool has decided.
-        let tag = self.driver.shop.labels.tag(&self.entry, &self.key.sub_tenant);
-        let Some(ticket) = Ticket::new(delivery.lease, owner.tag, tag) else {
-            tracing::error!(worker = worker.name(), "a call was to be delivered to a worker of another owner");
-            return unfit("it belongs to another".into());
-        };
-        // What it wrote before is not this call's, nor what it used.
-        delivery.mark = Some(worker.log.begin(delivery.lease, || self.entry.settings.short_revision()));
-        worker.meter().begin(worker.reading());
-        if worker.begin_call() && delivery.calls > 1 {
-            // It is not what it was when it answered its last call. A new one is taken as it is: it is as its start left it.
-            worker.meter().end(worker.reading());
-            return unfit("a process of it was ended for memory between two calls".into());
-        }
-        delivery.throttled_above = worker.throttled_above();
         if let Some(number) = worker.tell_limits() {
             tokio::select! {
                 biased;
@@ -98,79 +77,33 @@ impl Call {
                 note = notes.recv() => return Delivered::Overtaken(delivery, None, note),
             };
             if let Err(error) = fresh {
-                return self.without_token(error, loan, delivery, lease);
+                return self.without_token(error, call_channel, delivery, lease);
             }
         }
-        let left = self.limit.saturating_sub(self.accepted.elapsed());
-        let own = self.entry.settings.timeout;
-        let left_ms = u32::try_from(left.min(own).as_millis()).unwrap_or(u32::MAX);
         // Given up meanwhile: then the function must not act on it.
         if let Ok(note) = notes.try_recv() {
             return Delivered::Overtaken(delivery, None, Some(note));
         }
-        let protocol = self.entry.settings.runtime.protocol();
-        let ask = Ask {
-            protocol,
-            ticket,
-            time_left_ms: left_ms,
-            answer_max_bytes: self.entry.settings.answer_max_bytes,
-            pieces: outlet.pieces.as_ref(),
-            stream_max_bytes: self.entry.settings.stream_max.bytes(),
-        };
         let mut payload = self.take_payload();
+        let own = self.entry.settings.timeout;
         let end = Instant::now() + own;
-        let outcome = {
-            let mut exchanging =
-                std::pin::pin!(loan.alarm.by(end, exchange(&mut loan.channel, &mut loan.pace, ask, &mut payload)));
-            tokio::select! {
-                // An answer that is there counts, even when its worker has ended since.
-                biased;
-                outcome = &mut exchanging => outcome,
-                note = notes.recv() => {
-                    if !matches!(note, Some(Note::Settle { end: End::WorkerDied { .. }, .. })) {
-                        return Delivered::Overtaken(delivery, None, note);
-                    }
-                    // What it said before it ended is the caller's, who may be a little late to take it.
-                    let held = match timeout(TAKING_PATIENCE, exchanging).await {
-                        Ok(Some(Ok(Reply::Answer(payload)))) => Some(Ok(self.answer(payload, &delivery))),
-                        Ok(Some(Ok(Reply::Error(what)))) => Some(self.failure(&Failed::Handler(what), None, &delivery).await),
-                        Ok(_) | Err(_) => None,
-                    };
-                    return Delivered::Overtaken(delivery, held, note);
-                }
-            }
+        let outcome = match self.ask(&delivery, &mut call_channel, ticket, end, &mut payload, notes, outlet).await {
+            Asked::Outcome(outcome) => outcome,
+            Asked::Overtaken(held, note) => return Delivered::Overtaken(delivery, held, note),
         };
-        delivery.read = loan.channel.share().spent();
+        delivery.read = call_channel.channel.share().spent();
         let Some(outcome) = outcome else {
             let verdict = verdict::deadline(&self.entry, own, false, delivery.at.elapsed());
             let held = self.failed_in_time(verdict, &delivery);
-            answered(false);
+            self.answered(&worker, lease, false);
             return Delivered::Replied(delivery, held);
         };
         let (held, mut clean) = match outcome {
-            Ok(Reply::Answer(payload)) => (Ok(self.answer(payload, &delivery)), true),
-            Ok(Reply::Ended { how, tmp_was_full, stdout }) => {
-                (self.failure(&Failed::Process { how, stdout }, Some(tmp_was_full), &delivery).await, true)
-            }
-            Ok(Reply::BadPayload(why)) => {
-                let why = String::from_utf8_lossy(&why);
-                (self.failed(verdict::bad_payload(&self.entry, &why), Some(&delivery)), true)
-            }
-            Ok(Reply::Error(what)) => (self.failure(&Failed::Handler(what), None, &delivery).await, true),
-            // Of its own limits the launcher's words are an error of the function, with a remark; else the host had none left.
-            Ok(Reply::Shortage(what))
-                if verdict::is_own_shortage(&self.noticed(&worker)) || worker.has_used_its_memory() =>
-            {
-                (self.failure(&Failed::Handler(what), None, &delivery).await, true)
-            }
-            Ok(Reply::Shortage(what)) => {
-                worker.meter().end(worker.reading());
-                (Err(self.ours(String::from_utf8_lossy(&what).into_owned())), true)
-            }
+            Ok(reply) => (self.of_reply(reply, &delivery).await, true),
             Err(Fault::NotDelivered(what)) => {
                 self.put_payload(payload);
                 worker.meter().end(worker.reading());
-                return Delivered::Not(worker.clone(), Unfit { what, is_theirs: true });
+                return Delivered::Not(worker, Unfit { what, is_theirs: true });
             }
             Err(Fault::TooLarge { seen, .. }) => {
                 (self.failed(verdict::answer_too_large(&self.entry, seen), Some(&delivery)), false)
@@ -192,58 +125,104 @@ impl Call {
         // Where the kernel ended one process of it for memory (v1 has no group kill) the rest is not what it was: the answer
         // stands, and no other call meets this worker.
         clean &= !worker.has_lost_a_process();
-        let mut winding = None;
-        if clean && protocol == Protocol::Lambda {
+        let mut post_answer = None;
+        if clean && self.entry.settings.runtime.protocol() == Protocol::Lambda {
             // First: whoever has the answer may call again before we get any further.
-            winding = Some(self.driver.winding.begin(&self.key));
+            post_answer = Some(self.driver.post_answer.begin(&self.key));
             // The caller need not wait for what the runtime does on its way to its next call.
             outlet.give(held.clone());
             clean = tokio::select! {
                 biased;
-                is_idle = wound_down(&worker, &mut loan, end, ticket, &mut winding) => is_idle,
+                is_idle = finish_post_answer(&worker, &mut call_channel, end, ticket, &mut post_answer) => is_idle,
                 note = notes.recv() => return Delivered::Overtaken(delivery, Some(held), note),
             };
         }
         if clean {
             // What it writes between two calls is nobody's.
             worker.log.end();
-            worker.take_back(loan);
+            worker.put_call_channel(call_channel);
         }
-        answered(clean);
-        drop(winding);
+        self.answered(&worker, lease, clean);
+        drop(post_answer);
         Delivered::Replied(delivery, held)
     }
 
-    /// The function said, or its process by its end, that the call failed. `tmp_was_full`: whether its /tmp was when the call
-    /// came, where our launcher has looked.
-    async fn failure(&self, failed: &Failed, tmp_was_full: Option<bool>, delivery: &Delivery) -> Held {
-        let left = self.driver.shop.nursery.left(delivery.worker.id.0).await;
-        let noticed = Noticed {
-            tmp: left.map(|left| Tmp { space: left.tmp, was_full: tmp_was_full }),
-            is_out_of_descriptors: left.is_some_and(|left| left.is_out_of_descriptors),
-            refused: delivery.worker.refused_calls(),
-            ..self.noticed(&delivery.worker)
-        };
-        self.failed_after(verdict::of_failure(&self.scope(), failed, &noticed), delivery, &noticed)
+    fn answered(&self, worker: &Worker, lease: LeaseId, clean: bool) {
+        self.driver.step(Event::Answered { worker: worker.id, lease, clean });
     }
+
+    /// Sends the call and waits for what comes of it, until `end` or until the pool says something.
+    #[expect(clippy::too_many_arguments, reason = "each is borrowed from what outlives the wait")]
+    async fn ask(
+        &self,
+        delivery: &Delivery,
+        call_channel: &mut CallChannel,
+        ticket: Ticket,
+        end: Instant,
+        payload: &mut Bytes,
+        notes: &mut mpsc::UnboundedReceiver<Note>,
+        outlet: &Outlet,
+    ) -> Asked {
+        let settings = &self.entry.settings;
+        let left = self.limit.saturating_sub(self.accepted.elapsed());
+        let ask = Ask {
+            protocol: settings.runtime.protocol(),
+            ticket,
+            time_left_ms: u32::try_from(left.min(settings.timeout).as_millis()).unwrap_or(u32::MAX),
+            answer_max_bytes: settings.answer_max_bytes,
+            pieces: outlet.pieces.as_ref(),
+            stream_max_bytes: settings.stream_max.bytes(),
+        };
+        let CallChannel { channel, alarm, pace, .. } = call_channel;
+        let mut exchanging = std::pin::pin!(alarm.by(end, exchange(channel, pace, ask, payload)));
+        tokio::select! {
+            // An answer that is there counts, even when its worker has ended since.
+            biased;
+            outcome = &mut exchanging => Asked::Outcome(outcome),
+            note = notes.recv() => {
+                if !matches!(note, Some(Note::Settle { end: End::WorkerDied { .. }, .. })) {
+                    return Asked::Overtaken(None, note);
+                }
+                // What it said before it ended is the caller's, who may be a little late to take it.
+                let held = match timeout(TAKING_PATIENCE, exchanging).await {
+                    Ok(Some(Ok(Reply::Answer(payload)))) => Some(Ok(self.answer(payload, delivery))),
+                    Ok(Some(Ok(Reply::Error(what)))) => Some(self.failure(&Failed::Handler(what), None, delivery).await),
+                    Ok(_) | Err(_) => None,
+                };
+                Asked::Overtaken(held, note)
+            }
+        }
+    }
+}
+
+/// What came of asking.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is taken apart where it is made: a box would cost each call an allocation"
+)]
+enum Asked {
+    /// What the worker said or did; none: nothing in time.
+    Outcome(Option<Result<Reply, Fault>>),
+    /// The pool has said what becomes of the call, with what the worker had said before it ended.
+    Overtaken(Option<Held>, Option<Note>),
 }
 
 /// Waits until the worker that has answered is free, and whether it is by `end`. Those who want it are let go before, when it
 /// takes long.
-async fn wound_down(
+async fn finish_post_answer(
     worker: &Worker,
-    loan: &mut Loan,
+    call_channel: &mut CallChannel,
     end: Instant,
     ticket: Ticket,
-    winding: &mut Option<WindingDown<'_>>,
+    post_answer: &mut Option<PostAnswerPhase<'_>>,
 ) -> bool {
-    let mut idle = std::pin::pin!(exchange::idle(&mut loan.channel, &mut loan.pace, ticket));
-    let patience = end.min(Instant::now() + winding::patience(worker.starting()));
-    let outcome = match loan.patience.by(patience, &mut idle).await {
+    let mut idle = std::pin::pin!(exchange::idle(&mut call_channel.channel, &mut call_channel.pace, ticket));
+    let patience = end.min(Instant::now() + post_answer::patience(worker.starting()));
+    let outcome = match call_channel.patience.by(patience, &mut idle).await {
         Some(outcome) => Some(outcome),
         None => {
-            *winding = None;
-            loan.alarm.by(end, idle).await
+            *post_answer = None;
+            call_channel.alarm.by(end, idle).await
         }
     };
     matches!(outcome, Some(Ok(())))

@@ -3,8 +3,10 @@
 //! [`Driver::accept`] parses and refuses; [`Call::run`] lives in a task of its own, so that a caller who goes away
 //! cancels by word ([`Cancel`]) and never by tearing an exchange in two.
 
+mod begin;
 mod deliver;
 mod record;
+mod reply;
 mod settle;
 mod token;
 
@@ -13,7 +15,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -22,17 +24,20 @@ use sublet_proto::{
     level::Level,
     v1::{Receipt, Verdict, VerdictKind},
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 
 use self::deliver::{Delivered, Delivery, Unfit};
-use super::{Driver, Note, hit::Hit, reason, rejection::Rejection, verdict};
+use super::{Driver, Note, limit_reached::LimitReached, reason, rejection::Rejection, verdict};
 use crate::{
     catalogue::Entry,
     config::{Isolation, Runtime},
     events::book::{Kind, Seen},
     logs::words::Words,
     nursery::DYING_PATIENCE,
-    worker::exchange::Pieces,
+    worker::{exchange::Pieces, host},
 };
 
 /// Workers that may turn out to be unfit before they have read the call; then it is the call that is unlucky.
@@ -233,7 +238,7 @@ impl Call {
     /// Runs the call to its one end; what comes of it goes to the outlet.
     pub async fn run(mut self, mut outlet: Outlet) {
         let recording = self.driver.recorder.as_ref().and_then(|recorder| {
-            let hash = self.driver.shop.labels.group(&self.entry.tenant, &self.key.sub_tenant);
+            let hash = self.driver.services.labels.group(&self.entry.tenant, &self.key.sub_tenant);
             let hash = if self.key.sub_tenant.is_shared() { "" } else { hash.trim_start_matches("s-") };
             recorder.arrived(&self.entry.tenant, &self.entry.name, hash)
         });
@@ -247,7 +252,7 @@ impl Call {
         };
         let result = self.not_theirs(result).await;
         let answered = result.as_ref().map_or(0, |answer| answer.payload.len());
-        self.driver.large.note(self.payload_bytes.max(answered));
+        self.driver.heap_trim.note(self.payload_bytes.max(answered));
         let counters = &self.driver.counters;
         let counter = match &result {
             Ok(_) => &counters.answered,
@@ -270,10 +275,10 @@ impl Call {
         if !verdict::tells_of_an_end(verdict.kind()) {
             return result;
         }
-        let nursery = &self.driver.shop.nursery;
+        let host = &*self.driver.services.host;
         // The launcher has told how a program ended, so it was alive then, and nobody has to wait to know more.
         let was_told = self.entry.settings.runtime == Runtime::Exec && verdict.kind() == VerdictKind::Exit;
-        let is_gone = if was_told { nursery.is_gone() } else { nursery.is_going(DYING_PATIENCE).await };
+        let is_gone = if was_told { host.is_gone() } else { host::is_going(host, DYING_PATIENCE).await };
         match is_gone {
             true => Err(self.ours(format!("the nursery has ended, and every worker with it: {}", verdict.message))),
             false => result,
@@ -282,12 +287,12 @@ impl Call {
 
     /// Tells operators of a call that did not end well.
     fn note(&self, failure: &Failure) {
-        let hit = |hit: Option<&Hit>| hit.cloned().unwrap_or_default();
-        let (reason, hit, worker, message) = match failure {
+        let limit_of = |limit: Option<&LimitReached>| limit.cloned().unwrap_or_default();
+        let (reason, reached, worker, message) = match failure {
             Failure::Cancelled => return,
             Failure::Rejected(rejection) => {
                 let of = if let Rejection::Refused(_, of) = rejection { of.as_deref() } else { None };
-                (reason::of_rejection(rejection), hit(of), String::new(), rejection.to_string())
+                (reason::of_rejection(rejection), limit_of(of), String::new(), rejection.to_string())
             }
             Failure::Ours { error_id, what } => {
                 let Entry { tenant, name, .. } = &*self.entry;
@@ -311,14 +316,14 @@ impl Call {
                 return self.driver.hub.fault(kind, Seen { limit, observed, worker, message, error_id });
             }
         };
-        let kind = self.kind(reason, hit.level.map_or("", Level::name), &hit.setting);
-        let Hit { limit, observed, .. } = hit;
+        let kind = self.kind(reason, reached.level.map_or("", Level::name), &reached.setting);
+        let LimitReached { limit, observed, .. } = reached;
         self.driver.hub.fault(kind, Seen { limit, observed, worker, message, error_id: String::new() });
     }
 
     /// By which this call's failure is found.
     fn error_id(&self) -> String {
-        self.driver.shop.labels.error_id(CallId(self.wanted.call.load(Ordering::SeqCst)))
+        self.driver.services.labels.error_id(CallId(self.wanted.call.load(Ordering::SeqCst)))
     }
 
     /// The host or sublet has failed it.
@@ -379,7 +384,7 @@ impl Call {
 
     /// Follows what the pool says until the call is settled.
     async fn attempt(&self, outlet: &mut Outlet) -> Held {
-        self.driver.winding.wait(&self.key).await;
+        self.driver.post_answer.wait(&self.key).await;
         let (call, mut notes) = self.register();
         let mut last: Option<(Delivery, Option<Held>)> = None;
         let mut unfit = 0;
@@ -423,7 +428,7 @@ impl Call {
                 }
                 Some(Note::Deliver { worker, lease, start, thaw }) => {
                     let delivery = Delivery {
-                        lease: self.driver.shop.labels.lease(lease),
+                        lease: self.driver.services.labels.lease(lease),
                         start,
                         at: Instant::now(),
                         calls: worker.count_call(),

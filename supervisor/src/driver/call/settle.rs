@@ -1,25 +1,21 @@
 //! How a call ends: what the pool says becomes an answer or a verdict, with a receipt, and goes into the books.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use sublet_pool::{End, Refusal, Stage, Start};
 use sublet_proto::{
     level::Level,
-    link::group::GroupPath,
     v1::{self, Receipt, Verdict, VerdictKind},
 };
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::{Answer, Call, Failure, Held, deliver::Delivery};
 use crate::{
     cgroups::leaf::Bites,
     cgroups::reading::Reading,
     driver::{
-        hit::Scope,
+        limit_reached::Scope,
         reason,
         rejection::Rejection,
         verdict::{self, HeldBack, Noticed, Tmp},
@@ -91,7 +87,7 @@ impl Call {
                 delivery.worker.meter().count(how, delivery.at - self.accepted, delivery.at.elapsed());
             }
             None => {
-                for sums in self.driver.shop.ledger.of(&self.entry.tenant, Some(&self.key.sub_tenant)) {
+                for sums in self.driver.services.ledger.of(&self.entry.tenant, Some(&self.key.sub_tenant)) {
                     sums.call(how, self.accepted.elapsed(), Duration::ZERO);
                 }
             }
@@ -106,10 +102,7 @@ impl Call {
     pub(super) fn failed_in_time(&self, of_deadline: Verdict, delivery: &Delivery) -> Held {
         let worker = &delivery.worker;
         let used = worker.meter().end(worker.reading());
-        let quota = |level: Level| {
-            let leaf = worker.leaf().map_or(GroupPath::pool(), |leaf| leaf.name());
-            self.driver.shop.quotas.cpu_millis(leaf, level)
-        };
+        let quota = |level: Level| worker.group()?.cpu_millis(level);
         let above = self.throttled(delivery);
         let own = (Level::Worker, used.throttled);
         let most = above.into_iter().chain([own]).max_by_key(|(_, throttled)| *throttled);
@@ -120,7 +113,7 @@ impl Call {
             limit_millis: quota(level),
         });
         // Where nobody has killed it yet.
-        worker.note_frozen(self.driver.shop.quotas.tree());
+        worker.note_frozen();
         let meddled = worker.meddled_since(delivery.at);
         let verdict = verdict::or_frozen(verdict::or_cpu(&self.scope(), of_deadline, held), meddled.is_some());
         let failed = self.failed_with(verdict, Some(delivery), used, &self.noticed(worker), None);
@@ -140,11 +133,10 @@ impl Call {
     /// What the counters of a worker that is there say of its current call. Costs two reads of open files.
     pub(super) fn noticed(&self, worker: &Worker) -> Noticed {
         let Bites { oom_kills, pids_refused } = worker.bites_in_call();
-        let leaf = worker.leaf().map_or(GroupPath::pool(), |leaf| leaf.name());
-        let tree = self.driver.shop.quotas.tree();
+        let group = worker.group();
         Noticed {
-            memory: (oom_kills > 0).then(|| tree.memory_bite(leaf)),
-            forks: (pids_refused > 0).then(|| tree.pids_bite(leaf)),
+            memory: group.filter(|_| oom_kills > 0).map(|group| group.memory_bite()),
+            forks: group.filter(|_| pids_refused > 0).map(|group| group.pids_bite()),
             ..Noticed::default()
         }
     }
@@ -241,8 +233,8 @@ impl Call {
             },
             End::Refused(Refusal::DeadlinePast) => Err(Failure::Rejected(Rejection::DeadlinePast)),
             End::Refused(refusal) => {
-                let hit = self.scope().of_refusal(&refusal).map(Box::new);
-                Err(Failure::Rejected(Rejection::Refused(refusal, hit)))
+                let limit = self.scope().of_refusal(&refusal).map(Box::new);
+                Err(Failure::Rejected(Rejection::Refused(refusal, limit)))
             }
             End::Evicted { .. } => match worker.as_ref().and_then(|worker| worker.lost()) {
                 Some(what) => Err(self.ours(format!("the worker had to be ended: {what}"))),
@@ -303,7 +295,7 @@ impl Call {
         // Several processors can be held back at one time; the call has lost no more than it ran.
         let running = now - delivery.at;
         let throttled = self.throttled(delivery).iter().fold(used.throttled, |sum, (_, held)| sum + *held).min(running);
-        let is_counted = worker.leaf().is_some_and(|leaf| leaf.accounts_cpu());
+        let is_counted = worker.group().is_some_and(|group| group.accounts_cpu());
         Receipt {
             worker: worker.name(),
             lease: hex(&delivery.lease),
@@ -317,7 +309,7 @@ impl Call {
             io_read_bytes: used.io_read,
             io_written_bytes: used.io_written,
             exit: String::new(),
-            memory_peak_bytes: worker.leaf().map_or(0, |leaf| leaf.memory_peak_bytes()),
+            memory_peak_bytes: worker.group().map_or(0, |group| group.memory_peak_bytes()),
             calls: delivery.calls,
             supervisor_time: wire(delivery.read.0),
             answer_read_bytes: delivery.read.1,

@@ -34,7 +34,7 @@ pub fn logs(driver: &Driver, request: LogsRequest) -> Result<ReceiverStream<Resu
         )));
     }
     let filter = filter(driver, request)?;
-    let logs = driver.shop().logs.clone();
+    let logs = driver.services().logs.clone();
     // One is made at a time, and only when the one before has been taken: a slow reader misses some, and is told so.
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(async move {
@@ -66,7 +66,7 @@ fn filter(driver: &Driver, request: LogsRequest) -> Result<Filter, Status> {
             SubTenant::try_from(sub_tenant.as_str()).map_err(|error| Status::invalid_argument(error.to_string()))?;
         let mut tenants: Vec<_> = catalogue.all().into_iter().map(|entry| entry.tenant.clone()).collect();
         tenants.dedup();
-        let hashes = tenants.iter().map(|tenant| driver.shop().labels.group(tenant, &label));
+        let hashes = tenants.iter().map(|tenant| driver.services().labels.group(tenant, &label));
         Some(hashes.chain([sub_tenant]).collect())
     };
     // Lambda's clients call it by the same digits, written as a UUID.

@@ -20,7 +20,6 @@ use sublet_proto::v1::{
     SetRequest, SetResponse, UndrainRequest, UndrainResponse, UnsetRequest, UnsetResponse, WarmRequest, WarmResponse,
     WatchRequest, WatchResponse, Worker, admin_server::Admin,
 };
-use sublet_shim::plan::HostFacts;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
@@ -70,7 +69,7 @@ impl AdminService {
             function: worker.entry.name.to_string(),
             revision: worker.entry.settings.short_revision(),
             sub_tenant_hash: match worker.owner() {
-                Some(owner) => self.driver.shop().labels.group(&worker.entry.tenant, &owner.sub_tenant),
+                Some(owner) => self.driver.services().labels.group(&worker.entry.tenant, &owner.sub_tenant),
                 None => String::new(),
             },
             pid: worker.pid().unwrap_or(0),
@@ -222,18 +221,18 @@ impl Admin for AdminService {
             |setting: &str, value: String, knob: &str| Limit { setting: setting.into(), value, knob: knob.into() };
         response.limits = settings.limits_inside().map(|(row, value, knob)| limit(row.key, value, knob)).collect();
         response.limits.push(limit("timeout", crate::config::format_duration(settings.timeout), "deadline"));
-        if let Some(leaf) = worker.leaf() {
-            response.cgroup = leaf.unified_path().display().to_string();
-            let kernel = leaf.limits().into_iter().map(|(setting, knob, value)| Limit {
+        if let Some(group) = worker.group() {
+            response.cgroup = group.path();
+            let kernel = group.limits().into_iter().map(|(setting, knob, value)| Limit {
                 setting: setting.to_owned(),
                 value,
                 knob,
             });
             response.limits.splice(0..0, kernel);
-            response.memory_bytes = leaf.memory_bytes();
-            response.memory_peak_bytes = leaf.memory_peak_bytes();
-            response.cpu = leaf.cpu().and_then(wire);
-            response.processes = leaf.processes();
+            response.memory_bytes = group.memory_bytes();
+            response.memory_peak_bytes = group.memory_peak_bytes();
+            response.cpu = group.cpu().and_then(wire);
+            response.processes = group.processes();
         }
         Ok(Response::new(response))
     }
@@ -253,14 +252,7 @@ impl Admin for AdminService {
     ) -> Result<Response<DescribeFunctionResponse>, Status> {
         let DescribeFunctionRequest { tenant, function } = request.into_inner();
         let entry = self.entry(&tenant, &function)?;
-        let shop = self.driver.shop();
-        let plan = entry.plan(&HostFacts {
-            host_init_uid: shop.uid_base,
-            v1_groups: !shop.v1_controllers.is_empty(),
-            missing_layers: &shop.missing_layers,
-            forbid_store_bypass: shop.forbid_store_bypass,
-            relays_streams: shop.relays_streams,
-        });
+        let plan = entry.plan(&self.driver.services().host.facts());
         Ok(Response::new(DescribeFunctionResponse {
             function: Some(self.function(&entry, &self.driver.workers())),
             plan: plan.steps().iter().map(ToString::to_string).collect(),
@@ -384,7 +376,7 @@ impl Admin for AdminService {
         let not_serving = self.driver.not_serving();
         let groups = self.driver.groups();
         let counters = &self.driver.counters;
-        let troubles = self.driver.shop().troubles.all();
+        let troubles = self.driver.services().troubles.all();
         let status = match status(&not_serving) {
             "serving" if !troubles.is_empty() => "impaired",
             status => status,
@@ -405,7 +397,7 @@ impl Admin for AdminService {
             calls_refused: counters.refused.load(Ordering::Relaxed),
             calls_failed: counters.failed.load(Ordering::Relaxed),
             workers_started: counters.started.load(Ordering::Relaxed),
-            answers_polled: self.driver.shop().busy_poll.found(),
+            answers_polled: self.driver.services().busy_poll.found(),
             groups_mended: groups.mended,
             groups_left: groups.left,
             loop_late: Some(wire_lateness(self.pulse.lateness())),

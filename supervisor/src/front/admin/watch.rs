@@ -17,7 +17,7 @@ fn fault(folded: &Folded, driver: &Driver) -> Fault {
     Fault {
         tenant: kind.tenant.to_string(),
         function: kind.function.to_string(),
-        sub_tenant_hash: driver.shop().labels.group(&kind.tenant, &kind.sub_tenant),
+        sub_tenant_hash: driver.services().labels.group(&kind.tenant, &kind.sub_tenant),
         reason: kind.reason.to_owned(),
         level: kind.level.clone(),
         setting: kind.setting.clone(),

@@ -12,7 +12,7 @@ use sublet_proto::link::frame::{HEADER_LEN, PAYLOAD_LIMIT};
 use tokio::time::timeout;
 
 use super::*;
-use crate::worker::{busy_poll::BusyPoll, share::Share};
+use crate::worker::{busy_poll::BusyPoll, share::Share, wire::SocketWire};
 
 const LEASE: [u8; 16] = [7; 16];
 const LABEL: [u8; 16] = [9; 16];
@@ -21,9 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a function says: frames, and bytes that are none.
 #[derive(Clone)]
-struct Said(Vec<u8>);
+struct FunctionOutput(Vec<u8>);
 
-impl Said {
+impl FunctionOutput {
     fn nothing() -> Self {
         Self(Vec::new())
     }
@@ -54,7 +54,7 @@ struct Outcome {
 }
 
 /// One call of a function that says this once it has read its request, and nothing more.
-async fn call(protocol: Protocol, in_pieces: bool, said: Said) -> Outcome {
+async fn call(protocol: Protocol, in_pieces: bool, said: FunctionOutput) -> Outcome {
     let (ours, mut theirs) = UnixStream::pair().unwrap();
     let function = thread::spawn(move || {
         let mut head = [0; HEADER_LEN];
@@ -69,7 +69,7 @@ async fn call(protocol: Protocol, in_pieces: bool, said: Said) -> Outcome {
         theirs
     });
     let share = Share::new(Arc::default(), 1, Instant::now());
-    let mut channel = Channel::new(ours.into(), share).unwrap();
+    let mut channel = Channel::new(Box::new(SocketWire::new(ours.into())), share);
     let mut pace = Pace::new(Arc::new(BusyPoll::default()));
     let (sender, mut receiver) = mpsc::channel(2);
     let pieces = Pieces::new(sender);
@@ -95,7 +95,7 @@ async fn call(protocol: Protocol, in_pieces: bool, said: Said) -> Outcome {
     Outcome { reply, pieces: taking.await.unwrap() }
 }
 
-async fn plain(said: Said) -> Result<Reply, Fault> {
+async fn plain(said: FunctionOutput) -> Result<Reply, Fault> {
     call(Protocol::Stream, false, said).await.reply
 }
 
@@ -113,49 +113,52 @@ fn ticket_is_for_calls_of_the_workers_own_key_alone() {
 
 #[tokio::test]
 async fn answer_and_error_are_what_was_said() {
-    let answer = plain(Said::nothing().frame(Kind::Response, b"yes")).await.unwrap();
+    let answer = plain(FunctionOutput::nothing().frame(Kind::Response, b"yes")).await.unwrap();
     assert_eq!(answer, Reply::Answer(Bytes::from_static(b"yes")));
-    let error = plain(Said::nothing().frame(Kind::Error, b"no")).await.unwrap();
+    let error = plain(FunctionOutput::nothing().frame(Kind::Error, b"no")).await.unwrap();
     assert_eq!(error, Reply::Error(Bytes::from_static(b"no")));
 }
 
 #[tokio::test]
 async fn frames_of_others_and_frames_that_are_not_due_break_the_protocol() {
     let other_lease = Header { lease: [1; 16], ..good(Kind::Response) };
-    assert!(is_bad_frame(&plain(Said::nothing().header(other_lease)).await, "another lease"));
+    assert!(is_bad_frame(&plain(FunctionOutput::nothing().header(other_lease)).await, "another lease"));
     let other_label = Header { label: [1; 16], ..good(Kind::Response) };
-    assert!(is_bad_frame(&plain(Said::nothing().header(other_label)).await, "another label"));
+    assert!(is_bad_frame(&plain(FunctionOutput::nothing().header(other_label)).await, "another label"));
     for kind in [Kind::Confined, Kind::Start, Kind::Ready, Kind::Request, Kind::Idle, Kind::Piece] {
-        assert!(is_bad_frame(&plain(Said::nothing().header(good(kind))).await, "expected RESPONSE"), "{kind:?}");
+        assert!(
+            is_bad_frame(&plain(FunctionOutput::nothing().header(good(kind))).await, "expected RESPONSE"),
+            "{kind:?}"
+        );
     }
-    let twice = Said::nothing().frame(Kind::Response, b"").frame(Kind::Response, b"");
+    let twice = FunctionOutput::nothing().frame(Kind::Response, b"").frame(Kind::Response, b"");
     assert!(is_bad_frame(&plain(twice).await, "48 bytes follow"));
-    let garbage = Said(vec![0x55; HEADER_LEN]);
+    let garbage = FunctionOutput(vec![0x55; HEADER_LEN]);
     assert!(is_bad_frame(&plain(garbage).await, "magic"));
-    let old_flag = Said::nothing().header(Header { flags: 1, ..good(Kind::Response) });
+    let old_flag = FunctionOutput::nothing().header(Header { flags: 1, ..good(Kind::Response) });
     assert!(is_bad_frame(&plain(old_flag).await, "flags"));
 }
 
 #[tokio::test]
 async fn answer_one_past_its_limit_is_too_large() {
     let most = 100 * 1024;
-    let fits = plain(Said::nothing().frame(Kind::Response, &vec![1; most])).await;
+    let fits = plain(FunctionOutput::nothing().frame(Kind::Response, &vec![1; most])).await;
     assert!(matches!(fits, Ok(Reply::Answer(payload)) if payload.len() == most));
-    let over = plain(Said::nothing().frame(Kind::Response, &vec![1; most + 1])).await;
+    let over = plain(FunctionOutput::nothing().frame(Kind::Response, &vec![1; most + 1])).await;
     assert!(matches!(over, Err(Fault::TooLarge { seen: 102_401, limit: 102_400 })), "{over:?}");
 }
 
 #[tokio::test]
 async fn channel_that_ends_in_the_middle_is_closed() {
-    let half = Said(good(Kind::Response).encode()[..20].to_vec());
+    let half = FunctionOutput(good(Kind::Response).encode()[..20].to_vec());
     assert!(matches!(plain(half).await, Err(Fault::Closed)));
-    let announced = Said::nothing().header(Header { length: 10, ..good(Kind::Response) });
+    let announced = FunctionOutput::nothing().header(Header { length: 10, ..good(Kind::Response) });
     assert!(matches!(plain(announced).await, Err(Fault::Closed)));
 }
 
 #[tokio::test]
 async fn small_pieces_that_are_there_together_become_one() {
-    let mut said = Said::nothing();
+    let mut said = FunctionOutput::nothing();
     for at in 0..1000 {
         said = said.frame(Kind::Piece, &[at as u8]);
     }
@@ -168,7 +171,7 @@ async fn small_pieces_that_are_there_together_become_one() {
 
 #[tokio::test]
 async fn large_pieces_are_passed_on_as_they_are() {
-    let mut said = Said::nothing();
+    let mut said = FunctionOutput::nothing();
     for _ in 0..4 {
         said = said.frame(Kind::Piece, &vec![3; PIECE_ENOUGH_BYTES]);
     }
@@ -179,16 +182,16 @@ async fn large_pieces_are_passed_on_as_they_are() {
 
 #[tokio::test]
 async fn piece_without_bytes_breaks_the_protocol_first_or_later() {
-    let first = call(Protocol::Stream, true, Said::nothing().header(good(Kind::Piece))).await;
+    let first = call(Protocol::Stream, true, FunctionOutput::nothing().header(good(Kind::Piece))).await;
     assert!(is_bad_frame(&first.reply, "without bytes"), "{:?}", first.reply);
-    let later = Said::nothing().frame(Kind::Piece, b"x").header(good(Kind::Piece)).frame(Kind::Response, b"");
+    let later = FunctionOutput::nothing().frame(Kind::Piece, b"x").header(good(Kind::Piece)).frame(Kind::Response, b"");
     let later = call(Protocol::Stream, true, later).await;
     assert!(is_bad_frame(&later.reply, "without bytes"), "{:?}", later.reply);
 }
 
 #[tokio::test]
 async fn pieces_are_bounded_together_and_may_be_of_this_call_alone() {
-    let mut said = Said::nothing();
+    let mut said = FunctionOutput::nothing();
     for _ in 0..3 {
         said = said.frame(Kind::Piece, &vec![3; 100 * 1024]);
     }
@@ -197,7 +200,8 @@ async fn pieces_are_bounded_together_and_may_be_of_this_call_alone() {
     let over = call(Protocol::Stream, true, said.frame(Kind::Piece, b"x").frame(Kind::Response, b"")).await;
     assert!(matches!(over.reply, Err(Fault::TooManyPieces { limit: 307_200 })), "{:?}", over.reply);
     let other = Header { lease: [1; 16], length: 1, ..good(Kind::Piece) };
-    let others = call(Protocol::Stream, true, Said::nothing().frame(Kind::Piece, b"x").frame_with(other, b"y")).await;
+    let others =
+        call(Protocol::Stream, true, FunctionOutput::nothing().frame(Kind::Piece, b"x").frame_with(other, b"y")).await;
     assert!(is_bad_frame(&others.reply, "another lease"), "{:?}", others.reply);
 }
 
@@ -205,7 +209,8 @@ async fn pieces_are_bounded_together_and_may_be_of_this_call_alone() {
 async fn worker_that_said_something_unasked_is_not_given_the_call() {
     let (ours, mut theirs) = UnixStream::pair().unwrap();
     theirs.write_all(b"x").unwrap();
-    let mut channel = Channel::new(ours.into(), Share::new(Arc::default(), 1, Instant::now())).unwrap();
+    let mut channel =
+        Channel::new(Box::new(SocketWire::new(ours.into())), Share::new(Arc::default(), 1, Instant::now()));
     let ask = Ask {
         protocol: Protocol::Stream,
         ticket: Ticket::new(LEASE, LABEL, LABEL).unwrap(),
@@ -223,7 +228,8 @@ async fn worker_that_said_something_unasked_is_not_given_the_call() {
 #[tokio::test]
 async fn lambda_worker_is_free_with_its_idle_alone() {
     let (ours, mut theirs) = UnixStream::pair().unwrap();
-    let mut channel = Channel::new(ours.into(), Share::new(Arc::default(), 1, Instant::now())).unwrap();
+    let mut channel =
+        Channel::new(Box::new(SocketWire::new(ours.into())), Share::new(Arc::default(), 1, Instant::now()));
     let mut pace = Pace::new(Arc::default());
     let ticket = Ticket::new(LEASE, LABEL, LABEL).unwrap();
     theirs.write_all(&good(Kind::Idle).encode()).unwrap();

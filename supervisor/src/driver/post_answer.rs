@@ -20,52 +20,53 @@ pub fn patience(starting: Option<Duration>) -> Duration {
     starting.unwrap_or_default().min(PATIENCE_MAX)
 }
 
-/// All of them.
+/// The workers that have answered and are not free yet, by the key of their calls.
 #[derive(Debug, Default)]
-pub struct Winding(Mutex<HashMap<PoolKey, Of>>);
+pub struct PostAnswer(Mutex<HashMap<PoolKey, BusyWorkers>>);
 
+/// Those of one key.
 #[derive(Debug, Default)]
-struct Of {
+struct BusyWorkers {
     workers: usize,
     one_less: Arc<Notify>,
 }
 
-/// One worker's; over when dropped, which must be no later than its [`patience`] allows.
+/// What one worker does after its answer; over when dropped, which must be no later than its [`patience`] allows.
 #[derive(Debug)]
-pub struct WindingDown<'a> {
-    all: &'a Winding,
+pub struct PostAnswerPhase<'a> {
+    all: &'a PostAnswer,
     key: &'a PoolKey,
 }
 
-impl Winding {
-    fn all(&self) -> MutexGuard<'_, HashMap<PoolKey, Of>> {
+impl PostAnswer {
+    fn all(&self) -> MutexGuard<'_, HashMap<PoolKey, BusyWorkers>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A worker of `key` has answered.
-    pub fn begin<'a>(&'a self, key: &'a PoolKey) -> WindingDown<'a> {
+    pub fn begin<'a>(&'a self, key: &'a PoolKey) -> PostAnswerPhase<'a> {
         self.all().entry(key.clone()).or_default().workers += 1;
-        WindingDown { all: self, key }
+        PostAnswerPhase { all: self, key }
     }
 
     /// Waits for a worker of `key` that has answered, if there is one, until it is free or that takes too long.
     pub async fn wait(&self, key: &PoolKey) {
-        let Some(one_less) = self.all().get(key).map(|of| of.one_less.clone()) else { return };
+        let Some(one_less) = self.all().get(key).map(|busy| busy.one_less.clone()) else { return };
         let told = one_less.notified();
         // It may have become free before we listened.
-        if self.all().get(key).is_some_and(|of| Arc::ptr_eq(&of.one_less, &one_less)) {
+        if self.all().get(key).is_some_and(|busy| Arc::ptr_eq(&busy.one_less, &one_less)) {
             told.await;
         }
     }
 }
 
-impl Drop for WindingDown<'_> {
+impl Drop for PostAnswerPhase<'_> {
     fn drop(&mut self) {
         let mut all = self.all.all();
-        let Some(of) = all.get_mut(self.key) else { return };
-        of.workers -= 1;
-        of.one_less.notify_waiters();
-        if of.workers == 0 {
+        let Some(busy) = all.get_mut(self.key) else { return };
+        busy.workers -= 1;
+        busy.one_less.notify_waiters();
+        if busy.workers == 0 {
             all.remove(self.key);
         }
     }
@@ -86,16 +87,16 @@ mod tests {
 
     #[tokio::test]
     async fn only_calls_of_a_key_that_winds_down_wait_and_not_longer_than_it_does() {
-        let (winding, own, other) = (Winding::default(), key("own"), key("other"));
-        let first = winding.begin(&own);
-        let second = winding.begin(&own);
-        winding.wait(&other).await;
-        assert!(timeout(SHORT, winding.wait(&own)).await.is_err(), "neither has become free");
-        tokio::join!(winding.wait(&own), async { drop(first) });
-        assert!(timeout(SHORT, winding.wait(&own)).await.is_err(), "the second has not");
+        let (post_answer, own, other) = (PostAnswer::default(), key("own"), key("other"));
+        let first = post_answer.begin(&own);
+        let second = post_answer.begin(&own);
+        post_answer.wait(&other).await;
+        assert!(timeout(SHORT, post_answer.wait(&own)).await.is_err(), "neither has become free");
+        tokio::join!(post_answer.wait(&own), async { drop(first) });
+        assert!(timeout(SHORT, post_answer.wait(&own)).await.is_err(), "the second has not");
         drop(second);
-        winding.wait(&own).await;
-        assert!(winding.all().is_empty(), "nothing is kept of what is over");
+        post_answer.wait(&own).await;
+        assert!(post_answer.all().is_empty(), "nothing is kept of what is over");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Which limit it was: whose, how much, how much was seen, and the setting to change.
+//! Which limit was reached: whose, how much, how much was seen, and the setting to change.
 
 use std::sync::Arc;
 
@@ -9,9 +9,9 @@ use crate::{
 use sublet_pool::{LimitLevel, Refusal, SubTenant};
 use sublet_proto::level::Level;
 
-/// A limit that was hit.
+/// A limit that a call would have gone past.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Hit {
+pub struct LimitReached {
     /// Whose; none: of nobody that has limits.
     pub level: Option<Level>,
     /// Full name of the setting.
@@ -61,28 +61,28 @@ impl Scope {
     }
 
     /// The limit a call was refused by; none when it was no limit.
-    pub fn of_refusal(&self, refusal: &Refusal) -> Option<Hit> {
-        let hit = |level: LimitLevel, key: &str, limit: String, observed: String| {
+    pub fn of_refusal(&self, refusal: &Refusal) -> Option<LimitReached> {
+        let reached = |level: LimitLevel, key: &str, limit: String, observed: String| {
             let level = match level {
                 LimitLevel::Function => Level::Function,
                 LimitLevel::SubTenant => Level::SubTenant,
                 LimitLevel::Tenant => Level::Tenant,
                 LimitLevel::Host => Level::Host,
             };
-            Some(Hit { level: Some(level), setting: self.setting(level, key), limit, observed })
+            Some(LimitReached { level: Some(level), setting: self.setting(level, key), limit, observed })
         };
         match *refusal {
             Refusal::QueueFull { level, limit, .. } => {
-                hit(level, "queue_max", limit.to_string(), format!("{limit} calls wait"))
+                reached(level, "queue_max", limit.to_string(), format!("{limit} calls wait"))
             }
             Refusal::CallsFull { level, limit, .. } => {
-                hit(level, "calls_in_flight_max", limit.to_string(), format!("{limit} calls in flight"))
+                reached(level, "calls_in_flight_max", limit.to_string(), format!("{limit} calls in flight"))
             }
             Refusal::CallsWaitingFull { limit, .. } => {
-                hit(LimitLevel::Host, "calls_waiting_max", limit.to_string(), format!("{limit} calls wait"))
+                reached(LimitLevel::Host, "calls_waiting_max", limit.to_string(), format!("{limit} calls wait"))
             }
             Refusal::RateLimited { level, per_second, .. } => {
-                hit(level, "rate", format!("{per_second}/s"), format!("more than {per_second}/s"))
+                reached(level, "rate", format!("{per_second}/s"), format!("more than {per_second}/s"))
             }
             Refusal::Draining | Refusal::DeadlinePast | Refusal::UnknownFunction | Refusal::CrashBackoff { .. } => None,
         }
