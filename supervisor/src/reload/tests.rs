@@ -75,11 +75,14 @@ impl Running {
     fn new() -> Self {
         let scratch = Scratch::new();
         let file = scratch.write("", "");
-        let (source, config) = read(&file).expect("it is taken");
+        let (source, mut config) = read(&file).expect("it is taken");
+        let (looked, problems) = config::check_host(&mut config, None);
+        assert!(problems.is_empty(), "{problems:?}");
         let bench = Bench::with(&config, 16, &Keys::default());
         bench.host.change(Table::new(&config)).expect("there is no group that could refuse it");
         let report = Report { checks: Vec::new(), own_filters: 0, relays_streams: false };
-        let reloader = Reloader::new(file, bench.driver.clone(), report, (source, config), u64::MAX, Jail::none());
+        let loaded = Loaded { source, looked, config };
+        let reloader = Reloader::new(file, bench.driver.clone(), report, loaded, u64::MAX, Jail::none());
         Self { scratch, bench, reloader: Arc::new(reloader) }
     }
 
