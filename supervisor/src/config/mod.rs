@@ -21,6 +21,7 @@ mod degradation;
 mod disk;
 mod function;
 mod guarantee;
+mod hash;
 mod host;
 mod inside;
 mod level;

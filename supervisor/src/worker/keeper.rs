@@ -9,7 +9,7 @@
 //! ```
 //! Whatever happens, it walks down the last line before it says `Reaped`; nothing else removes a worker.
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use sublet_pool::Event;
 use sublet_proto::link::{
@@ -217,7 +217,7 @@ async fn start(services: &Services, worker: &Worker, owner: &Owner, channel: &mu
             group.adopt(&owner.sub_tenant).await.map_err(StartError::Limits)?;
         }
         if let Some(number) = worker.tell_limits() {
-            worker.shown.wait(number).await;
+            hearing(worker, worker.shown.wait(number)).await;
         }
     }
     if let Some(token) = &worker.token {
@@ -229,7 +229,22 @@ async fn start(services: &Services, worker: &Worker, owner: &Owner, channel: &mu
     let on_v1 = services.host.facts().v1_groups;
     let environment = worker.entry.environment(owner.sub_tenant.as_str(), &worker.name(), &shown, on_v1);
     channel.send(Header { label: owner.tag, ..Header::bare(Kind::Start) }, &environment).await?;
-    expect(channel, Kind::Ready, worker.entry.settings.runtime.protocol()).await
+    hearing(worker, expect(channel, Kind::Ready, worker.entry.settings.runtime.protocol())).await
+}
+
+/// Takes init's reports in while something is waited for. One of them may be of a refused call that is to end the worker, for
+/// which init waits.
+async fn hearing<T>(worker: &Worker, awaited: impl Future<Output = T>) -> T {
+    let hear = async {
+        // Whoever watches over the worker's life finds the end, or what is wrong, as well.
+        worker.reports.run(|report| worker.note(report)).await.ok();
+        std::future::pending::<Infallible>().await
+    };
+    tokio::select! {
+        biased;
+        done = awaited => done,
+        never = hear => match never {},
+    }
 }
 
 /// A cell has got its owner: its group has become the owner's, and what could have changed while it waited is looked at

@@ -18,7 +18,7 @@ use nix::{
 };
 use sublet_proto::link::sandbox::Identity;
 
-use crate::config::{revision::Fnv, types::Code};
+use crate::config::{hash::Fnv, types::Code};
 
 const OTHERS_READ: u32 = 0o004;
 const OTHERS_ENTER: u32 = 0o001;

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 use sublet_proto::link::sandbox::Identity;
 
-use crate::config::{revision, units::ByteSize};
+use crate::config::{hash, units::ByteSize};
 
 /// What is in a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ impl fmt::Display for Code {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let s = if self.files == 1 { "" } else { "s" };
         let Self { files, bytes, manifest, .. } = self;
-        write!(f, "{files} file{s}, {}, manifest {}", ByteSize::from_bytes(*bytes), revision::short(*manifest))
+        write!(f, "{files} file{s}, {}, manifest {}", ByteSize::from_bytes(*bytes), hash::short(*manifest))
     }
 }
 

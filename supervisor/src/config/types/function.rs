@@ -6,9 +6,8 @@ use sublet_proto::link::sandbox::OnRefused;
 
 use super::{
     super::{
-        bounds, defaults,
+        bounds, defaults, hash,
         path::HostPath,
-        revision,
         scalar::Scalar,
         settings::{
             Changes::{NewWorkers, Reload, Set},
@@ -175,6 +174,6 @@ impl Function {
 
     /// The revision as operators see it: eight hexadecimal digits.
     pub fn short_revision(&self) -> String {
-        revision::short(self.revision)
+        hash::short(self.revision)
     }
 }
