@@ -23,6 +23,7 @@ pub const CASES: &[Case] = &[
     case("verdict::crash_by_signal", crash),
     case("verdict::exit_without_answer", exit),
     case("verdict::refused_system_call_ends_the_worker_when_so_set", refused_kill),
+    case("verdict::refused_system_call_ends_a_start_at_once_and_not_at_its_time_limit", refused_at_start),
     case("verdict::refused_system_call_is_named_when_the_function_goes_on", refused_errno),
     case("verdict::calls_that_are_absent_for_functions_are_named_too", absent),
     case("verdict::bad_frames_of_every_kind", bad_frames),
@@ -143,6 +144,20 @@ fn refused_kill() -> Outcome {
     ensure!(verdict.seen == "mount", "seen is {:?}", verdict.seen);
     named(&verdict, "not allowed", "on_refused_syscall")?;
     ensure!(verdict.refused_syscalls == ["mount"], "{:?}", verdict.refused_syscalls);
+    supervisor.stop()
+}
+
+/// A function that is refused a call before it says that it is ready. It would wait for ever.
+fn refused_at_start() -> Outcome {
+    let mount = "import ctypes, time; ctypes.CDLL(None).mount(0, 0, 0, 0, 0); time.sleep(600)";
+    let command = format!("command = [\"/usr/bin/python3\", \"-c\", \"{mount}\"]");
+    let settings =
+        format!("{command}\nmemory_max = \"128MiB\"\non_refused_syscall = \"kill\"\nstart_timeout = \"30s\"");
+    let supervisor = Supervisor::simple(&settings)?;
+    let mut client = Client::new(&supervisor)?;
+    let verdict = client.verdict("probe", "echo never", VerdictKind::Start, Code::FailedPrecondition)?;
+    ensure!(verdict.refused_syscalls == ["mount"], "{verdict:?}");
+    ensure!(!verdict.seen.contains("not ready within"), "it was waited for: {verdict:?}");
     supervisor.stop()
 }
 
