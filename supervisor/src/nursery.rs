@@ -440,12 +440,6 @@ impl Nursery {
         self.waiting().gone || polled.is_ok() && watched[0].any().unwrap_or(true)
     }
 
-    /// Whether it is gone, or about to be. The kernel closes what a dying nursery held in no promised order, so that the end of
-    /// one of its sandboxes may be seen a moment before its own.
-    pub async fn is_going(&self, patience: Duration) -> bool {
-        self.is_gone() || timeout(patience, self.gone()).await.is_ok()
-    }
-
     /// Returns when it is gone, for whatever reason.
     pub async fn gone(&self) {
         let mut gone = self.gone.clone();

@@ -73,6 +73,10 @@ pub unsafe fn keep_only(
     standard: [BorrowedFd<'_>; 3],
     kept: Vec<OwnedFd>,
 ) -> Result<Vec<OwnedFd>, (Vec<OwnedFd>, io::Error)> {
+    if kept.len() > (LIFTED - FIRST) as usize {
+        // A number of theirs would be that of one that is still to be put in its place.
+        return Err((kept, io::Error::other("more descriptors are to be kept than there are numbers for")));
+    }
     let lift = || {
         let standard = standard.iter().map(|fd| lift(*fd)).collect::<io::Result<Vec<_>>>()?;
         let lifted = kept.iter().map(|fd| lift(fd.as_fd())).collect::<io::Result<Vec<_>>>()?;

@@ -133,6 +133,19 @@ impl Pool {
         self.find_key(key).map_or(0, |k| self.keys[k].waiting)
     }
 
+    /// Places of workers that are being removed which calls have been promised so far. Only grows.
+    pub fn promises(&self) -> u64 {
+        self.promises
+    }
+
+    /// Workers that are being removed, and whose places calls wait for.
+    pub fn promised(&self) -> impl Iterator<Item = WorkerId> {
+        self.host.promised_rooms.iter().filter_map(|w| match &self.workers[*w] {
+            Occupant::Reaping(reaping) => Some(reaping.id),
+            Occupant::Worker(_) | Occupant::Cell(_) => None,
+        })
+    }
+
     /// Every key that has calls waiting, with how many.
     pub fn waiting(&self) -> impl Iterator<Item = (FunctionId, &SubTenant, u32)> {
         let some = self.keys.iter().filter(|(_, key)| key.waiting > 0);

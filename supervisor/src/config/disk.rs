@@ -25,6 +25,8 @@ use crate::trust::Trusted;
 
 /// Directories over which every sandbox mounts something; a prepared root must have them.
 const MOUNT_POINTS: [&str; 4] = ["proc", "dev", "tmp", "function"];
+/// The one that a prepared root may lack.
+const SYS_MOUNT_POINT: &str = "sys";
 /// The one more of functions with a token.
 const TOKEN_MOUNT_POINT: &str = "run/sublet";
 /// A worker's ids own nothing on the host, so that what others may do is what it may do.
@@ -170,6 +172,13 @@ impl Disk<'_> {
                 Err(error) => cannot_look_at(&point, &error),
             };
             self.refuse("root", root.as_path(), what, remedy);
+            is_whole = false;
+        }
+        // Without one, workers do not see their own groups and processors.
+        let sys = root.as_path().join(SYS_MOUNT_POINT);
+        if fs::symlink_metadata(&sys).is_ok_and(|metadata| !metadata.is_dir()) {
+            let remedy = format!("make it an empty directory, or remove it: {}", sys.display());
+            self.refuse("root", root.as_path(), format!("/{SYS_MOUNT_POINT} in it is not a directory"), remedy);
             is_whole = false;
         }
         is_whole

@@ -6,9 +6,12 @@ use std::{
 };
 
 use sublet_pool::Event;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::Driver;
+
+/// How often workers that end without time are looked for.
+const HURRY_EVERY: Duration = Duration::from_millis(50);
 
 /// How far a drain has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +64,19 @@ impl Driver {
         match end {
             DrainState::Serving => DrainEnd::Undrained,
             DrainState::Draining | DrainState::Drained => DrainEnd::Drained,
+        }
+    }
+
+    /// Takes no more calls, and ends those that were accepted, and all workers, without giving any of them time.
+    pub async fn drain_at_once(self: &Arc<Self>) {
+        let drained = self.drain(Duration::ZERO);
+        tokio::pin!(drained);
+        // The workers that this has end, and those that were ending before. A call that is cut may leave one a moment later.
+        loop {
+            self.hurry_all();
+            if timeout(HURRY_EVERY, &mut drained).await.is_ok() {
+                return;
+            }
         }
     }
 

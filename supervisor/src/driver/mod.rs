@@ -86,6 +86,8 @@ struct Books {
     /// Of revisions whose last start has failed.
     starts: HashMap<FunctionId, Starts>,
     actions: Vec<Action>,
+    /// Places that the pool had promised when it was looked at last.
+    promises: u64,
     /// When the timer task will wake.
     armed: Option<Tick>,
 }
@@ -184,6 +186,7 @@ impl Driver {
                 calls: HashMap::new(),
                 starts: HashMap::new(),
                 actions: Vec::new(),
+                promises: 0,
                 armed: None,
             }),
             origin: Instant::now(),
@@ -321,6 +324,7 @@ impl Driver {
             self.perform(books, action);
         }
         books.actions = actions;
+        self.hurry_promised(books);
         if let Some(worker) = reaped {
             books.workers.remove(&worker);
         }
@@ -468,6 +472,23 @@ impl Driver {
             }
             Action::Drained => drop(self.drain_state.send_replace(DrainState::Drained)),
         }
+    }
+
+    /// A worker whose place somebody waits for has no time to end by itself any more.
+    fn hurry_promised(&self, books: &mut Books) {
+        // Seldom: only when a call has just been promised a place.
+        if books.promises == books.pool.promises() {
+            return;
+        }
+        books.promises = books.pool.promises();
+        for worker in books.pool.promised().filter_map(|id| books.workers.get(&id)) {
+            worker.hurry();
+        }
+    }
+
+    /// No worker that is to end has time for that any more.
+    pub fn hurry_all(&self) {
+        self.books().workers.values().for_each(|worker| worker.hurry());
     }
 
     /// Ends workers that match. Returns how many are being ended and how many matching ones were left as busy.

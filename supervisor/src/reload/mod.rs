@@ -359,10 +359,14 @@ impl Reloader {
         let workers = self.driver.workers();
         let mut inside: Vec<_> =
             workers.iter().filter(|line| line.worker.group().is_some_and(|group| in_group(group.name()))).collect();
+        // Those that end already are waited for, and not counted on.
+        inside.retain(|line| line.worker.kill_order().is_none());
         // The one that has been idle for longest first, then those that are busy.
         inside.sort_by_key(|line| std::cmp::Reverse(line.idle));
         let Some(line) = inside.first() else { return false };
         self.driver.evict(&Selector::Worker(WorkerId(line.worker.id.0)), true);
+        // Its memory is wanted now.
+        line.worker.hurry();
         let end = SystemTime::now() + ENDING_PATIENCE;
         while self.driver.workers().iter().any(|other| other.worker.id == line.worker.id) && SystemTime::now() < end {
             std::thread::sleep(Duration::from_millis(2));

@@ -255,8 +255,8 @@ impl Running {
         tokio::select! {
             _ = self.callers_gone.wait_for(|is_so| *is_so) => {}
             () = tokio::time::sleep_until(end.into()) => {}
-            _ = terminate.recv() => drop(self.driver.drain(Duration::ZERO).await),
-            _ = interrupt.recv() => drop(self.driver.drain(Duration::ZERO).await),
+            _ = terminate.recv() => self.driver.drain_at_once().await,
+            _ = interrupt.recv() => self.driver.drain_at_once().await,
             () = self.nursery.gone() => return Err(ServeError::NurseryEnded),
             ended = &mut self.serving => return Err(early(ended)),
         }
@@ -280,8 +280,10 @@ impl Running {
         let Signals { terminate, interrupt, .. } = &mut self.signals;
         tokio::select! {
             _ = self.driver.drain(end.saturating_duration_since(Instant::now())) => {}
-            _ = terminate.recv() => drop(self.driver.drain(Duration::ZERO).await),
-            _ = interrupt.recv() => drop(self.driver.drain(Duration::ZERO).await),
+            // Workers may have more time to end by themselves than is left.
+            () = tokio::time::sleep_until(end.into()) => self.driver.drain_at_once().await,
+            _ = terminate.recv() => self.driver.drain_at_once().await,
+            _ = interrupt.recv() => self.driver.drain_at_once().await,
             () = self.nursery.gone() => return Err(ServeError::NurseryEnded),
         }
         self.doors.close_all();

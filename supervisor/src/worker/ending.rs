@@ -1,8 +1,11 @@
 //! The end of a worker: who wants it, and what was found when nothing of the worker was left.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use tokio::sync::watch;
@@ -25,13 +28,33 @@ impl Default for Ending {
 }
 
 impl Ending {
-    /// Asks its keeper to end it. The first order stays.
+    /// Asks its keeper to end it. The first reason stays, and a later order can only take time away.
     pub(super) fn kill(&self, order: KillOrder) {
-        self.kill.send_if_modified(|current| {
-            let first = current.is_none();
-            current.get_or_insert(order);
-            first
+        self.kill.send_if_modified(|current| match current {
+            None => {
+                *current = Some(order);
+                true
+            }
+            Some(first) if order.lasts() < first.lasts() => {
+                first.grace = order.lasts();
+                true
+            }
+            Some(_) => false,
         });
+    }
+
+    /// A worker that is to end has no time any more.
+    pub(super) fn hurry(&self) {
+        if let Some(order) = self.order() {
+            self.kill(KillOrder { grace: Duration::ZERO, ..order });
+        }
+    }
+
+    /// Returns when it is to end and has no time for that.
+    pub(super) async fn hurried(&self) {
+        let has_none = |order: &Option<KillOrder>| order.is_some_and(|order| order.lasts().is_zero());
+        // The sender is our own.
+        drop(self.kill.subscribe().wait_for(has_none).await);
     }
 
     /// That it is to end, when somebody wants it.
@@ -68,8 +91,6 @@ impl Ending {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use sublet_pool::KillReason;
 
     use super::*;
@@ -83,5 +104,28 @@ mod tests {
         ending.kill(order(KillReason::Evicted));
         ending.killed().await;
         assert_eq!(ending.order(), Some(order(KillReason::Deadline)));
+    }
+
+    #[tokio::test]
+    async fn later_order_takes_time_away_and_gives_none() {
+        let order = |seconds| KillOrder { why: KillReason::Evicted, grace: Duration::from_secs(seconds) };
+        let ending = Ending::default();
+        ending.hurry();
+        assert_eq!(ending.order(), None, "nobody wants its end");
+        ending.kill(order(5));
+        ending.kill(order(9));
+        assert_eq!(ending.order(), Some(order(5)));
+        ending.kill(KillOrder { why: KillReason::MakeRoom, grace: Duration::from_secs(9) });
+        assert_eq!(ending.order(), Some(order(0)), "somebody waits for its place");
+        ending.hurried().await;
+    }
+
+    #[tokio::test]
+    async fn worker_in_its_grace_can_be_hurried() {
+        let ending = Ending::default();
+        ending.kill(KillOrder { why: KillReason::IdleTtl, grace: Duration::from_secs(60) });
+        ending.hurry();
+        ending.hurried().await;
+        assert_eq!(ending.order().map(|order| order.why), Some(KillReason::IdleTtl));
     }
 }

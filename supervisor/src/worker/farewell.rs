@@ -48,8 +48,18 @@ pub async fn say(host: &dyn Host, worker: &Worker, ended: impl Future<Output = (
     let Some(_channel) = worker.take_call_channel() else { return };
     worker.want_frozen(false);
     // Standing still it could not end by itself.
-    if worker.apply_freeze().is_ok() && host.ask_to_end(worker.id).await > 0 {
-        timeout(time, ended).await.ok();
+    if worker.apply_freeze().is_err() {
+        return;
+    }
+    let asked = async {
+        if host.ask_to_end(worker.id).await > 0 {
+            ended.await;
+        }
+    };
+    tokio::select! {
+        _ = timeout(time, asked) => {}
+        // Somebody has come who waits for its place, or for us.
+        () = worker.hurried() => {}
     }
 }
 

@@ -303,8 +303,12 @@ impl Worker {
     /// the number to wait for.
     pub fn tell_limits(&self) -> Option<u64> {
         let (number, limits) = self.shown.news()?;
-        // An init that does not read is about to end, and is not waited for.
-        self.tell_init(&ToInit::Limits { number, limits }).ok().map(|()| number)
+        if self.tell_init(&ToInit::Limits { number, limits }).is_err() {
+            // An init that does not read is about to end, or has much to read; it is not waited for.
+            self.shown.untold();
+            return None;
+        }
+        Some(number)
     }
 
     /// Sends its init something.
@@ -378,6 +382,16 @@ impl Worker {
     /// Asks its keeper to end it. Only the first order counts.
     pub fn kill(&self, order: KillOrder) {
         self.ending.kill(order);
+    }
+
+    /// If it is to end, it has no time for that any more.
+    pub fn hurry(&self) {
+        self.ending.hurry();
+    }
+
+    /// Returns when it is to end and has no time for that.
+    pub async fn hurried(&self) {
+        self.ending.hurried().await;
     }
 
     /// That it is to end, when somebody wants it.

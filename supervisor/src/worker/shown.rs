@@ -60,6 +60,11 @@ impl Shown {
         Some((told.number, limits))
     }
 
+    /// What was news could not be told, and is news again.
+    pub fn untold(&self) {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).limits = None;
+    }
+
     /// Init shows the limits of this number.
     pub fn done(&self, number: u64) {
         self.done.send_replace(number);

@@ -29,6 +29,7 @@ pub const CASES: &[Case] = &[
     case("life::idle_worker_is_ended_after_its_ttl", ttl),
     case("life::worker_is_ended_after_its_calls", calls_max),
     case("life::idle_worker_has_its_grace_to_end_by_itself_and_no_other_has", stop_grace),
+    case("life::worker_in_its_grace_is_in_nobodys_way", grace_is_taken_away),
     case("life::what_a_function_leaves_running_ends_with_its_worker", daemon),
     case("life::killed_init_is_noticed_and_replaced", init_killed),
     case("life::stop_leaves_nothing", stop),
@@ -152,6 +153,27 @@ fn stop_grace() -> Outcome {
         supervisor.stop()?;
     }
     Ok(())
+}
+
+/// The longest grace is longer than any call here may take, so that whoever waited for its end would not be answered.
+fn grace_is_taken_away() -> Outcome {
+    let place = Place::new()?;
+    let settings = on_term("", "stop_grace = \"60s\"\ntimeout = \"10s\"\nstart_timeout = \"20s\"");
+    let text =
+        format!("{}[tenant.acme.sub_tenant]\n{}", place.host("workers_max = 1"), place.function("probe", &settings));
+    let supervisor = Supervisor::start(place, &text)?;
+    let mut client = Client::new(&supervisor)?;
+    client.probe("s1", "echo here")?;
+    supervisor.admin(&["evict", "--all"])?;
+    let listed = supervisor.admin(&["ps"])?;
+    ensure!(listed[0]["state"] == "ending", "it is not in its grace: {listed}");
+    // Somebody comes who needs its place.
+    client.probe("s2", "echo here")?;
+    // An operator who is in a hurry sends a second signal.
+    supervisor.admin(&["evict", "--all"])?;
+    kill(supervisor.pid(), Signal::SIGTERM).map_err(|error| error.to_string())?;
+    sleep(Duration::from_millis(200));
+    supervisor.stop()
 }
 
 fn daemon() -> Outcome {

@@ -92,6 +92,8 @@ pub struct Pool {
     pub(crate) last_worker: u64,
     pub(crate) last_lease: u64,
     pub(crate) last_turn: u64,
+    /// Places that were promised so far; see [`Pool::promises`].
+    pub(crate) promises: u64,
 }
 
 impl Pool {
@@ -133,6 +135,7 @@ impl Pool {
             last_worker: 0,
             last_lease: 0,
             last_turn: 0,
+            promises: 0,
         }
     }
 

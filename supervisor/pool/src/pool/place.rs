@@ -143,6 +143,7 @@ impl Pool {
 
     fn promise(&mut self, w: WorkerSlot, k: KeySlot) -> Placed {
         self.set_room(w, Room::Promised(k));
+        self.promises += 1;
         Placed::Done
     }
 

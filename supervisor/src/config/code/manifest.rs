@@ -169,7 +169,8 @@ impl Walk<'_> {
             } else {
                 self.files += 1;
                 if kind == SFlag::S_IFREG {
-                    self.bytes += u64::try_from(found.st_size).unwrap_or(0);
+                    // Sparse files may claim more together than there can be.
+                    self.bytes = self.bytes.saturating_add(u64::try_from(found.st_size).unwrap_or(0));
                 }
             }
             self.at.pop();

@@ -1,12 +1,13 @@
 //! The code that workers run: where a function's directories are now, links followed, and what is in them.
 //!
-//! Looked at once at the start and once in each reload, and by nobody in between: `sublet set` deploys nothing. What was
-//! found goes into the configuration. A directory is its real path from then on, and a revision counts what is in it:
+//! Looked at once at the start and once in each reload, and by `sublet diff`, which changes nothing: `sublet set` deploys
+//! nothing. What was found goes into the configuration. A directory is its real path from then on, and a revision counts what is in it:
 //!
 //! ```text
 //!  dir = ".../current"  --way-->  ".../v3"  --manifest-->  Code { identity, files, manifest }  -->  revision
 //! ```
-//! The supervisor looks, with no right but those of everybody: a worker can see no more than it does. The nursery mounts by
+//! A reload is looked at by the supervisor, with no right but those of everybody: a worker can see no more than it does. The
+//! start is looked at as root, which leaves out what others may not enter, and so comes to the same. The nursery mounts by
 //! the real path, and only the very directory that was looked at.
 
 mod manifest;
