@@ -34,7 +34,7 @@ use crate::{
 /// The cases.
 pub const CASES: &[Case] = &[case("history::no_call_is_lost_doubled_or_crossed_while_workers_are_killed", history)];
 
-const CALLS: usize = 50_000;
+const CALLS: usize = 25_000;
 const SUB_TENANTS: usize = 2_000;
 /// One call in so many is made by a sub-tenant whose function breaks.
 const FAULT_EVERY: usize = 100;
