@@ -38,6 +38,8 @@ const CALLS: usize = 25_000;
 const SUB_TENANTS: usize = 2_000;
 /// One call in so many is made by a sub-tenant whose function breaks.
 const FAULT_EVERY: usize = 100;
+/// So many calls that break in the same way must be asked for before one of them must have its own verdict.
+const ASKED_MIN: usize = 10;
 /// How many sub-tenants have functions that break, for each way to break. With one alone, its back-off would refuse most.
 const BROKEN_SUB_TENANTS: usize = 20;
 const CONCURRENCY: usize = 48;
@@ -255,6 +257,7 @@ fn check(supervisor: &Supervisor, ends: Vec<End>, calls: usize, killed: usize) -
     let others = unearned.keys().map(|(_, kind)| kind);
     let odd: Vec<_> = failed.keys().chain(others).filter(|kind| !expected.contains(&kind.as_str())).collect();
     ensure!(odd.is_empty(), "ends that no kill explains: {odd:?} of {failed:?} and {unearned:?}");
+    let asked = calls / FAULT_EVERY / Fault::ALL.len();
     for fault in Fault::ALL {
         let times = earned.keys().filter(|(of, _)| *of == fault).count();
         ensure!(

@@ -135,10 +135,11 @@ impl Seen {
     }
 }
 
-/// A call on a connection that is just being closed is not sent at all. gRPC libraries make such a call again by themselves;
-/// tonic hands it back. It has met no daemon, so that none has refused it.
+/// A call on a connection that is just being closed is not sent at all, or the daemon says by GOAWAY that it has not looked at
+/// it (RFC 9113, 6.8). gRPC libraries make such a call again by themselves; tonic hands it back. No daemon has refused it.
 fn is_unsent(status: &Status) -> bool {
-    format!("{status:?}").contains("hyper::Error(Canceled, \"connection closed\")")
+    let said = format!("{status:?}");
+    said.contains("hyper::Error(Canceled, \"connection closed\")") || said.contains("GoAway(b\"\", NO_ERROR, Remote)")
 }
 
 async fn echo(seen: &Seen, client: &mut InvokerClient<Channel>, sub_tenant: &str) -> Result<String, String> {

@@ -15,7 +15,8 @@ async fn worker_that_does_not_die_is_killed_again_and_stays_on_the_books_until_i
     bench.driver.evict(&Selector::All, true);
     sleep(20 * SECOND).await;
     assert_eq!(bench.workers(), [("w-1".to_owned(), StateName::Reaping)]);
-    let (kills, removals) = (group.counters().kills, group.counters().removals);
+    let kills = group.counters().kills;
+    let removals = group.counters().removals;
     assert!(kills > 1 && removals == 0, "{kills} kills and {removals} removals");
     group.end(Some(9));
     sleep(SECOND).await;
