@@ -30,7 +30,6 @@ use sublet_shim::link;
 use tokio::{
     io::{Interest, unix::AsyncFd},
     sync::{oneshot, watch},
-    time::timeout,
 };
 
 /// How long its end may take from the first closed descriptor to the last, where a call waits for the verdict on its worker.

@@ -260,10 +260,10 @@ fn check(supervisor: &Supervisor, ends: Vec<End>, calls: usize, killed: usize) -
     let asked = calls / FAULT_EVERY / Fault::ALL.len();
     for fault in Fault::ALL {
         let times = earned.keys().filter(|(of, _)| *of == fault).count();
+        // With a handful of calls, as on a slow ground, every one of them may meet a kill.
         ensure!(
-            times > 0,
-            "no call ended with the verdict of {fault:?}, which {} calls asked for",
-            calls / FAULT_EVERY / 5
+            times > 0 || asked < ASKED_MIN,
+            "no call ended with the verdict of {fault:?}, which {asked} calls asked for"
         );
     }
     let all: usize = failed.values().sum();
