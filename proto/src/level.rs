@@ -5,15 +5,15 @@ use std::fmt;
 /// Whose a limit is. The names are those of verdicts, remarks and faults in the public API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Level {
-    /// One call.
+    /// One call: its payload, its answer, its time.
     Call,
-    /// One worker.
+    /// One worker, by the settings of its function.
     Worker,
-    /// One function.
+    /// All calls of one function.
     Function,
-    /// One sub-tenant.
+    /// All workers and calls of one customer of a tenant.
     SubTenant,
-    /// One tenant.
+    /// All workers and calls of one tenant.
     Tenant,
     /// All workers of this host.
     Host,

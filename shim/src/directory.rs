@@ -18,7 +18,7 @@ pub enum DirectoryError {
     /// It was made, and its mode could not be set.
     #[error("set the mode of {}", path.display())]
     Mode {
-        /// The directory.
+        /// Path of the directory on the host.
         path: PathBuf,
         /// What chmod says.
         source: io::Error,
@@ -26,7 +26,7 @@ pub enum DirectoryError {
     /// It could not be made. The remedy stands behind the cause, so both are in these words.
     #[error("{} is gone and cannot be made anew: {error}; make the directory above it", path.display())]
     Make {
-        /// The directory.
+        /// Path of the directory on the host.
         path: PathBuf,
         /// What mkdir says.
         error: io::Error,
@@ -34,7 +34,7 @@ pub enum DirectoryError {
     /// Something is there, and it cannot be looked at.
     #[error("look at {}", path.display())]
     Look {
-        /// The directory.
+        /// Path of the directory on the host.
         path: PathBuf,
         /// What lstat says.
         source: io::Error,
@@ -46,7 +46,7 @@ pub enum DirectoryError {
         path.display()
     )]
     Foreign {
-        /// The directory.
+        /// Path of the directory on the host.
         path: PathBuf,
     },
 }

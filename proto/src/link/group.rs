@@ -97,7 +97,7 @@ impl GroupPath {
         self.0.rsplit_once('/').map_or(&self.0, |(_, name)| name)
     }
 
-    /// As text.
+    /// The path as it stands below the directory of the pool.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -14,7 +14,7 @@ pub enum ToInit {
     Token {
         /// Grows from one to the next.
         number: u64,
-        /// The token.
+        /// What the function is to read from now on.
         token: Token,
     },
     /// A call is about to be delivered: refused system calls that were reported before are reported again when they

@@ -32,17 +32,17 @@ pub enum Request {
     },
     /// Look at a sandbox from outside. Answered by [`Event::Posture`] or [`Event::PostureFailed`].
     Inspect {
-        /// Which.
+        /// Number of the worker, as it was spawned by.
         worker: u64,
     },
     /// Ask what is left for the sandbox's processes. Answered by [`Event::Left`].
     AskLeft {
-        /// Which.
+        /// Number of the worker, as it was spawned by.
         worker: u64,
     },
     /// Ask the function of a sandbox to end by itself, by SIGTERM. Answered by [`Event::AskedToEnd`].
     AskToEnd {
-        /// Which.
+        /// Number of the worker, as it was spawned by.
         worker: u64,
     },
     /// See whether the files that the supervisor lives by are still there, and make anew what is gone. Answered by
@@ -68,14 +68,14 @@ pub enum Event {
     },
     /// A sandbox was born. Descriptors attached, in this order: channel, control, log (read end).
     Spawned {
-        /// Which.
+        /// Number of the worker, as it was spawned by.
         worker: u64,
         /// Process id of its init on the host.
         pid: i32,
     },
     /// No sandbox was made.
     Refused {
-        /// Which.
+        /// Number of the worker, as it was spawned by.
         worker: u64,
         /// What and why.
         error: String,
@@ -96,21 +96,21 @@ pub enum Event {
     },
     /// What is left for the sandbox's processes; none when it cannot be asked any more.
     Left {
-        /// Which.
+        /// Number of the worker, as it was spawned by.
         worker: u64,
         /// What is left.
         left: Option<Left>,
     },
     /// Processes of the function were asked to end.
     AskedToEnd {
-        /// Which.
+        /// Number of the worker, as it was spawned by.
         worker: u64,
         /// How many; 0 when there is none, or none that can be asked.
         processes: u32,
     },
     /// The sandbox's init is dead and reaped.
     Reaped {
-        /// Which.
+        /// Number of the worker, as it was spawned by.
         worker: u64,
         /// Exit code of init, when it exited.
         code: Option<i32>,

@@ -38,7 +38,7 @@ pub enum PostureError {
     /// A file has another form than expected.
     #[error("{path} is {text:?}")]
     Content {
-        /// The file.
+        /// Its path in /proc.
         path: String,
         /// What is in it.
         text: String,
@@ -48,13 +48,13 @@ pub enum PostureError {
     Line {
         /// "mountinfo" or "limits".
         file: &'static str,
-        /// The line.
+        /// The line as it was read.
         line: String,
     },
     /// /proc/PID/status lacks a line.
     #[error("/proc/{pid}/status has no {name}")]
     NoField {
-        /// The process.
+        /// Host pid of the process that was looked at.
         pid: i32,
         /// The name before the colon.
         name: String,
@@ -62,7 +62,7 @@ pub enum PostureError {
     /// A value is no number.
     #[error("{name} of process {pid}")]
     NoNumber {
-        /// The process.
+        /// Host pid of the process that was looked at.
         pid: i32,
         /// The name of the value, with its text where that helps.
         name: String,
@@ -72,7 +72,7 @@ pub enum PostureError {
     /// A line of ids has more or fewer than the real, effective, saved and filesystem id.
     #[error("{name} of process {pid} is not four numbers")]
     NotFourIds {
-        /// The process.
+        /// Host pid of the process that was looked at.
         pid: i32,
         /// "Uid" or "Gid".
         name: String,

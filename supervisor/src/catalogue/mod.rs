@@ -162,9 +162,6 @@ impl Entry {
     }
 }
 
-/// Smallest heap that Node is told, in MiB: with less it does not start.
-const NODE_HEAP_MIN_MIB: u64 = 16;
-
 /// What programs that do not look at their control group go by.
 fn limit_variables(limits: &ShownLimits, on_v1: bool) -> Vec<(&'static str, String)> {
     let bytes = limits.memory_bytes;
@@ -173,7 +170,7 @@ fn limit_variables(limits: &ShownLimits, on_v1: bool) -> Vec<(&'static str, Stri
         // Go's garbage collector works harder from here on. A tenth is left for what it does not count.
         ("GOMEMLIMIT", (bytes / 10 * 9).to_string()),
         // Node takes a heap of 256 MiB for the least, also where there is less. A quarter is for what is not in that heap.
-        ("NODE_OPTIONS", format!("--max-old-space-size={}", ((bytes >> 20) / 4 * 3).max(NODE_HEAP_MIN_MIB))),
+        ("NODE_OPTIONS", format!("--max-old-space-size={}", ((bytes >> 20) / 4 * 3).max(1))),
     ];
     if let Some(millis) = limits.cpu_millis {
         let threads = millis.div_ceil(1000).max(1).to_string();

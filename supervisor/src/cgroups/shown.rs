@@ -9,7 +9,7 @@ use super::limits::Limits;
 /// Where a worker finds its own groups, or below which.
 pub const GROUPS_MOUNT: &str = "/sys/fs/cgroup";
 
-/// No quota.
+/// Stands for a limit that a group does not have.
 const NONE: u64 = u64::MAX;
 
 /// Memory and CPU of one group, kept as they are now.

@@ -93,7 +93,7 @@ pub fn check_config(path: &Path, text_only: bool, json: bool) -> Result<(), Fail
     Ok(())
 }
 
-/// `sublet config-schema`.
+/// `sublet config-schema`: prints the JSON Schema of the configuration.
 pub fn config_schema() -> Result<(), Failed> {
     Ok(output::say(serde_json::to_string_pretty(&config::schema())?)?)
 }

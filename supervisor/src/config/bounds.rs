@@ -240,7 +240,7 @@ pub const AGE: Bounds<Duration> = Bounds {
     max: Duration::from_secs(365 * DAY_SECS),
     why_max: PLAUSIBLE,
 };
-/// `stop_grace`.
+/// Bounds of `stop_grace`, which is 0 where nobody asks for it.
 pub const STOP_GRACE: Bounds<Duration> = Bounds {
     min: Duration::ZERO,
     why_min: "",

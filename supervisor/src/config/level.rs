@@ -55,7 +55,7 @@ fn over(own: &LevelRead, below: &LevelRead) -> LevelRead {
 /// One level's limits as written, as settings for the levels below, and as values.
 #[derive(Debug)]
 pub struct Level {
-    /// As settings.
+    /// As they were written, for the levels below that inherit them.
     pub said: LevelRead,
     /// What the kernel keeps.
     pub limits: LevelLimits,

@@ -15,7 +15,7 @@ use super::{
     units::{DURATION_UNITS, SIZE_UNITS},
 };
 
-/// The schema.
+/// The JSON Schema (draft 2020-12) of a configuration file.
 pub fn schema() -> Value {
     let reference = |of: &str| json!({ "$ref": format!("#/$defs/{of}") });
     let by_name = |of: &str, names: &str| json!({ "type": "object", "propertyNames": { "pattern": names }, "additionalProperties": reference(of) });
@@ -65,7 +65,7 @@ pub(super) fn token_of(provider: &str) -> Value {
     table
 }
 
-/// One setting.
+/// What the schema says of one setting: its values, its bounds, its default and its help.
 pub(super) fn property(row: &Row) -> Value {
     let mut property = values(row.kind);
     let changes = match row.changes {

@@ -43,11 +43,11 @@ pub enum HandedError {
         "descriptor {number}, which LISTEN_FDS = {count} says was handed in, cannot be taken: {error}; correct LISTEN_FDS"
     )]
     Descriptor {
-        /// Its number.
+        /// Number of the descriptor.
         number: RawFd,
         /// How many were announced.
         count: u32,
-        /// Why not.
+        /// What the kernel says.
         error: io::Error,
     },
 }
@@ -59,7 +59,7 @@ pub struct Handed {
     pub name: String,
     /// The number it came with.
     pub number: RawFd,
-    /// The socket.
+    /// The descriptor itself, with close-on-exec.
     pub socket: OwnedFd,
 }
 

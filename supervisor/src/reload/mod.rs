@@ -67,7 +67,7 @@ pub enum ReloadError {
 /// A configuration that is in force, with what it was made of.
 #[derive(Debug)]
 pub struct Loaded {
-    /// The text.
+    /// The text of the file, as it was read.
     pub source: Source,
     /// The directories that it names.
     pub looked: Looked,

@@ -18,7 +18,7 @@ pub enum MisplacedError {
     /// It takes no connections.
     #[error("{who} is {what}; hand in stream sockets that listen: ListenStream= of a socket unit, with Accept=no")]
     NotAListener {
-        /// Which one.
+        /// The descriptor and the name that it came with.
         who: String,
         /// What it is.
         what: &'static str,
@@ -26,7 +26,7 @@ pub enum MisplacedError {
     /// The configuration has no such socket.
     #[error("{who} listens on {address}, which is neither {known}; correct the address there or here")]
     Unknown {
-        /// Which one.
+        /// The descriptor and the name that it came with.
         who: String,
         /// What it is bound to.
         address: String,
@@ -36,7 +36,7 @@ pub enum MisplacedError {
     /// Two have one place.
     #[error("{who} listens on {address}, as another one does that was handed in; hand in each socket once")]
     Twice {
-        /// Which one.
+        /// The descriptor and the name that it came with.
         who: String,
         /// What it is bound to.
         address: String,
@@ -133,11 +133,11 @@ fn place(facts: &Facts, host: &Host) -> Result<Place, MisplacedError> {
 /// The sockets of the configuration that were handed in.
 #[derive(Debug, Default)]
 pub struct Listening {
-    /// For callers.
+    /// The UNIX socket of callers: `host.socket`.
     pub call: Option<UnixListener>,
-    /// For operators.
+    /// The UNIX socket of operators: `host.admin_socket`.
     pub admin: Option<UnixListener>,
-    /// For callers, on loopback.
+    /// The TCP socket of callers, on loopback: `host.listen`.
     pub tcp: Option<TcpListener>,
 }
 

@@ -77,7 +77,7 @@ pub enum StateError {
     /// A file of ours is something else.
     #[error("{path} is {what}, and was not made by sublet; remove it, or write another host.state_dir")]
     NotOurs {
-        /// Where.
+        /// Path of the socket.
         path: String,
         /// What it is.
         what: String,
@@ -89,7 +89,7 @@ pub enum StateError {
     Listening {
         /// The key in `[host]`.
         setting: &'static str,
-        /// Where.
+        /// Path of the socket.
         path: String,
     },
     /// A socket that was handed in lets in others than the configuration says.
@@ -101,7 +101,7 @@ pub enum StateError {
     HandedIn {
         /// The key in `[host]`.
         setting: &'static str,
-        /// Where.
+        /// Path of the socket.
         path: String,
         /// Mode and group of what is there.
         seen: (u32, u32),
@@ -111,7 +111,7 @@ pub enum StateError {
     /// Something else is where a socket should be.
     #[error("{path} is there and is no socket; move it away, or write another path for the socket")]
     NotASocket {
-        /// Where.
+        /// Path of the socket.
         path: String,
     },
 }

@@ -48,13 +48,13 @@ pub enum TokenFileError {
     /// There is no such file.
     #[error("{} does not exist", path.display())]
     Absent {
-        /// The file.
+        /// Path of the token's file.
         path: PathBuf,
     },
     /// It could lead elsewhere the next time.
     #[error("{} is a symbolic link", path.display())]
     Link {
-        /// The link.
+        /// Path of the link.
         path: PathBuf,
     },
     /// It is a directory, a pipe or a device.
@@ -70,7 +70,7 @@ pub enum TokenFileError {
         path.display()
     )]
     Forbidden {
-        /// The file.
+        /// Path of the token's file.
         path: PathBuf,
         /// The supervisor's effective uid.
         uid: nix::unistd::Uid,
@@ -78,7 +78,7 @@ pub enum TokenFileError {
     /// Users other than its owner and group may read or write it.
     #[error("everybody on this host may use {}; run: chmod o= on it", path.display())]
     Open {
-        /// The file.
+        /// Path of the token's file.
         path: PathBuf,
     },
     /// The kernel refuses something else.
@@ -86,7 +86,7 @@ pub enum TokenFileError {
     File {
         /// What was tried: "open", "look at" or "read".
         action: &'static str,
-        /// The file.
+        /// Path of the token's file.
         path: PathBuf,
         /// Why it failed.
         source: io::Error,
@@ -94,7 +94,7 @@ pub enum TokenFileError {
     /// There is something else in it.
     #[error("what is in {} is no token", path.display())]
     NotAToken {
-        /// The file.
+        /// Path of the token's file.
         path: PathBuf,
         /// What is wrong with it.
         source: NoToken,

@@ -52,7 +52,7 @@ pub trait Wakeup: Debug + Send {
     fn poll_woken(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 }
 
-/// The socket.
+/// The control socket of a real sandbox.
 #[derive(Debug)]
 pub struct SocketControl(OwnedFd);
 

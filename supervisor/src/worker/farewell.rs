@@ -10,7 +10,7 @@ use super::{Worker, host::Host};
 /// The order that a worker is to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KillOrder {
-    /// Why.
+    /// Why it is ended. This decides whether it has any time.
     pub why: KillReason,
     /// Time that its function has to end by itself, if it is idle and nobody waits for its place.
     pub grace: Duration,

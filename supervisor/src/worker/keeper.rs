@@ -119,7 +119,7 @@ async fn live(services: &Services, worker: &Worker, slot: u32, wire: Box<dyn Wir
     let mut ended = std::pin::pin!(hear(worker));
     let confined = tokio::select! {
         () = killed() => return,
-        confined = confine(services, worker, slot, wire) => confined,
+        confined = while_hearing(worker, confine(services, worker, slot, wire)) => confined,
     };
     let mut channel = match confined {
         Ok(channel) => channel,
@@ -134,7 +134,7 @@ async fn live(services: &Services, worker: &Worker, slot: u32, wire: Box<dyn Wir
     };
     let started = tokio::select! {
         () = killed() => return,
-        started = start(services, worker, owner, &mut channel) => started,
+        started = while_hearing(worker, start(services, worker, owner, &mut channel)) => started,
     };
     match started {
         Ok(()) => {
@@ -193,6 +193,20 @@ async fn hear(worker: &Worker) {
     }
 }
 
+/// Does a step of the start and takes init's reports in meanwhile. Init waits for an answer to some of them, for example when
+/// a refused call is to end the worker. The end of init alone does not end the step: its channel closes, which does.
+async fn while_hearing<T>(worker: &Worker, step: impl Future<Output = T>) -> T {
+    let hear = async {
+        hear(worker).await;
+        std::future::pending::<Infallible>().await
+    };
+    tokio::select! {
+        biased;
+        done = step => done,
+        never = hear => match never {},
+    }
+}
+
 /// Until it is CONFINED and found to be so.
 async fn confine(services: &Services, worker: &Worker, slot: u32, wire: Box<dyn Wire>) -> Result<Channel, StartError> {
     let share = Share::new(services.shares.clone(), worker.id.0, Instant::now());
@@ -217,7 +231,7 @@ async fn start(services: &Services, worker: &Worker, owner: &Owner, channel: &mu
             group.adopt(&owner.sub_tenant).await.map_err(StartError::Limits)?;
         }
         if let Some(number) = worker.tell_limits() {
-            hearing(worker, worker.shown.wait(number)).await;
+            worker.shown.wait(number).await;
         }
     }
     if let Some(token) = &worker.token {
@@ -229,22 +243,7 @@ async fn start(services: &Services, worker: &Worker, owner: &Owner, channel: &mu
     let on_v1 = services.host.facts().v1_groups;
     let environment = worker.entry.environment(owner.sub_tenant.as_str(), &worker.name(), &shown, on_v1);
     channel.send(Header { label: owner.tag, ..Header::bare(Kind::Start) }, &environment).await?;
-    hearing(worker, expect(channel, Kind::Ready, worker.entry.settings.runtime.protocol())).await
-}
-
-/// Takes init's reports in while something is waited for. One of them may be of a refused call that is to end the worker, for
-/// which init waits.
-async fn hearing<T>(worker: &Worker, awaited: impl Future<Output = T>) -> T {
-    let hear = async {
-        // Whoever watches over the worker's life finds the end, or what is wrong, as well.
-        worker.reports.run(|report| worker.note(report)).await.ok();
-        std::future::pending::<Infallible>().await
-    };
-    tokio::select! {
-        biased;
-        done = awaited => done,
-        never = hear => match never {},
-    }
+    expect(channel, Kind::Ready, worker.entry.settings.runtime.protocol()).await
 }
 
 /// A cell has got its owner: its group has become the owner's, and what could have changed while it waited is looked at

@@ -187,7 +187,7 @@ impl Worker {
         self.calls.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Its meter.
+    /// The meter of what it uses. Held for a moment only, never across a wait.
     pub fn meter(&self) -> MutexGuard<'_, Meter> {
         self.meter.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -377,9 +377,9 @@ impl Worker {
     }
 }
 
-/// Its end.
+/// How it is ended, and what is known afterwards.
 impl Worker {
-    /// Asks its keeper to end it. Only the first order counts.
+    /// Asks its keeper to end it. The first reason stays, and a later order can only take time away.
     pub fn kill(&self, order: KillOrder) {
         self.ending.kill(order);
     }

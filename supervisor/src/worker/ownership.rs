@@ -14,7 +14,7 @@ pub struct Owner {
     pub tag: [u8; 16],
     /// Its group below the tenant's, in which the worker is counted.
     pub group: String,
-    /// Since when.
+    /// When the worker became its own.
     pub since: Instant,
 }
 

@@ -12,7 +12,7 @@ pub struct Services {
     pub host: Arc<dyn Host>,
     /// All their groups, for those who look after them as a whole.
     pub tree: Arc<dyn GroupTree>,
-    /// Host ids.
+    /// Which slots, and so which host ids, are free.
     pub slots: Slots,
     /// What everybody used.
     pub ledger: Ledger,

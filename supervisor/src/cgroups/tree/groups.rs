@@ -51,7 +51,7 @@ pub struct Gone {
 /// A group to be made.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Where.
+    /// Where it is to be, below the pool.
     pub path: GroupPath,
     /// Whose it is.
     pub owner: Owner,

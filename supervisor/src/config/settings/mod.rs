@@ -87,7 +87,7 @@ pub enum Kind {
     Words {
         /// Which, for people.
         values: &'static str,
-        /// The words.
+        /// Every word that may stand in the list.
         all: fn() -> Vec<&'static str>,
     },
     /// A list of texts.
@@ -156,7 +156,7 @@ pub struct Flag;
 /// What a level takes from the one above when it has none of its own.
 #[derive(Clone, Copy, Debug)]
 pub struct Inherited {
-    /// Workers.
+    /// Workers that live at one time, at the most.
     pub workers_max: u32,
     /// Calls accepted and not yet answered.
     pub calls_in_flight_max: u32,

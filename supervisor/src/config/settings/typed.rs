@@ -58,7 +58,7 @@ pub trait Typed: Sized {
     /// This one where it is written, and otherwise the one below.
     fn over(upper: &Self::Read, below: &Self::Read) -> Self::Read;
 
-    /// Its value.
+    /// What the rest of the program works with, taken from what was read.
     fn value(read: &Self::Read) -> Self;
 }
 
@@ -203,7 +203,7 @@ pub trait Shown {
         self.text()
     }
 
-    /// As JSON.
+    /// As it stands in the JSON of `limits` and `describe`.
     ///
     /// # Errors
     /// What the serializer says.

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use sublet_pool::{End, Event, LeaseId, Start};
 use sublet_proto::{level::Level, link::sandbox::Protocol};
+use sublet_shim::chain::chain;
 use tokio::{
     sync::mpsc,
     time::{Instant, timeout},
@@ -60,7 +61,7 @@ impl Call {
         let worker = delivery.worker.clone();
         let (mut call_channel, ticket) = match self.begin(&mut delivery, thaw) {
             Ok(begun) => begun,
-            Err(what) => return Delivered::Not(worker, Unfit { what, is_theirs: false }),
+            Err(unfit) => return Delivered::Not(worker, Unfit { what: chain(&unfit), is_theirs: false }),
         };
         if let Some(number) = worker.tell_limits() {
             tokio::select! {

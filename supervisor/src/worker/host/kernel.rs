@@ -38,7 +38,7 @@ use crate::{
 /// This host, as it was found and configured at the start.
 #[derive(Debug)]
 pub struct KernelHost {
-    /// Makes sandboxes.
+    /// The link to the process that makes sandboxes.
     pub nursery: Nursery,
     /// Makes groups, with the limits they are to have.
     pub quotas: Arc<Quotas>,

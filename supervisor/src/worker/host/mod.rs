@@ -102,7 +102,7 @@ pub async fn is_going(host: &dyn Host, patience: Duration) -> bool {
 /// Which sandbox is meant.
 #[derive(Clone, Copy, Debug)]
 pub struct Place<'a> {
-    /// Its worker.
+    /// Number of the worker that lives in it.
     pub worker: WorkerId,
     /// The worker's function.
     pub entry: &'a Entry,
@@ -117,9 +117,9 @@ pub struct Place<'a> {
 pub struct Sandbox {
     /// Host pid of init.
     pub pid: u32,
-    /// Frames.
+    /// The byte stream that carries frames.
     pub wire: Box<dyn Wire>,
-    /// Init's reports.
+    /// The socket on which init reports, and is told things.
     pub control: Box<dyn Control>,
     /// The read end of the function's stdout and stderr.
     pub log: OwnedFd,
