@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, FileTimes},
     os::unix::fs::symlink,
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -121,13 +121,28 @@ fn joined(call: std::thread::JoinHandle<Result<String, String>>) -> Result<Strin
     Ok(call.join().map_err(|_| "the call's thread failed")??.trim().to_owned())
 }
 
-fn new_directory() -> Outcome {
+/// A supervisor of one function, "greet", in its first version.
+struct Greeting {
+    supervisor: Supervisor,
+    client: Client,
+    /// Where the function is.
+    dir: PathBuf,
+    /// The configuration.
+    text: String,
+}
+
+fn greeting(has_tree: bool) -> Result<Greeting, String> {
     let place = Place::new()?;
     let dir = place.path("srv/greet");
     version(&dir, "v1")?;
-    let text = format!("{}{}", host(&place, true)?, greet(&place, "greet", &dir));
+    let text = format!("{}{}", host(&place, has_tree)?, greet(&place, "greet", &dir));
     let supervisor = Supervisor::start(place, &text)?;
-    let mut client = Client::new(&supervisor)?;
+    let client = Client::new(&supervisor)?;
+    Ok(Greeting { supervisor, client, dir, text })
+}
+
+fn new_directory() -> Outcome {
+    let Greeting { supervisor, mut client, text, .. } = greeting(true)?;
     let (_, warm) = answer(&mut client, "greet", "s1")?;
     let call = slow(&supervisor, "s2")?;
     let new = supervisor.place.path("srv/hello");
@@ -280,12 +295,7 @@ fn names(listed: &[Value]) -> Vec<String> {
 }
 
 fn same_size() -> Outcome {
-    let place = Place::new()?;
-    let dir = place.path("srv/greet");
-    version(&dir, "v1")?;
-    let text = format!("{}{}", host(&place, false)?, greet(&place, "greet", &dir));
-    let supervisor = Supervisor::start(place, &text)?;
-    let mut client = Client::new(&supervisor)?;
+    let Greeting { supervisor, mut client, dir, .. } = greeting(false)?;
     let (_, old) = answer(&mut client, "greet", "s1")?;
     let main = dir.join("main.sh");
     let before = told(fs::metadata(&main))?;
@@ -306,13 +316,9 @@ fn same_size() -> Outcome {
 }
 
 fn renamed(has_tree: bool) -> Outcome {
-    let place = Place::new()?;
-    let (dir, new) = (place.path("srv/greet"), place.path("srv/new"));
-    version(&dir, "v1")?;
+    let Greeting { supervisor, mut client, dir, .. } = greeting(has_tree)?;
+    let new = supervisor.place.path("srv/new");
     version(&new, "v2")?;
-    let text = format!("{}{}", host(&place, has_tree)?, greet(&place, "greet", &dir));
-    let supervisor = Supervisor::start(place, &text)?;
-    let mut client = Client::new(&supervisor)?;
     let (_, warm) = answer(&mut client, "greet", "s1")?;
     told(fs::rename(&dir, supervisor.place.path("srv/old")))?;
     told(fs::rename(&new, &dir))?;
@@ -334,12 +340,7 @@ fn renamed(has_tree: bool) -> Outcome {
 }
 
 fn untold() -> Outcome {
-    let place = Place::new()?;
-    let dir = place.path("srv/greet");
-    version(&dir, "v1")?;
-    let text = format!("{}{}", host(&place, true)?, greet(&place, "greet", &dir));
-    let supervisor = Supervisor::start(place, &text)?;
-    let mut client = Client::new(&supervisor)?;
+    let Greeting { supervisor, mut client, dir, .. } = greeting(true)?;
     let (_, old) = answer(&mut client, "greet", "s1")?;
     let deep = (0..64).fold(dir.clone(), |dir, _| dir.join("d"));
     told(fs::create_dir_all(&deep))?;

@@ -21,19 +21,11 @@ async fn call_that_is_cancelled_before_its_task_has_begun_makes_no_worker() {
 #[tokio::test(start_paused = true)]
 async fn function_does_not_act_on_a_call_that_was_given_up_before_it_was_sent() {
     let bench = Bench::plain();
-    let (sender, mut requests) = mpsc::unbounded_channel();
-    bench.host.next(move |worker| async move {
-        worker.start().await;
-        loop {
-            let request = worker.request().await;
-            worker.answer(&request, b"");
-            sender.send(request.payload).expect("the test listens");
-        }
-    });
+    let mut requests = bench.overhear();
     answer(bench.call("first").await);
     is_cancelled(&bench.begin("given up").cancel().await);
     sleep(SECOND).await;
-    assert_eq!(requests.try_recv().as_deref(), Ok(b"first".as_slice()));
+    assert_eq!(requests.try_recv().map(|request| request.payload).as_deref(), Ok(b"first".as_slice()));
     assert!(requests.try_recv().is_err(), "the second has not been sent");
     bench.finish().await;
 }

@@ -57,15 +57,7 @@ async fn answer_is_the_callers_and_the_worker_takes_the_next_call() {
 #[tokio::test(start_paused = true)]
 async fn request_carries_the_payload_the_owners_tag_and_the_time_that_is_left() {
     let bench = Bench::plain();
-    let (sender, mut requests) = mpsc::unbounded_channel();
-    bench.host.next(move |worker| async move {
-        worker.start().await;
-        loop {
-            let request = worker.request().await;
-            worker.answer(&request, b"");
-            sender.send(request).expect("the test listens");
-        }
-    });
+    let mut requests = bench.overhear();
     answer(bench.call("payload").await);
     let invocation = Invocation { timeout: Some(3 * SECOND), ..invocation("other") };
     answer(bench.begin_with(invocation, None).end().await);

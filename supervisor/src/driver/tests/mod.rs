@@ -19,7 +19,11 @@ use super::{call::Held, *};
 use crate::{
     driver::call::{Answer, Cancel, Failure, Invocation, Outlet},
     token::Providers,
-    worker::{groups::Groups, host::fake::FakeHost, slots::Slots},
+    worker::{
+        groups::Groups,
+        host::fake::{FakeHost, Request},
+        slots::Slots,
+    },
 };
 use sublet_proto::v1::{Verdict, VerdictKind};
 
@@ -64,6 +68,20 @@ pub fn parse(text: &str) -> Config {
 }
 
 impl Bench {
+    /// The next worker answers every call with nothing, and what it was asked comes out here.
+    pub fn overhear(&self) -> mpsc::UnboundedReceiver<Request> {
+        let (sender, requests) = mpsc::unbounded_channel();
+        self.host.next(move |worker| async move {
+            worker.start().await;
+            loop {
+                let request = worker.request().await;
+                worker.answer(&request, b"");
+                sender.send(request).expect("the test listens");
+            }
+        });
+        requests
+    }
+
     /// With these settings of the function.
     pub fn new(function: &str) -> Self {
         Self::with(&parse(&text(function, "")), 16, &Keys::default())
